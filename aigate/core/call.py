@@ -1,0 +1,76 @@
+"""The nouns of one client request: Principal, Call, Attempt, Outcome, Warning. Values only; no behaviour, no I/O."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from aigate.core.usage import NOTHING, REPORTED, Usage
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who is calling, as a worker knows it from memory."""
+
+    key_id: str
+    account_id: str = "acc_default"
+    sub_account_id: str | None = None
+    default_tag: str | None = None
+    is_admin: bool = False  # may use the control plane
+    allowed_models: tuple[str, ...] = ()  # globs over slugs; () = all
+    expires_at: float | None = None  # unix seconds
+
+
+class Call(msgspec.Struct):
+    """One client request after `parse`: its top-level pairs, untouched, and the few fields we act on, typed.
+
+    `read_call` of the surface's dialect fills it; nothing later changes `pairs` (each attempt starts from them again).
+    """
+
+    surface: str  # dialect the client speaks
+    endpoint: str  # chat | embeddings
+    pairs: dict[str, Raw]
+    body_bytes: int
+    models: tuple[str, ...]  # as asked, in order; () = omitted
+    is_stream: bool = False
+    include_usage: bool | None = None  # stream_options.include_usage; None = not said
+    max_output_tokens: int | None = None
+    n: int = 1
+    effort: str | None = None  # reasoning_effort as asked
+    thinking_budget: int | None = None  # thinking.budget_tokens as asked; 0 = disabled
+    allows_fallback: bool = True
+    fallbacks: tuple[str, ...] = ()
+
+
+class Warning(msgspec.Struct, frozen=True):
+    """One change we made to what was asked: `kind` dropped | clamped | rerouted, `param` as the caller spelt it."""
+
+    kind: str
+    param: str
+    reason: str
+    before: int | float | str | None = None
+    after: int | float | str | None = None
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """How one attempt ended: what `plan.after` decides by and `settle` writes down."""
+
+    end: str  # complete | aborted | failed
+    status: int = 0  # provider's HTTP status, 0 = none came
+    error_kind: str = ""  # ProviderError.kind
+    usage: Usage = NOTHING
+    usage_source: str = REPORTED
+    raw_usage: bytes = b""  # the provider's own usage object, as JSON
+    is_retryable: bool = False
+    retry_after_s: float | None = None
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One dispatch to one provider: the unit of money."""
+
+    id: str
+    number: int  # 1 = first of the call
+    target_slug: str
+    hold_nanousd: int
+    price_id: str
+    started_at: float  # unix seconds
+    first_byte_ms: int = -1

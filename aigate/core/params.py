@@ -1,0 +1,19 @@
+"""The neutral names of request parameters, and which of them are the gateway's own. Data only.
+
+The vocabulary is OpenAI chat's, as that is what warnings and the contract speak; only what has several spellings there has one name here.
+A key that no dialect maps keeps its wire name: an unknown parameter is passed, and dropped only where a row says so.
+"""
+
+from __future__ import annotations
+
+MAX_OUTPUT_TOKENS = "max_output_tokens"  # max_tokens, max_completion_tokens, maxOutputTokens, …
+EFFORT = "reasoning_effort"
+THINKING = "thinking"
+
+# Fields of ours in a request body: acted on here, never sent upstream, never warned about (contract §2.1).
+GATEWAY_FIELDS = frozenset({"fallbacks", "routing", "baseline_model", "x-routing", "provider_key_id"})
+
+# Sampling parameters that reasoning models refuse or ignore; quirks name this set rather than repeat it.
+SAMPLING = frozenset(
+    {"temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs"}
+)

@@ -1,0 +1,101 @@
+"""The nouns that say where a call can go: Provider, Quirks, Model, Price, Target.
+
+They are rows of data (built in `providers/` and `catalog/`, or read from configuration); nothing here acts.
+`Quirks` is the whole vocabulary of differences between providers that speak one wire format: code reads a quirk,
+never a provider's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Quirks(msgspec.Struct, frozen=True, kw_only=True):
+    """How one model of one provider departs from its wire format. Parameter names are the neutral ones (core/params.py)."""
+
+    # request
+    spelling: Mapping[str, str] = {}  # neutral name → key on this wire, where it differs from the dialect's own
+    unsupported: frozenset[str] = frozenset()  # the provider answers 4xx to these: dropped, with a warning
+    unsupported_when_reasoning: frozenset[str] = frozenset()  # dropped while the model reasons
+    clamps: Mapping[str, tuple[float, float]] = {}  # numbers outside are moved to the edge, with a warning
+    values: Mapping[str, Mapping[str, str]] = {}  # neutral name → {value: value on this wire}, for string values
+    message_fields_dropped: frozenset[str] = frozenset()  # keys of a message that the provider refuses
+    effort: tuple[str, ...] | None = None  # reasoning_effort values it takes, weakest first; None: passes any; (): takes none
+    effort_default: str = "medium"  # what it does when nothing is asked ("none": does not reason unless asked)
+    thinking: str = ""  # how reasoning is switched: "" (by effort) | "toggle" (thinking.type) | "budget" (thinking.budget_tokens)
+    history_reasoning: str = "keep"  # earlier turns' reasoning_content: keep | drop | reasoning (send under that key) | parts
+    schema_keys_dropped: frozenset[str] = frozenset()  # keys cut from JSON schemas (top level)
+    extra: Mapping[str, object] = {}  # keys always sent, unless the caller set them
+    # reply
+    reasoning_field: str = "reasoning_content"  # reasoning_content | reasoning | parts (content array) | think_tags | none
+    mints_tool_ids: bool = False  # tool calls may come with id "": we make one
+    drops: frozenset[str] = frozenset()  # padding keys cut from replies and chunks (obfuscation, p)
+    # usage
+    stream_usage: str = "ask"  # ask (send stream_options.include_usage) | unasked (it always reports; the field is refused)
+    reasoning_tokens: str = "inside"  # inside | outside (add them to output) | hidden (total − prompt is the truth)
+    # money
+    on_cancel: str = "unknown"  # stops | bills_all | unknown
+    tokenizer: str = ""  # "" → estimated; o200k | cl100k | words (the sim's): counted
+
+
+class Provider(msgspec.Struct, frozen=True, kw_only=True):
+    """One upstream service. `dialects` maps endpoint (chat, embeddings, …) to wire format; `base_url` has no trailing slash."""
+
+    name: str  # slug prefix
+    base_url: str
+    aliases: tuple[str, ...] = ()
+    dialects: Mapping[str, str] = msgspec.field(default_factory=lambda: {"chat": "openai-chat"})
+    paths: Mapping[str, str] = {}  # endpoint → path after base_url, where it departs from the dialect's
+    auth: str = "bearer"  # bearer | header:<name> | none
+    key_variable: str = ""  # environment variable that makes it live
+    credential: str = ""  # resolved at start; never printed, never pushed to the database
+    headers: Mapping[str, str] = {}  # sent with each request
+    models: tuple[str, ...] = ("*",)  # globs of upstream names that pass
+    unpriced: str = "refuse"  # allow | refuse a model without a price
+    sends_attempt_id: bool = False  # adds x-aig-attempt (the sim, and operators' own servers)
+    quirks: tuple[tuple[str, Quirks], ...] = ()  # (glob over upstream names, quirks); first match wins
+    doc: str = ""  # page and date the row was read from
+    timeout_s: float = 600.0  # silence allowed on one attempt
+
+    def __repr__(self) -> str:  # a credential must not reach a log through a repr
+        return f"Provider({self.name!r}, {self.base_url!r})"
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model costs: per usage class, (picodollars, per this many units). `tiers`: (input tokens above, Price), rising;
+    the whole call is priced by the tier it reaches. `id` is the hash of the content (core/price.py)."""
+
+    id: str = ""
+    rates: Mapping[str, tuple[int, int]] = {}  # input, cached_input, cache_write, output, audio_input, audio_output, request
+    tiers: tuple[tuple[int, "Price"], ...] = ()
+    source: str = ""  # genai-prices <version> | config | sim
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one model: limits, modality, capabilities, price. Unknown numbers are 0."""
+
+    slug: str  # provider/upstream-name
+    modality: str = "text"  # text, image, video, audio-stt, audio-tts, embedding, rerank, moderation
+    context_window: int = 0
+    max_output_tokens: int = 0
+    capabilities: tuple[str, ...] = ()  # the contract's vocabulary: tools, streaming, vision, json, caching, reasoning, …
+    is_reasoning: bool = False
+    price: Price | None = None
+    fallbacks: tuple[str, ...] = ()  # sibling slugs that may answer when this one fails
+    description: str = ""
+    created: int = 0
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where one attempt goes: a provider, the name the model has there, and the facts that apply."""
+
+    slug: str
+    provider: Provider
+    upstream_model: str
+    model: Model
+    quirks: Quirks
+    dialect: str  # wire format for this endpoint
+    url_path: str  # path on the origin, model name percent-encoded where it appears
+    endpoint: str  # chat | embeddings | …

@@ -1,0 +1,82 @@
+"""The contract every wire format keeps: one pure module (or one per direction), both directions, no I/O, no clock, no random.
+
+Bytes come in as they arrived and go out as they are sent. Errors in the caller's input are ClientError, unusable provider replies
+ProviderError (kind "bad_reply"). Readers and writers are made per attempt and hold stream state only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from aigate.core.call import Call
+from aigate.core.edits import Edit
+from aigate.core.events import Event
+from aigate.core.neutral import Reply, Request
+from aigate.core.target import Target
+from aigate.core.usage import Usage
+from aigate.errors import GateError, ProviderError
+
+
+class Settlement(msgspec.Struct):
+    """What a finished attempt cost, as the client is told: written into the reply's usage object."""
+
+    usage: Usage
+    cost_nanousd: int
+    raw_usage: bytes = b""  # provider's own object, kept where the dialects agree
+    source: str = "reported"
+
+
+class StreamReader(Protocol):
+    """Provider bytes → events, the same however the bytes are sliced."""
+
+    def feed(self, data: bytes) -> list[Event]: ...
+
+    def close(self) -> list[Event]:
+        """The body ended. What is left over becomes events, or an error event when the stream was cut."""
+
+    def text_so_far(self) -> tuple[str, int]:
+        """(text generated so far where it was kept, bytes of text beyond what was kept): for counting an unreported usage."""
+
+
+class StreamWriter(Protocol):
+    """Events → client bytes. Adds the one usage chunk and the terminal event; never two of either."""
+
+    def write(self, events: Sequence[Event]) -> bytes: ...
+
+    def finish(self, settlement: Settlement) -> bytes: ...
+
+    def fail(self, error: GateError, request_id: str) -> bytes: ...
+
+    def keep_alive(self) -> bytes: ...
+
+
+class Dialect(Protocol):
+    name: str
+    params: Mapping[str, str]  # key on this wire → neutral parameter name (core/params.py)
+
+    # client side
+    def read_call(self, body: bytes, endpoint: str) -> Call: ...
+    def read_request(self, call: Call) -> Request: ...
+    def write_reply(self, reply: Reply, asked: str, settlement: Settlement) -> bytes: ...
+    def splice_reply(self, body: bytes, target: Target, asked: str, settlement: Settlement) -> bytes | None:
+        """Same-dialect lane: the provider's reply with model and usage set and quirks mended; None where it must go by the neutral form."""
+
+    def stream_writer(self, call: Call, asked: str, reply_id: str) -> StreamWriter: ...
+    def write_error(self, error: GateError, request_id: str) -> bytes: ...
+
+    # provider side
+    def write_request(self, request: Request, target: Target) -> bytes: ...
+    def edit_pairs(self, call: Call, edits: Sequence[Edit], target: Target) -> bytes:
+        """Same-dialect lane: the caller's pairs with the planned edits applied, re-encoded."""
+
+    def read_reply(self, body: bytes, target: Target) -> Reply: ...
+    def read_usage(self, body: bytes, target: Target) -> tuple[Usage | None, bytes]:
+        """Neutral usage and the provider's own object, from a plain reply, without decoding the rest."""
+
+    def stream_reader(self, target: Target, is_spliced: bool) -> StreamReader: ...
+    def read_error(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> ProviderError: ...
+
+

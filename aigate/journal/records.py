@@ -1,0 +1,86 @@
+"""Journal record bodies, version 1 (docs/formats.md). Owns their fields and their encoding (msgpack arrays); does no I/O.
+
+Two records an attempt: `Intent` directly before its first byte goes out, `Settled` before the client gets its last byte.
+The last attempt's Settled carries the call's end; a call that never reached an attempt has a `CallEnd` record alone.
+New fields go at the end with a default: old journals stay readable.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+INTENT, SETTLED, CALL_END = 1, 2, 3
+
+
+class CallEnd(msgspec.Struct, array_like=True, frozen=True):
+    """One client call, ended. Times are unix milliseconds; money is nano-dollars."""
+
+    call_id: str  # req_…
+    surface: str
+    endpoint: str
+    asked_model: str
+    served_by: str  # slug that answered; "" if none
+    status: int  # HTTP status the client got
+    started_ms: int
+    latency_ms: int
+    ttft_ms: int  # -1 = no first byte
+    is_stream: bool
+    attempts: int
+    cost_nanousd: int  # sum over its attempts
+    account_id: str
+    key_id: str
+    sub_account_id: str | None
+    tag: str | None
+    client_request_id: str | None
+    error_code: str
+    warnings: str = ""  # the x-aig-warning value
+
+
+class Intent(msgspec.Struct, array_like=True, frozen=True):
+    """An attempt about to be sent. Enough to make its ledger row if nothing else is ever written."""
+
+    attempt_id: str  # att_…
+    call_id: str
+    number: int
+    sent_ms: int
+    provider: str
+    model: str  # slug
+    hold_nanousd: int
+    price_id: str
+    account_id: str
+    key_id: str
+    sub_account_id: str | None
+    tag: str | None
+    window: str = ""  # YYYY-MM of the lease (issue B); "" = no lease
+    leases: tuple[tuple[int, int], ...] = ()  # (budget id, lease number) held on
+    is_stream: bool = False
+
+
+class Settled(msgspec.Struct, array_like=True, frozen=True):
+    """The end of an attempt. Usage classes as core/usage.py; `raw_usage` is the provider's own JSON."""
+
+    attempt_id: str
+    end: str  # complete | aborted | failed
+    usage_source: str  # reported | counted | estimated
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    audio_input_tokens: int
+    audio_output_tokens: int
+    cost_nanousd: int
+    price_id: str
+    provider_status: int
+    error_kind: str
+    latency_ms: int
+    ttft_ms: int
+    raw_usage: bytes
+    call: CallEnd | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+encode_record = _encode
+decode_intent = msgspec.msgpack.Decoder(Intent).decode
+decode_settled = msgspec.msgpack.Decoder(Settled).decode
+decode_call_end = msgspec.msgpack.Decoder(CallEnd).decode
