@@ -1,0 +1,118 @@
+"""Money: what usage costs at a price, and the few ways an amount is written down.
+
+Integers only: a rate is (picodollars, per so many units), an amount is nano-dollars, and each usage class is rounded up once.
+Prices come from `catalog/`; how much is held before a call is `core/bounds.py`. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from math import gcd
+
+import msgspec
+
+from aigate.core.target import Price
+from aigate.core.usage import Usage
+
+Rate = tuple[int, int]  # (picodollars, per this many units)
+
+_PICO_PER_USD = 10**12
+_NANO_PER_USD = 10**9
+_TOKENS_PER_MTOK = 10**6
+
+# A class without a rate of its own costs what the total it is part of costs.
+_PARENT = {"cached_input": "input", "cache_write": "input", "audio_input": "input", "audio_output": "output"}
+
+
+def price_usage(price: Price | None, usage: Usage) -> int:
+    """Nano-dollars of one attempt. No price costs nothing: whether unpriced models may run is decided before the call."""
+    if price is None:
+        return 0
+    rates = rates_for(price, usage.input_tokens)
+    input_left = usage.input_tokens
+    output_left = usage.output_tokens
+    cost_nanousd = 0
+    # Parts are taken off their total in a fixed order and never beyond it, so a reply whose parts overlap (cached audio) or
+    # exceed the total is billed for exactly the total's units.
+    for units, name in (
+        (usage.cached_tokens, "cached_input"),
+        (usage.cache_write_tokens, "cache_write"),
+        (usage.audio_input_tokens, "audio_input"),
+    ):
+        if units:
+            units = min(units, input_left)
+            input_left -= units
+            cost_nanousd += _cost(rates, name, units)
+    if usage.audio_output_tokens:
+        units = min(usage.audio_output_tokens, output_left)
+        output_left -= units
+        cost_nanousd += _cost(rates, "audio_output", units)
+    cost_nanousd += _cost(rates, "input", input_left) + _cost(rates, "output", output_left)
+    if "request" in rates and (usage.input_tokens or usage.output_tokens):
+        cost_nanousd += _cost(rates, "request", 1)
+    return cost_nanousd
+
+
+def rates_for(price: Price, input_tokens: int) -> Mapping[str, Rate]:
+    """The rates of the tier that a call of so much input reaches; it prices the whole call."""
+    rates = price.rates
+    for above, tier in price.tiers:
+        if input_tokens > above:
+            rates = tier.rates
+    return rates
+
+
+def _cost(rates: Mapping[str, Rate], name: str, units: int) -> int:
+    if not units:
+        return 0
+    rate = rates.get(name) or rates.get(_PARENT.get(name, ""))
+    if rate is None:
+        return 0
+    return -(-units * rate[0] // (rate[1] * 1000))  # picodollars to nano-dollars, rounded up
+
+
+def price_id(price: Price) -> str:
+    """The hash of what a price charges: equal rates have equal ids wherever they came from, so a bill can always be recomputed."""
+    return "prc_" + hashlib.sha256(msgspec.json.encode(_content(price), order="deterministic")).hexdigest()[:32]
+
+
+def with_id(price: Price) -> Price:
+    return msgspec.structs.replace(price, id=price_id(price))
+
+
+def _content(price: Price) -> list[object]:
+    return [dict(price.rates), [[above, _content(tier)] for above, tier in price.tiers]]
+
+
+def usd_to_rate(usd: Decimal | str | float, units: int = _TOKENS_PER_MTOK) -> Rate:
+    """Dollars for so many units (a million tokens unless said) → the same as an exact rate in lowest terms.
+
+    A float counts as the decimal it prints as. ValueError for what is not a price."""
+    try:
+        amount = Decimal(str(usd))
+    except InvalidOperation:
+        raise ValueError(f"{usd!r} is not a number") from None
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(f"a price must be a finite number and not negative, not {usd}")
+    numerator, denominator = amount.as_integer_ratio()
+    picodollars, per = numerator * _PICO_PER_USD, denominator * units
+    shared = gcd(picodollars, per)
+    return picodollars // shared, per // shared
+
+
+def rate_to_usd(rate: Rate, units: int = _TOKENS_PER_MTOK) -> float:
+    """The rate as dollars for so many units, for people to read."""
+    return rate[0] * units / (rate[1] * _PICO_PER_USD)
+
+
+def format_usd(nanousd: int) -> float:
+    """Dollars for `usage.cost`: the closest float, which prints as the exact amount up to millions of dollars."""
+    return nanousd / _NANO_PER_USD
+
+
+def format_cents(nanousd: int) -> str:
+    """Cents for `X-Cost-Cents`: at most 6 decimals, half rounded up, no trailing zeros."""
+    whole, micro = divmod((nanousd + 5) // 10, 10**6)
+    return f"{whole}.{micro:06}".rstrip("0").rstrip(".") if micro else str(whole)
