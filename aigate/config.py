@@ -1,0 +1,385 @@
+"""Configuration: its fields with their defaults, and `load`, which merges command line > environment > file > default.
+
+Owns every name an operator may set and every message about a wrong one. `load` reads one file and nothing else: the environment
+is an argument, so nothing in aigate reads it after start. The comments here are the settings page (docs/settings.md, made by `make docs`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+MIB = 1 << 20
+DIALECTS = ("openai-chat",)  # wire formats a configured provider may speak
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+Delay = Annotated[float, Meta(ge=0, le=86400)]
+Dollars = Annotated[float, Meta(ge=0, le=1e9)]
+
+
+class ConfigError(Exception):
+    """A setting is wrong: the message names where it was read, the key, and what is allowed. The operator can fix it."""
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections. No values in its repr: several hold secrets, and a repr reaches logs."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+class Server(Section):
+    """The listener and the processes behind it."""
+
+    host: str = "127.0.0.1"  # address to listen on
+    port: Port = 4000  # TCP port; 0 takes a free one
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1  # data-plane processes; one a core is the most that helps
+    data_dir: str = "./data"  # everything that is kept: database, journals, keys (relative to the working directory)
+    max_body_bytes: Annotated[int, Meta(ge=1024)] = 32 * MIB  # largest request body of a model call
+    max_upload_bytes: Annotated[int, Meta(ge=1024)] = 100 * MIB  # largest body of any other request
+    header_timeout_s: Seconds = 10.0  # for a whole request head
+    body_timeout_s: Seconds = 60.0  # for a whole request body
+    keep_alive_s: Seconds = 75.0  # an idle client connection is kept this long
+    drain_s: Delay = 30.0  # running calls may take this long after SIGTERM
+    sse_keep_alive_s: Seconds = 15.0  # silence in a stream before a comment line keeps it open
+    force_neutral: bool = False  # translate even where client and provider speak the same format (a check, not for production)
+    allowed_hosts: tuple[str, ...] = ()  # Host headers answered, against DNS rebinding; empty = any
+
+
+class Auth(Section):
+    """Who may call."""
+
+    admin_key: str = ""  # the root key; empty = data_dir/admin.key, made at the first start. Also AIGATE_ADMIN_KEY
+    max_staleness_s: Seconds = 300.0  # known keys are honoured this long while the keeper is away
+
+
+class Ledger(Section):
+    """How calls are written down."""
+
+    sync_ms: Annotated[int, Meta(ge=1, le=10_000)] = 50  # journals reach the disk at least this often
+    segment_bytes: Annotated[int, Meta(ge=256 << 10, le=1 << 30)] = 16 * MIB  # size of one journal file
+    retention_days: Natural = 0  # rows older than this are deleted; 0 = kept for ever
+    default_max_output_tokens: Count = 32_768  # bound on the output of a model whose own limit is not known
+
+
+class Upstream(Section):
+    """Connections to providers."""
+
+    connect_timeout_s: Seconds = 10.0  # for TCP and TLS together
+    idle_s: Seconds = 30.0  # an idle connection is kept this long
+    max_reply_bytes: Annotated[int, Meta(ge=1024)] = 64 * MIB  # largest plain reply
+    connections_per_origin: Natural = 0  # at one time, per worker; 0 = no limit
+    ca_file: str = ""  # PEM file of certificate authorities; empty = the system's
+    tls_verify: bool = True  # false accepts any certificate (never over the internet)
+
+
+class Routing(Section):
+    """Retries, fallback, circuit breaker."""
+
+    max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3  # dispatches of one call, retries and fallbacks together
+    budget_s: Delay = 8.0  # no new attempt starts later than this after the call
+    retry_base_ms: Natural = 250  # first wait between attempts; doubles, with jitter
+    breaker_failures: Count = 5  # failures in a row that open a target's breaker
+    breaker_open_s: Seconds = 10.0  # how long before one probe is let through
+
+
+class Sim(Section):
+    """The built-in simulated provider, `sim/…`."""
+
+    enabled: bool = True  # listed and reachable; costs nothing until called
+
+
+class Log(Section):
+    """What goes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"  # least severe line written
+
+
+class ProviderConfig(Section):
+    """One upstream service, `[providers.NAME]`. A built-in name starts from its built-in row: what is left out here stays as it is there."""
+
+    dialect: Literal["", "openai-chat"] = ""  # wire format; needed for a name that is not built in
+    base_url: str = ""  # http(s)://host/prefix, or unix:///socket:/prefix; needed for a name that is not built in
+    api_key: str = ""  # "env:NAME", a literal, or "none"; empty = the built-in row's variable, none for other names
+    models: tuple[str, ...] | None = None  # patterns over upstream names that pass, ["*"] = all
+    unpriced: Literal["", "allow", "refuse"] = ""  # calls to a model without a price: refuse is the default
+    aliases: tuple[str, ...] | None = None  # other slug prefixes for it
+    headers: dict[str, str] | None = None  # sent with each request
+    on_cancel: Literal["", "stops", "bills_all", "unknown"] = ""  # what a cancelled stream costs there
+    reasoning_field: str = ""  # where its replies hold reasoning: reasoning_content, reasoning, parts, think_tags, none
+    embeddings: bool | None = None  # it has an /embeddings endpoint
+    sends_attempt_id: bool | None = None  # send x-aig-attempt: ids that let its own bill be compared with the ledger
+    timeout_s: Seconds | None = None  # silence allowed on one attempt
+
+
+class ModelConfig(Section):
+    """Facts about one model, `[models."provider/name"]`. What is left out comes from the built-in catalogue, if it knows the model."""
+
+    input_usd_per_mtok: Dollars | None = None  # dollars per million input tokens
+    output_usd_per_mtok: Dollars | None = None  # dollars per million output tokens
+    cached_input_usd_per_mtok: Dollars | None = None  # … read from the provider's cache; left out = as input
+    cache_write_usd_per_mtok: Dollars | None = None  # … written to the provider's cache; left out = as input
+    context_window: Count | None = None  # tokens, input and output together
+    max_output_tokens: Count | None = None  # most tokens of one reply
+    modality: str = ""  # text, embedding, image, video, audio-stt, audio-tts, rerank, moderation
+    capabilities: tuple[str, ...] | None = None  # tools, streaming, vision, json, caching, reasoning, …
+    is_reasoning: bool | None = None  # it thinks before it answers
+    fallbacks: tuple[str, ...] | None = None  # slugs that may answer when it fails
+
+
+class Config(Section):
+    """The whole. The last three are filled in at start, never by the operator."""
+
+    server: Server = Server()
+    auth: Auth = Auth()
+    ledger: Ledger = Ledger()
+    upstream: Upstream = Upstream()
+    routing: Routing = Routing()
+    sim: Sim = Sim()
+    log: Log = Log()
+    providers: dict[str, ProviderConfig] = {}
+    models: dict[str, ModelConfig] = {}
+    credentials: dict[str, str] = {}  # provider name → key, of every provider that has one
+    root_key: str = ""  # in force: auth.admin_key or the content of data_dir/admin.key
+    key_secret: bytes = b""  # the HMAC key under which client keys are kept
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "server": Server,
+    "auth": Auth,
+    "ledger": Ledger,
+    "upstream": Upstream,
+    "routing": Routing,
+    "sim": Sim,
+    "log": Log,
+}
+TABLES: dict[str, type[Section]] = {"providers": ProviderConfig, "models": ModelConfig}  # sections of named entries
+SECRETS = frozenset({"admin_key", "api_key", "headers"})  # fields whose values are never shown
+
+_TYPES = {section: get_type_hints(section, include_extras=True) for section in (*SECTIONS.values(), *TABLES.values())}
+_PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class _Setting(NamedTuple):
+    value: Any
+    source: str  # how a message names it: "aigate.toml: server.port", "AIGATE_SERVER_PORT", "--port"
+    is_text: bool = False  # from the environment: text to be read as the field's type
+
+
+_Settings = dict[tuple[str, ...], _Setting]  # ("server", "port") or ("providers", "mock", "base_url")
+
+
+def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Config:
+    """The effective configuration. `path` None: no file. `overrides`: "section.field" → value, from the command line."""
+    settings = _read_file(path) if path else {}
+    settings |= _read_environ(environ, settings)
+    for dotted, value in (overrides or {}).items():
+        settings[tuple(dotted.split("."))] = _Setting(value, "--" + dotted.rpartition(".")[2].replace("_", "-"))
+    values: dict[str, Any] = {name: {} for name in (*SECTIONS, *TABLES)}
+    for key, setting in settings.items():
+        entry = values[key[0]] if len(key) == 2 else values[key[0]].setdefault(key[1], {})
+        if len(key) != 2 or key[0] in SECTIONS:
+            entry[key[-1]] = _convert(key, setting)
+    tables = {name: {entry: kind(**fields) for entry, fields in values[name].items()} for name, kind in TABLES.items()}
+    providers = _add_local_providers(tables["providers"], environ)
+    _check_providers(providers, path)
+    for slug in tables["models"]:
+        if "/" not in slug:
+            raise ConfigError(f'models."{slug}": a model is named provider/model, such as "mock/gpt"')
+    return Config(
+        **{name: section(**values[name]) for name, section in SECTIONS.items()},
+        providers=providers,
+        models=tables["models"],
+        credentials=_credentials(providers, environ),
+    )
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------------
+
+
+def _read_file(path: str) -> _Settings:
+    try:
+        document = tomllib.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    settings: _Settings = {}
+    for name, content in document.items():
+        kind = SECTIONS.get(name) or TABLES.get(name)
+        if kind is None:
+            raise ConfigError(f"{path}: {name}: no such section; {_nearest(name, (*SECTIONS, *TABLES))}")
+        entries = [((name,), content)]
+        if name in TABLES and isinstance(content, dict):
+            entries = [((name, entry), fields) for entry, fields in content.items()]
+            settings |= {(name, entry): _Setting(None, path) for entry in content}  # an empty entry exists too
+        for key, fields in entries:
+            if not isinstance(fields, dict):
+                raise ConfigError(f"{path}: {'.'.join(key)}: expected a table [{'.'.join(key)}], got {fields!r}")
+            for field, value in fields.items():
+                _known(kind, field, f"{path}: {'.'.join((*key, field))}")
+                settings[(*key, field)] = _Setting(value, f"{path}: {'.'.join((*key, field))}")
+    return settings
+
+
+def _known(kind: type[Section], field: str, source: str) -> None:
+    if field not in kind.__struct_fields__:
+        raise ConfigError(f"{source}: no such setting; {_nearest(field, kind.__struct_fields__)}")
+
+
+def _nearest(name: str, allowed: Iterable[str]) -> str:
+    allowed = tuple(allowed)
+    near = difflib.get_close_matches(name, allowed, n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(allowed)}"
+
+
+# --- the environment --------------------------------------------------------------------------------------------------------
+
+
+def _read_environ(environ: Mapping[str, str], from_file: _Settings) -> _Settings:
+    """AIGATE_SECTION_FIELD, AIGATE_PROVIDERS_NAME_FIELD. An empty value is as good as none. What does not start with a section's
+    name is not ours to judge (Kubernetes sets AIGATE_PORT for a service called aigate)."""
+    settings: _Settings = {}
+    for variable, text in environ.items():
+        section, _, rest = variable.removeprefix("AIGATE_").partition("_")
+        name = section.lower()
+        if not variable.startswith("AIGATE_") or not text:
+            continue
+        if name in SECTIONS:
+            _known(SECTIONS[name], rest.lower(), variable)
+            settings[name, rest.lower()] = _Setting(text, variable, is_text=True)
+        elif name in TABLES:
+            entries = [key[1] for key in from_file if key[0] == name]
+            settings[(name, *_split_entry(name, rest, entries))] = _Setting(text, variable, is_text=True)
+    if environ.get("AIGATE_ADMIN_KEY"):
+        settings["auth", "admin_key"] = _Setting(environ["AIGATE_ADMIN_KEY"], "AIGATE_ADMIN_KEY", is_text=True)
+    return settings
+
+
+def _split_entry(table: str, rest: str, entries: list[str]) -> tuple[str, str]:
+    """MOCK_BASE_URL → ("mock", "base_url"). An entry of the file is recognised by its letters and digits alone."""
+    fields = TABLES[table].__struct_fields__
+    field = max((field for field in fields if rest.endswith("_" + field.upper())), key=len, default=None)
+    if field is None:
+        raise ConfigError(f"AIGATE_{table.upper()}_{rest}: does not end in a setting of {table}; allowed are {', '.join(fields)}")
+    spelt = rest[: -len(field) - 1]
+    for entry in entries:
+        if re.sub(r"[^A-Z0-9]", "_", entry.upper()) == spelt:
+            return entry, field
+    if table == "models":
+        raise ConfigError(f"AIGATE_MODELS_{rest}: there is no model in the file that this names; add its [models.\"provider/name\"]")
+    return spelt.lower(), field
+
+
+# --- values -----------------------------------------------------------------------------------------------------------------
+
+
+def _convert(key: tuple[str, ...], setting: _Setting) -> Any:
+    wanted = _TYPES[SECTIONS.get(key[0]) or TABLES[key[0]]][key[-1]]
+    value = setting.value
+    try:
+        if setting.is_text and "tuple" in str(wanted):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        elif setting.is_text and "dict" in str(wanted):
+            value = msgspec.json.decode(value)
+        return msgspec.convert(value, wanted, strict=not setting.is_text)
+    except msgspec.MsgspecError as error:
+        shown = "" if key[-1] in SECRETS else f" {setting.value!r}:"
+        raise ConfigError(f"{setting.source}:{shown} {_allowed(wanted, error)}") from error
+
+
+def _allowed(wanted: object, error: Exception) -> str:
+    choices = [choice for choice in getattr(wanted, "__args__", ()) if choice and isinstance(choice, str)]
+    return f"allowed are {', '.join(choices)}" if choices else str(error).replace("`", "")
+
+
+def _check_providers(providers: dict[str, ProviderConfig], path: str | None) -> None:
+    rows = _rows()
+    for name, provider in providers.items():
+        where = f"{path}: providers.{name}" if path else f"providers.{name}"
+        if not _PROVIDER_NAME.fullmatch(name):
+            raise ConfigError(f"{where}: a provider's name is lower-case letters, digits, '.', '_', '-'")
+        if name not in rows and not provider.base_url:
+            raise ConfigError(f"{where}.base_url: missing, as {name!r} is not built in; built in are {', '.join(rows)}")
+        if name not in rows and not provider.dialect:
+            raise ConfigError(f"{where}.dialect: missing, as {name!r} is not built in; allowed are {', '.join(DIALECTS)}")
+        if provider.base_url:
+            _check_url(provider.base_url, f"{where}.base_url")
+
+
+def _check_url(url: str, where: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if parts.username or parts.password:
+        raise ConfigError(f"{where}: has a user name or password in it; use api_key")
+    if parts.scheme not in ("http", "https", "unix") or (parts.scheme != "unix" and not host):
+        raise ConfigError(f"{where}: {url!r}: expected http://HOST/…, https://HOST/… or unix:///SOCKET:/…")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"{where}: {url!r}: must end before '?' and '#'")
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------------
+
+
+def _rows() -> Mapping[str, Any]:
+    from aigate.providers.table import ROWS
+
+    return ROWS
+
+
+def key_variables(row: Any) -> list[str]:
+    """A row may name several variables; the first that is set counts."""
+    return row.key_variable.replace(",", " ").split()
+
+
+def _credentials(providers: Mapping[str, ProviderConfig], environ: Mapping[str, str]) -> dict[str, str]:
+    """The key of every provider that has one: of the configured ones as they say, of the other built-in ones by their variable."""
+    found: dict[str, str] = {}
+    rows = _rows()
+    for name in {**rows, **providers}:
+        stated = providers[name].api_key if name in providers else ""
+        if stated.startswith("env:"):
+            variables = [stated.removeprefix("env:")]
+        else:
+            variables = key_variables(rows[name]) if name in rows and not stated else []
+            found[name] = "" if stated == "none" else stated
+        key = next((environ[variable].strip() for variable in variables if environ.get(variable, "").strip()), found.get(name, ""))
+        found.pop(name, None)
+        if key:
+            found[name] = _checked_key(key, name)
+    return found
+
+
+def _checked_key(key: str, provider: str) -> str:
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(f"providers.{provider}.api_key: has a character that cannot be sent in a header (a space, a line end, a letter with an accent?)")
+    return key
+
+
+def _add_local_providers(providers: dict[str, ProviderConfig], environ: Mapping[str, str]) -> dict[str, ProviderConfig]:
+    """OLLAMA_BASE_URL and the like make a local row live. Only rows that have no key variable: OPENAI_BASE_URL is a client's
+    variable and may well point at this gateway."""
+    local = {}
+    for name, row in _rows().items():
+        url = environ.get(f"{name.upper()}_BASE_URL")
+        if url and not row.key_variable and name not in providers and name != "sim":
+            local[name] = ProviderConfig(base_url=url.rstrip("/"))
+    return {**providers, **local}
