@@ -1,0 +1,95 @@
+"""How much one attempt can cost at most, before it is sent: token bounds and the hold in nano-dollars.
+
+A bound must never be below what the provider may charge, and must be cheap: a few looks at the body, no parsing. Pure.
+Whether a hold fits a budget, and what is clamped when it does not, is the budget's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from aigate.core.call import Call
+from aigate.core.price import Rate
+from aigate.core.target import Price, Target
+
+# Tokens that a provider adds around ours: chat template, its own system prompt, the tool-use preamble. The largest one
+# documented is Anthropic's tool preamble (804 tokens, platform.claude.com tool-use pricing, read 2026-11).
+OVERHEAD_TOKENS = 1024
+
+# One image, by URL or inline, at the finest detail any provider offers (OpenAI: 10,000 patches, weighted up to 2.5 on small models).
+IMAGE_TOKENS = 25_000
+# A document or a video is bounded by what the model can read at all; where that is unknown, by the widest window there is.
+WIDEST_WINDOW_TOKENS = 2_000_000
+
+_PARTS = re.compile(rb'"(image_url|input_audio|audio_url|video_url|file)"\s*:')
+_INLINE_IMAGE = re.compile(rb'"url"\s*:\s*"data:image/[^"\\]{0,64};base64,')
+_ESCAPED_LETTER = re.compile(rb"\\u00[567]")  # a part's key may hide behind these
+
+# A class is rounded up on its own, so a sum over all classes may pass the bound times the dearest rate by one nano-dollar each.
+_ROUNDING_NANOUSD = 8
+
+_OUTPUT_CLASSES = frozenset({"output", "audio_output"})
+
+
+def input_bound(call: Call, target: Target) -> int:
+    """Tokens of input at most. Text makes no more tokens than it has UTF-8 bytes, and JSON never makes it shorter."""
+    messages = call.pairs.get("messages")
+    if messages is None:
+        return call.body_bytes + OVERHEAD_TOKENS
+    text = bytes(messages)
+    if b'_url"' in text or b'_audio"' in text or b'"file"' in text or b"\\u00" in text:
+        return call.body_bytes + OVERHEAD_TOKENS + _media_bound(text, target)
+    return call.body_bytes + OVERHEAD_TOKENS
+
+
+def _media_bound(text: bytes, target: Target) -> int:
+    """Tokens that media parts may add to what their bytes are counted as; inline images count by the part, not by the byte."""
+    window = target.model.context_window or WIDEST_WINDOW_TOKENS
+    images = whole_window = 0
+    for match in _PARTS.finditer(text):
+        if match[1] == b"image_url":
+            images += 1
+        elif match[1] != b"input_audio":  # inline audio has more bytes than tokens
+            whole_window += 1
+    images += len(_ESCAPED_LETTER.findall(text))
+    return images * IMAGE_TOKENS + min(whole_window, 1) * window - _inline_image_bytes(text)
+
+
+def _inline_image_bytes(text: bytes) -> int:
+    total = 0
+    for match in _INLINE_IMAGE.finditer(text):
+        total += max(0, text.find(b'"', match.end()) - match.end())
+    return total
+
+
+def output_bound(call: Call, target: Target, default_max_output_tokens: int) -> int:
+    """Tokens of output at most, over all choices: what was asked, else the model's limit, else the configured default."""
+    if call.endpoint == "embeddings":
+        return 0
+    tokens = call.max_output_tokens or target.model.max_output_tokens or default_max_output_tokens
+    return tokens * max(call.n, 1)
+
+
+def hold_nanousd(price: Price | None, input_tokens: int, output_tokens: int) -> int:
+    """The most that so many tokens can cost: every token at the dearest rate of any tier that the input could reach."""
+    if price is None:
+        return 0
+    hold = _dearest(price.rates, input_tokens, output_tokens)
+    for above, tier in price.tiers:
+        if input_tokens > above:
+            hold = max(hold, _dearest(tier.rates, input_tokens, output_tokens))
+    return hold + _ROUNDING_NANOUSD
+
+
+def _dearest(rates: Mapping[str, Rate], input_tokens: int, output_tokens: int) -> int:
+    input_nanousd = output_nanousd = request_nanousd = 0
+    for name, (picodollars, per) in rates.items():
+        per *= 1000  # to nano-dollars
+        if name in _OUTPUT_CLASSES:
+            output_nanousd = max(output_nanousd, -(-output_tokens * picodollars // per))
+        elif name == "request":
+            request_nanousd = -(-picodollars // per)
+        else:
+            input_nanousd = max(input_nanousd, -(-input_tokens * picodollars // per))
+    return input_nanousd + output_nanousd + request_nanousd
