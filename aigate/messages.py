@@ -12,6 +12,7 @@ import msgspec
 
 from aigate.core.call import Principal
 
+VERSION = 1
 MAX_FRAME_BYTES = 16 << 20
 
 
@@ -21,7 +22,7 @@ class Hello(msgspec.Struct, tag="hello", frozen=True):
     worker: str
     pid: int
     journal_id: str
-    version: int = 1
+    version: int = VERSION
 
 
 class LookUp(msgspec.Struct, tag="look_up", frozen=True):
@@ -50,7 +51,9 @@ class Ack(msgspec.Struct, tag="ack", frozen=True):
 
 
 class Health(msgspec.Struct, tag="health", frozen=True):
-    """Worker → keeper, every few seconds: counters for /metrics and breaker states for /v1/health/providers."""
+    """Worker → keeper, every few seconds: counters for /metrics and breaker states for /v1/health/providers.
+
+    Counters are named `name` or `name;label=value;label=value`; a name that ends in `_total` only ever rises in one process."""
 
     worker: str
     counters: dict[str, float]

@@ -1,0 +1,60 @@
+"""A client's key: its shape, its digest, and where a request carries it. Pure; shared by the worker and the keeper.
+
+A key is `sk-aig-` and 43 characters of URL-safe base64 (256 random bits). Only its HMAC-SHA-256 digest is ever stored or
+looked up, so the key itself must not reach a message, a log or a table.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from collections.abc import Mapping
+
+from aigate.errors import unauthorized
+
+KEY_RANDOM_BYTES = 32
+_PREFIX = "sk-aig-"
+_SHAPE = re.compile(rb"sk-aig-[A-Za-z0-9_-]{43}\Z")
+
+_WHERE = "Send it as 'Authorization: Bearer sk-aig-…' or 'x-api-key: sk-aig-…'."
+
+
+def make_key(random: bytes) -> str:
+    """The key that `random` (32 bytes) stands for."""
+    return _PREFIX + base64.urlsafe_b64encode(random).rstrip(b"=").decode()
+
+
+def key_digest(secret: bytes, key: bytes) -> bytes:
+    return hmac.digest(secret, key, "sha256")
+
+
+def is_well_formed(key: bytes) -> bool:
+    return _SHAPE.match(key) is not None
+
+
+def read_key(headers: Mapping[bytes, bytes]) -> bytes:
+    """The key a request carries (header names in lower case). The Authorization header wins where both are sent."""
+    authorization = headers.get(b"authorization")
+    if authorization is not None:
+        scheme, _, key = authorization.partition(b" ")
+        if scheme.lower() == b"bearer" and (key := key.strip()):
+            return key
+    key = headers.get(b"x-api-key", b"").strip()
+    if key:
+        return key
+    if authorization is None:
+        raise unauthorized(f"No API key was sent. {_WHERE}")
+    raise unauthorized(f"The Authorization header holds no bearer key. {_WHERE}")
+
+
+def malformed_key() -> Exception:
+    return unauthorized(f"The API key is malformed: a key is 'sk-aig-' and 43 more characters. {_WHERE}")
+
+
+def unknown_key() -> Exception:
+    return unauthorized("The API key is unknown or was revoked. Make a new one with 'aigate keys create'.")
+
+
+def expired_key(expired_at: str) -> Exception:
+    return unauthorized(f"The API key expired at {expired_at}. Make a new one with 'aigate keys create'.")

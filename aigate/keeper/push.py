@@ -1,0 +1,194 @@
+"""The keeper's end of `run/keeper.sock`: answers workers' key look-ups, pushes key changes, gathers their health.
+
+A change is *in force* when every worker has acknowledged it, or has connected since (a new connection starts from an empty
+cache). Owns the connections and the workers' last reports; it reads keys only through the function it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
+
+from aigate.core.call import Principal
+from aigate.messages import VERSION, Ack, Found, Health, Hello, LookUp, Message, Ping, Push, decode_frames, encode_frame
+
+log = logging.getLogger("aigate.keeper")
+
+LOOK_UPS_PER_QUERY = 500
+ENDED_WORKERS_KEPT = 64  # their counters, one by one; older ones are added up
+
+
+class FindPrincipals(Protocol):
+    """Digests → the principals of those that are keys in force."""
+
+    def __call__(self, digests: Sequence[bytes]) -> Awaitable[dict[bytes, Principal]]: ...
+
+
+class MessageServer:
+    """`expected_workers`: how many must have a change in force before it counts as in force everywhere."""
+
+    def __init__(self, find_principals: FindPrincipals, *, expected_workers: int):
+        self.find_principals = find_principals
+        self.change = 0  # number of the last key change
+        self._expected_workers = expected_workers
+        self._connections: set[_Connection] = set()
+        self._waiters: set[asyncio.Event] = set()
+        self._reports: dict[str, Health] = {}  # journal id (one a worker process) → its last report
+        self._ended_counters: dict[str, float] = {}
+
+    def protocol(self) -> asyncio.Protocol:
+        return _Connection(self)
+
+    async def push(self, keys: Sequence[tuple[bytes, Principal | None]], *, timeout_s: float = 5.0) -> bool:
+        """Tells every worker; True once the change is in force on all of them, False if that takes longer than allowed.
+        Call it after the change is committed: a look-up that was read before is read again."""
+        self.change = number = self.change + 1
+        frame = encode_frame(Push(number, tuple(keys)))
+        for connection in self._connections:
+            connection.write(frame)
+        moved = asyncio.Event()
+        self._waiters.add(moved)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._is_in_force(number):
+                    await moved.wait()
+                    moved.clear()
+        except TimeoutError:
+            log.warning("key change %d is not in force on every worker after %.0f s", number, timeout_s)
+            return False
+        finally:
+            self._waiters.discard(moved)
+        return True
+
+    def worker_count(self) -> int:
+        return sum(connection.hello is not None for connection in self._connections)
+
+    def counters(self) -> dict[str, float]:
+        """Counters of all workers since the keeper started, those of ended workers included. Gauges only of living ones."""
+        living = {connection.hello.journal_id for connection in self._connections if connection.hello}
+        total = dict(self._ended_counters)
+        for journal_id, report in self._reports.items():
+            for name, value in report.counters.items():
+                if journal_id in living or is_counter(name):
+                    total[name] = total.get(name, 0) + value
+        return total
+
+    def targets(self) -> list[dict[str, dict[str, object]]]:
+        """What each living worker says of its targets."""
+        living = (connection.hello.journal_id for connection in self._connections if connection.hello)
+        return [self._reports[journal_id].targets for journal_id in living if journal_id in self._reports]
+
+    def close(self) -> None:
+        for connection in list(self._connections):
+            connection.close()
+
+    def _is_in_force(self, number: int) -> bool:
+        workers = [connection for connection in self._connections if connection.hello is not None]
+        return len(workers) >= self._expected_workers and all(worker.in_force >= number for worker in workers)
+
+    # --- called by the connections --------------------------------------------------------------------------------------
+
+    def opened(self, connection: _Connection) -> None:
+        self._connections.add(connection)
+
+    def moved(self) -> None:
+        """Some worker came, went or acknowledged."""
+        for waiter in self._waiters:
+            waiter.set()
+
+    def closed(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
+        self.moved()
+
+    def reported(self, journal_id: str, report: Health) -> None:
+        if journal_id not in self._reports and len(self._reports) >= ENDED_WORKERS_KEPT + len(self._connections):
+            self._retire_oldest_report()
+        self._reports[journal_id] = report
+
+    def _retire_oldest_report(self) -> None:
+        living = {connection.hello.journal_id for connection in self._connections if connection.hello}
+        oldest = next(journal_id for journal_id in self._reports if journal_id not in living)
+        for name, value in self._reports.pop(oldest).counters.items():
+            if is_counter(name):
+                self._ended_counters[name] = self._ended_counters.get(name, 0) + value
+
+
+class _Connection(asyncio.Protocol):
+    """One worker. `in_force`: the last change it has acknowledged."""
+
+    def __init__(self, server: MessageServer):
+        self.hello: Hello | None = None
+        self.in_force = -1
+        self._server = server
+        self._buffer = bytearray()
+        self._asked: list[LookUp] = []
+        self._answering: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self._server.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        try:
+            for message in decode_frames(self._buffer):
+                self._take(message)
+        except ValueError as error:  # also msgspec's: it is one
+            log.warning("a worker's connection is closed: %s", error)
+            self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._asked.clear()
+        self._server.closed(self)
+
+    def write(self, frame: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(frame)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Hello):
+            if message.version != VERSION:
+                raise ValueError(f"worker {message.worker} speaks messages version {message.version}")
+            self.hello = message
+            self.write(encode_frame(Push(self._server.change, is_reset=True)))
+        elif isinstance(message, LookUp):
+            self._asked.append(message)
+            if self._answering is None:
+                self._answering = asyncio.get_running_loop().create_task(self._answer())
+        elif isinstance(message, Ack):
+            self.in_force = max(self.in_force, message.number)
+            self._server.moved()
+        elif isinstance(message, Health) and self.hello is not None:
+            self._server.reported(self.hello.journal_id, message)
+            self.write(encode_frame(Ping()))
+
+    async def _answer(self) -> None:
+        """Answers what was asked, many in one query. Between the last read and the write of its answers nothing may be pushed."""
+        try:
+            while self._asked:
+                batch = self._asked[:LOOK_UPS_PER_QUERY]
+                del self._asked[: len(batch)]
+                digests = [look_up.digest for look_up in batch]
+                change = -1
+                while change != self._server.change:
+                    change = self._server.change
+                    principals = await self._server.find_principals(digests)
+                for look_up in batch:
+                    self.write(encode_frame(Found(look_up.number, principals.get(look_up.digest))))
+        except Exception as error:  # noqa: BLE001  the database is away: the worker's look-up times out as a 503, and later ones try again
+            log.error("key look-ups failed: %s", type(error).__name__)
+        finally:
+            self._answering = None
+
+
+def is_counter(name: str) -> bool:
+    """By its name: messages.Health."""
+    return name.partition(";")[0].endswith("_total")
