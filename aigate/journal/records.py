@@ -7,6 +7,8 @@ New fields go at the end with a default: old journals stay readable.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 INTENT, SETTLED, CALL_END = 1, 2, 3
@@ -84,3 +86,32 @@ encode_record = _encode
 decode_intent = msgspec.msgpack.Decoder(Intent).decode
 decode_settled = msgspec.msgpack.Decoder(Settled).decode
 decode_call_end = msgspec.msgpack.Decoder(CallEnd).decode
+
+
+# --- records too large for the room they were promised --------------------------------------------------------------------
+
+_Record = TypeVar("_Record", CallEnd, Settled)
+_CUT_TEXT_CHARS = 64  # so that every text of a CallEnd, at 4 bytes a character, fits a reserved slot
+
+
+def fit_settled(body: bytes, limit_bytes: int) -> bytes:
+    """The same end of an attempt in at most `limit_bytes`: raw usage and warnings go first, then long texts are cut; never a number."""
+    record = msgspec.structs.replace(decode_settled(body), raw_usage=b"")
+    if record.call is not None:
+        record = msgspec.structs.replace(record, call=msgspec.structs.replace(record.call, warnings=""))
+    fitted = _encode(record)
+    if len(fitted) > limit_bytes:
+        record = _cut_texts(record)
+        fitted = _encode(record if record.call is None else msgspec.structs.replace(record, call=_cut_texts(record.call)))
+    return fitted
+
+
+def fit_call_end(body: bytes, limit_bytes: int) -> bytes:
+    record = msgspec.structs.replace(decode_call_end(body), warnings="")
+    fitted = _encode(record)
+    return fitted if len(fitted) <= limit_bytes else _encode(_cut_texts(record))
+
+
+def _cut_texts(record: _Record) -> _Record:
+    texts = {name: value for name, value in msgspec.structs.asdict(record).items() if isinstance(value, str)}
+    return msgspec.structs.replace(record, **{name: value[:_CUT_TEXT_CHARS] for name, value in texts.items()})

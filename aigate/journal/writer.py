@@ -1,0 +1,241 @@
+"""The journal of one worker process: owns its folder, its lock and the order of its records. Called only from the event loop.
+
+Each append is one `pwrite` at our own offset into preallocated room. Every open intent has a slot reserved for its settled record,
+so running attempts settle when the disk is full: only intents are refused. Spare segments are made and data is synced by `run_sync`
+in a thread. A failed write or sync is never retried in place: it stops intents for the life of the process.
+Not for network file systems (locks and syncs mean nothing there).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections import deque
+from pathlib import Path
+from zlib import crc32
+
+from aigate.errors import ledger_unavailable
+from aigate.journal.records import CALL_END, INTENT, SETTLED, fit_call_end, fit_settled
+from aigate.journal.segment import (
+    FRAME_HEAD_BYTES,
+    FRAME_INNER,
+    FRAME_PREFIX,
+    MAX_BODY_BYTES,
+    MAX_RECORD_BYTES,
+    MAX_SETTLED_BODY_BYTES,
+    SEGMENT_HEADER_BYTES,
+    SLOT_BYTES,
+    segment_header,
+    segment_name,
+)
+
+MIN_SEGMENT_BYTES = 2 * MAX_RECORD_BYTES
+_pack_prefix, _pack_inner, _pwrite = FRAME_PREFIX.pack, FRAME_INNER.pack, os.pwrite
+
+
+class JournalWriter:
+    """`intent` may raise GatewayError (503 ledger_unavailable) and then nothing may be sent; `settled` and `call_end` never raise:
+    what they could not write is counted in `lost_records` and said by `trouble`."""
+
+    __slots__ = (
+        "folder", "journal_id", "segment_bytes", "trouble", "lost_records", "open_intents", "is_closed",
+        "_lock_fd", "_fd", "_offset", "_seq", "_spares", "_spare_slots", "_slots_per_segment", "_retired", "_is_dirty", "_next_number",
+    )  # fmt: skip
+
+    def __init__(self, folder: str | os.PathLike[str], journal_id: str, *, segment_bytes: int = 16 << 20):
+        if segment_bytes < MIN_SEGMENT_BYTES:
+            raise ValueError(f"segment_bytes is {segment_bytes}; at least {MIN_SEGMENT_BYTES} is needed")
+        self.journal_id = journal_id
+        self.segment_bytes = segment_bytes
+        self.trouble = ""  # why intents are refused for good; "" = they are not
+        self.lost_records = 0
+        self.open_intents = 0
+        self.is_closed = False
+        self._seq = 0
+        self._next_number = 1
+        self._spares: deque[int] = deque()
+        self._slots_per_segment = (segment_bytes - SEGMENT_HEADER_BYTES) // SLOT_BYTES
+        self._spare_slots = 0
+        self._retired: list[int] = []  # full segments that may hold unsynced records
+        self._is_dirty = False
+        self.folder = Path(folder) / journal_id
+        self._lock_fd = self._create_folder()
+        self._fd = self._create_segment()
+        self._offset = SEGMENT_HEADER_BYTES
+        self._add_spare(self._create_segment())
+
+    # --- records ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def healthy(self) -> bool:
+        return not self.trouble and self._free_slots() > self.open_intents
+
+    @property
+    def reason(self) -> str:
+        """Why it is not healthy; "" when it is."""
+        if self.trouble or self.healthy:
+            return self.trouble
+        return "no room in the journal for another settled record"
+
+    def intent(self, body: bytes) -> None:
+        """On disk's way before the attempt is sent; reserves the room of its settled record."""
+        size = FRAME_HEAD_BYTES + len(body)
+        if self.trouble:
+            raise ledger_unavailable(f"The ledger's journal cannot be written: {self.trouble}. Nothing was sent; retry later.")
+        if size > MAX_RECORD_BYTES:
+            raise ledger_unavailable(f"The attempt's record has {size} bytes, at most {MAX_RECORD_BYTES} fit the journal. Nothing was sent.")
+        if not self._has_room(size, self.open_intents + 1):
+            raise ledger_unavailable("The ledger's journal is full. Nothing was sent; retry shortly.")
+        if not self._append(INTENT, body):
+            raise ledger_unavailable(f"The ledger's journal cannot be written: {self.trouble}. Nothing was sent; retry later.")
+        self.open_intents += 1
+
+    def settled(self, body: bytes) -> None:
+        """Goes into the room its intent reserved. Too large a record loses its raw usage and warnings, never its numbers."""
+        if len(body) > MAX_SETTLED_BODY_BYTES:
+            body = fit_settled(body, MAX_SETTLED_BODY_BYTES)
+        self.open_intents -= 1
+        if not self._append(SETTLED, body):
+            self.lost_records += 1
+
+    def call_end(self, body: bytes) -> None:
+        """The end of a call that never reached an attempt: no money, so it gives way when only reserved room is left."""
+        if len(body) > MAX_BODY_BYTES:
+            body = fit_call_end(body, MAX_BODY_BYTES)
+        size = FRAME_HEAD_BYTES + len(body)
+        if self.trouble or not self._has_room(size, self.open_intents) or not self._append(CALL_END, body):
+            self.lost_records += 1
+
+    def _has_room(self, size: int, open_intents: int) -> bool:
+        """Whether a record of `size` leaves a slot for each open intent. A slot never spans two segments, so each counts whole ones."""
+        left = self.segment_bytes - self._offset - size
+        if left >= 0:
+            return left // SLOT_BYTES + self._spare_slots >= open_intents
+        return bool(self._spares) and self._spare_slots - -(-size // SLOT_BYTES) >= open_intents
+
+    def _append(self, kind: int, body: bytes) -> bool:
+        inner = _pack_inner(self._seq, kind) + body
+        size = len(inner)
+        frame = _pack_prefix(size, crc32(inner, size)) + inner
+        if self._offset + size + 8 > self.segment_bytes and not self._rotate():
+            return False
+        try:
+            written = _pwrite(self._fd, frame, self._offset)
+        except OSError as error:
+            return self._fail(f"write failed ({error.strerror})")
+        if written != size + 8:  # the offset stands: a later settled record overwrites the torn one
+            return self._fail(f"only {written} of {size + 8} bytes were written")
+        self._offset += written
+        self._seq += 1
+        self._is_dirty = True
+        return True
+
+    def _rotate(self) -> bool:
+        """To the next prepared segment. There is one whenever a slot is reserved (`_has_room`)."""
+        if not self._spares:
+            return self._fail("no prepared segment is left")
+        self._retired.append(self._fd)
+        self._fd = self._spares.popleft()
+        self._spare_slots -= self._slots_per_segment
+        self._offset = SEGMENT_HEADER_BYTES
+        return True
+
+    def _fail(self, trouble: str) -> bool:
+        self.trouble = self.trouble or trouble
+        return False
+
+    def _free_slots(self) -> int:
+        return (self.segment_bytes - self._offset) // SLOT_BYTES + self._spare_slots
+
+    # --- upkeep: off the event loop -----------------------------------------------------------------------------------------
+
+    async def run_sync(self, interval_s: float) -> None:
+        """Group sync and spare segments until cancelled. The only task of the journal."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(interval_s)
+            await self._keep_up(loop)
+
+    async def _keep_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._needs_spare() and not self.trouble:
+            try:
+                self._add_spare(await loop.run_in_executor(None, self._create_segment))
+            except OSError:
+                pass  # `healthy` and the next intent say it once the room is used up; tried again at the next turn
+        if self._is_dirty and not self.trouble:
+            self._is_dirty = False
+            retired, self._retired = self._retired, []
+            try:
+                await loop.run_in_executor(None, _sync, retired, self._fd)
+            except OSError as error:
+                # What the kernel did with the dirty pages is unknown now: a second sync could lie.
+                self._fail(f"sync failed ({error.strerror})")
+
+    def _needs_spare(self) -> bool:
+        return not self._spares or self._free_slots() < self.open_intents + self._slots_per_segment // 2
+
+    def _add_spare(self, fd: int) -> None:
+        self._spares.append(fd)
+        self._spare_slots += self._slots_per_segment
+
+    def _create_segment(self) -> int:
+        """A preallocated file, header and directory entry on disk. Made under another name, so a reader never meets a half."""
+        number = self._next_number
+        final = self.folder / segment_name(number)
+        fd = os.open(f"{final}.new", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, self.segment_bytes)
+            header = segment_header(self.journal_id, number)
+            if os.pwrite(fd, header, 0) != len(header):
+                raise OSError(28, "segment header cut short")
+            os.fsync(fd)
+            os.rename(f"{final}.new", final)
+            _sync_folder(self.folder)
+        except OSError:
+            os.close(fd)
+            os.unlink(f"{final}.new")
+            raise
+        self._next_number += 1
+        return fd
+
+    def _create_folder(self) -> int:
+        """The journal's folder, locked before any reader can see it: an unlocked journal is a dead one."""
+        hidden = self.folder.with_name(f".{self.journal_id}.new")
+        hidden.mkdir(mode=0o700, parents=True)
+        fd = os.open(hidden / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hidden.rename(self.folder)
+        _sync_folder(self.folder.parent)
+        return fd
+
+    def close(self) -> None:
+        """Syncs what was written and lets the lock go: from now on the journal may be replayed and sealed."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        try:
+            if not self.trouble:
+                _sync(self._retired, self._fd)
+        finally:
+            self.trouble = self.trouble or "closed"
+            os.close(self._fd)
+            for fd in self._spares:
+                os.close(fd)
+            os.close(self._lock_fd)
+
+
+def _sync(retired: list[int], current: int) -> None:
+    """The full segments first, each then closed for good; they are never written again."""
+    while retired:
+        os.fdatasync(retired[-1])
+        os.close(retired.pop())
+    os.fdatasync(current)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
