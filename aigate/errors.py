@@ -65,6 +65,7 @@ class ProviderError(GateError):
     type = "provider_error"
     code = "provider_unavailable"
     retryable = True
+    is_stale = False  # a kept connection had gone before a byte of the reply came: the same attempt may be sent once more
 
     def __init__(self, message: str, *, kind: str = "error", provider_status: int = 0, **fields: object):
         super().__init__(message, **fields)  # type: ignore[arg-type]

@@ -1,0 +1,375 @@
+"""One HTTP/1.1 connection to a provider: a request out, its reply in, then back to the pool or closed.
+
+Owns framing, deadlines and the mapping of whatever goes wrong on the wire to ProviderError. It is reused only after a reply with
+explicit framing that came whole, with no byte before or behind it. It must not look inside a body, retry, or know of money.
+The pool (worker/client.py) opens connections and calls `expire` on those past their deadline: no call costs a timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from aigate.errors import ProviderError
+
+if TYPE_CHECKING:
+    from aigate.worker.client import Origin, Pool
+
+MAX_HEAD_BYTES = 64 << 10  # interim replies included
+STALE_S = 1.0  # a kept connection that closes this soon after the write was closed before it
+LINGER_S = 1.0  # how long a released stream may take to send the end of its framing
+
+OnData = Callable[[bytes], None]
+OnEnd = Callable[[ProviderError | None], None]
+
+
+class Head(msgspec.Struct):
+    """The final head of a reply. Names are lower-case; repeated fields are joined by a comma."""
+
+    status: int
+    headers: dict[bytes, bytes]
+
+
+class Connection(asyncio.Protocol):
+    """Used by one call at a time: `send`, `head`, then `body` or `stream`, then `release` or `abort`, exactly once.
+
+    `is_reused`: it was idle before this call. `is_complete`: no byte of a reply is outstanding.
+    `is_close_delimited`: this reply ends where the connection does, so only its reader can tell whether it is whole."""
+
+    # fmt: off
+    __slots__ = (
+        # for its life
+        "host", "_pool", "_idle", "_loop", "_now", "_transport", "_parser", "_feed", "_pieces", "on_body",
+        "is_reused", "is_idle", "is_closed",
+        # for one call
+        "is_complete", "is_close_delimited", "deadline", "_is_keepable", "_is_head_request", "_is_paused", "_head", "_headers",
+        "_head_bytes", "_written_at", "_timeout_s", "_waiter", "_on_data", "_on_end", "_error",
+    )
+    # fmt: on
+
+    def __init__(self, pool: Pool, origin: Origin, idle: list[Connection]):
+        self.host = origin.host
+        self._pool = pool
+        self._idle = idle
+        self._loop = pool.loop
+        self._now = pool.loop.time
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # the parser calls it: a C function, no frame of ours per chunk
+        self._parser = HttpResponseParser(self)
+        self._feed: Callable[[bytes], None] = self._parser.feed_data
+        self.is_reused = False
+        self.is_idle = False
+        self.is_closed = False
+
+        self.is_complete = True  # nothing was asked yet
+        self.is_close_delimited = False
+        self.deadline = inf
+        self._is_keepable = True
+        self._is_head_request = False
+        self._is_paused = False
+        self._head: Head | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._head_bytes = 0
+        self._written_at = 0.0
+        self._timeout_s = 0.0
+        self._waiter: asyncio.Future[None] | None = None
+        self._on_data: OnData | None = None
+        self._on_end: OnEnd | None = None
+        self._error: ProviderError | None = None
+
+    # --- the call's side ---
+
+    def send(self, request: bytes) -> None:
+        """Writes the whole request, head and body, at once. A failure is told by `head`."""
+        self.is_complete = self._is_keepable = self.is_close_delimited = False
+        self._is_head_request = request.startswith(b"HEAD ")
+        self._head = None
+        self._headers = {}
+        self._head_bytes = 0
+        self._written_at = self._now()
+        if self.is_closed:
+            self._error = self._loss()
+        else:
+            self._transport.write(request)
+
+    async def head(self, timeout_s: float) -> Head:
+        """The final head; interim ones (1xx) are skipped."""
+        if self._head is None and self._error is None:
+            self._timeout_s = timeout_s
+            self.deadline = self._now() + timeout_s
+            self._waiter = self._loop.create_future()
+            await self._waiter
+            self._waiter = None
+        if self._head is not None:
+            return self._head
+        raise self._error or self._loss()
+
+    async def body(self, max_bytes: int, idle_timeout_s: float) -> bytes:
+        """The whole body of a plain reply. Does not wait if it came together with the head."""
+        if self.is_complete:
+            body = b"".join(self._pieces)
+            self._pieces.clear()
+            if len(body) > max_bytes:
+                self.abort()
+                raise self._too_long(max_bytes)
+            return body
+        parts: list[bytes] = []
+        size = 0
+        ended: asyncio.Future[ProviderError | None] = self._loop.create_future()
+
+        def on_data(data: bytes) -> None:
+            nonlocal size
+            size += len(data)
+            parts.append(data)
+            if size > max_bytes:
+                self._fail(self._too_long(max_bytes))
+
+        def on_end(error: ProviderError | None) -> None:
+            if not ended.done():  # the call may have been cancelled
+                ended.set_result(error)
+
+        self.stream(on_data, on_end, idle_timeout_s)
+        error = await ended
+        if error is not None:
+            raise error
+        return b"".join(parts)
+
+    def stream(self, on_data: OnData, on_end: OnEnd, idle_timeout_s: float) -> None:
+        """From now on body bytes go to `on_data` as they are read, one call per read; `on_end` is called once, also by `abort`.
+
+        What came before is delivered before this returns."""
+        self._on_data = on_data
+        self._on_end = on_end
+        self._timeout_s = idle_timeout_s
+        self._deliver()
+
+    def pause(self) -> None:
+        """Stops reading, and with it the idle deadline: a slow client is not the provider's fault."""
+        if not self._is_paused and not self.is_closed:
+            self._is_paused = True
+            self.deadline = inf
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._is_paused and not self.is_closed:
+            self._is_paused = False
+            if not self.is_complete:
+                self.deadline = self._now() + self._timeout_s
+            self._transport.resume_reading()
+
+    def release(self) -> None:
+        """Back to the pool, if nothing speaks against using it again; else closed. No callback is called any more."""
+        if self.is_idle or self.is_closed:
+            return
+        if self._on_end is not None and not self.is_complete and not self.is_close_delimited:
+            self._linger()
+        elif self._is_keepable and not self._transport.get_write_buffer_size() and self._pool.is_open:
+            self._on_data = self._on_end = None
+            self._pieces.clear()
+            self.resume()
+            self.is_reused = self.is_idle = True
+            self.deadline = self._now() + self._pool.idle_s
+            self._idle.append(self)
+        else:
+            self._on_data = self._on_end = None
+            self._close()
+
+    def abort(self) -> None:
+        """Closes now. Whoever waits for the rest is told that it was cut."""
+        if not self.is_closed:
+            self._fail(ProviderError("The connection to the provider was given up.", kind="cut"))
+
+    def _linger(self) -> None:
+        """The call has its terminal event, but the last bytes of the framing are still under way: a moment for them is cheaper than
+        a new connection. A byte of body instead of them closes it."""
+        self.resume()
+        self._on_data = self._refuse
+        self._on_end = self._end_linger
+        self._timeout_s = LINGER_S
+        self.deadline = self._now() + LINGER_S
+
+    def _refuse(self, data: bytes) -> None:
+        self.abort()
+
+    def _end_linger(self, error: ProviderError | None) -> None:
+        if error is None:
+            self.release()
+
+    # --- the pool's side ---
+
+    def wake(self) -> bool:
+        """Taken from the idle ones: is it still alive?"""
+        self.is_idle = False
+        self.deadline = inf
+        return not self._transport.is_closing()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self.is_idle:
+            self._close()
+            return
+        what = "did not answer" if self._head is None else "sent nothing"
+        self._fail(
+            ProviderError(
+                f"The provider at {self.host} {what} for {self._timeout_s:g} s.",
+                kind="timeout",
+                status=504,
+                type="timeout_error",
+                code="provider_timeout",
+            )
+        )
+
+    # --- the wire's side (asyncio.Protocol) ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_complete:
+            self.abort()  # bytes that nobody asked for
+            return
+        try:
+            if self._head is None:
+                self._feed_head(data)
+            else:
+                self._feed(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self._is_keepable = False  # the parser cannot go on
+            if not self.is_complete:
+                self._error = self._bad_reply(f"is not valid HTTP/1.1 ({error.__context__ or error})")
+                self._close()
+        self._report()
+
+    def eof_received(self) -> None:
+        self._lost(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost(error)
+
+    # --- the parser's callbacks (`on_body` is an attribute). Raising in one stops the parser for good. ---
+
+    def on_message_begin(self) -> None:
+        if self.is_complete:
+            raise HttpParserError("bytes after the reply")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head is not None:
+            return  # a trailer
+        headers = self._headers
+        name = name.lower()
+        headers[name] = value if name not in headers else headers[name] + b", " + value
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        headers = self._headers
+        if status < 200:
+            if status < 100 or status == 101:
+                raise HttpParserError(f"status {status}")
+            self._headers = {}
+            return
+        self._pieces.clear()
+        self._head = Head(status, headers)
+        if self._is_head_request:
+            self.is_complete = True
+            raise HttpParserError("no body follows")  # the parser would wait for one
+        if b"content-length" not in headers and status != 204 and status != 304:
+            coding = headers.get(b"transfer-encoding", b"")
+            self.is_close_delimited = not coding.strip().lower().endswith(b"chunked")
+
+    def on_message_complete(self) -> None:
+        if self._head is not None:  # else an interim reply
+            self.is_complete = True
+            self._is_keepable = self._parser.should_keep_alive()
+            self.deadline = inf
+
+    # --- between the two ---
+
+    def _feed_head(self, data: bytes) -> None:
+        room = MAX_HEAD_BYTES - self._head_bytes
+        self._head_bytes += len(data)
+        if len(data) <= room:
+            self._feed(data)
+            return
+        self._feed(data[:room])
+        if self._head is None:
+            raise HttpParserError(f"a head of more than {MAX_HEAD_BYTES} bytes")
+        self._feed(data[room:])
+
+    def _report(self) -> None:
+        """Tells whoever waits what has come."""
+        if self._on_data is not None:
+            self._deliver()
+        elif self._waiter is not None and (self._head is not None or self._error is not None) and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _deliver(self) -> None:
+        pieces = self._pieces
+        on_data = self._on_data
+        if pieces and on_data is not None:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            on_data(data)
+        if self.is_complete or self._error is not None:
+            on_end = self._on_end
+            self._on_data = self._on_end = None
+            if on_end is not None:
+                on_end(None if self.is_complete else self._error)
+        elif not self._is_paused:
+            self.deadline = self._now() + self._timeout_s
+
+    def _fail(self, error: ProviderError) -> None:
+        if self._error is None:
+            self._error = error
+        self._close()
+        self._report()
+
+    def _lost(self, cause: Exception | None) -> None:
+        """The provider closed (no cause) or the connection broke."""
+        if self.is_closed:
+            return
+        if self.is_close_delimited and cause is None:
+            self.is_complete = True
+            self._close()
+            self._report()
+        elif self.is_complete:
+            self._close()
+        else:
+            self._fail(self._loss())
+
+    def _close(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._is_keepable = False
+        self.deadline = inf
+        self._transport.abort()
+        self._pool.forget(self)
+        if self.is_idle:
+            self.is_idle = False
+            self._idle.remove(self)
+        self._feed = _drop
+        del self._parser  # it and the connection hold each other
+
+    # --- what went wrong, in words that are safe to show ---
+
+    def _loss(self) -> ProviderError:
+        if self._head is not None:
+            return ProviderError(f"The provider at {self.host} closed the connection before its reply was whole.", kind="cut")
+        error = ProviderError(f"The provider at {self.host} closed the connection before it answered.", kind="reset")
+        error.is_stale = self.is_reused and not self._head_bytes and self._now() - self._written_at <= STALE_S
+        return error
+
+    def _bad_reply(self, problem: str) -> ProviderError:
+        return ProviderError(f"The reply of the provider at {self.host} {problem}.", kind="bad_reply")
+
+    def _too_long(self, max_bytes: int) -> ProviderError:
+        return self._bad_reply(f"is longer than {max_bytes} bytes")
+
+
+def _drop(data: bytes) -> None:
+    """What a closed connection still reads."""
