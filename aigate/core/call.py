@@ -67,9 +67,9 @@ class Outcome(msgspec.Struct, kw_only=True):
 class Attempt(msgspec.Struct, kw_only=True):
     """One dispatch to one provider: the unit of money."""
 
-    id: str
+    id: str  # att_…
+    call_id: str  # req_…
     number: int  # 1 = first of the call
-    target_slug: str
     hold_nanousd: int
     price_id: str
     started_at: float  # unix seconds

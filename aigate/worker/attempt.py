@@ -1,0 +1,352 @@
+"""One attempt: edits, hold, connection, intent, the request out, the answer in, settled. Steps 5 to 11 for one target.
+
+`send` answers the client itself when the attempt succeeds. When it fails it returns a Failure, unsettled, so that the spine can
+settle it together with what follows. Between an intent and its settled record nothing here lets an exception by unsettled, except
+a cancellation (the process is ending): then the open intent says so in the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from aigate.core.bounds import hold_nanousd, input_bound, output_bound
+from aigate.core.call import Attempt, Call, Outcome
+from aigate.core.edits import Edit, apply_to_request, plan_edits
+from aigate.core.neutral import Reply
+from aigate.core.target import Target
+from aigate.core.usage import NOTHING, REPORTED
+from aigate.core.warnings import warning_header
+from aigate.dialects.dialect import Dialect, Settlement
+from aigate.errors import ClientError, GateError, ProviderError
+from aigate.journal.writer import JournalWriter
+from aigate.worker.answer import reply_fields, stream_fields
+from aigate.worker.client import Connection, Head, Pool, decode_body
+from aigate.worker.count import count_usage
+from aigate.worker.origins import Origins
+from aigate.worker.relay import Relay
+from aigate.worker.run import CLIENT_CLOSED, Run
+from aigate.worker.settle import cost_of, write_intent, write_settled
+
+MAX_ERROR_BYTES = 1 << 20  # of a provider's error body that we read
+
+
+class Failure(msgspec.Struct):
+    """An attempt that did not answer. Not settled yet, unless the client was told in-band already (`is_answered`)."""
+
+    error: ProviderError
+    attempt: Attempt
+    outcome: Outcome
+    is_answered: bool = False
+
+    @property
+    def kind(self) -> str:
+        return self.error.kind
+
+    @property
+    def is_stale(self) -> bool:
+        return self.error.is_stale
+
+
+class Limits(msgspec.Struct, frozen=True):
+    max_reply_bytes: int = 64 << 20
+    default_max_output_tokens: int = 32_768
+    force_neutral: bool = False
+
+
+class Attempts:
+    """What attempts share: the pool, the journal, the dialects. `unix_offset_s` turns the loop's clock into wall time."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        journal: JournalWriter,
+        dialects: Mapping[str, Dialect],
+        origins: Origins,
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+    ):
+        self._pool = pool
+        self._journal = journal
+        self._dialects = dialects
+        self._origins = origins
+        self._limits = limits
+        self._loop = loop
+        self._now = loop.time
+        self._relays: set[Relay] = set()
+        self.unix_offset_s = time.time() - loop.time()
+
+    async def send(self, run: Run, target: Target) -> Failure | None:
+        """One dispatch. None: the client has its answer. Raises GateError where nothing was sent and no other target would help."""
+        call, exchange = run.call, run.exchange
+        assert call is not None
+        plan = plan_edits(call, target, run.surface.params)
+        run.target = target
+        run.warnings = plan.warnings
+        if plan.warnings and run.is_strict:
+            raise _strict_refusal(run)
+        request = self._request(run, target, plan.edits)
+        attempt = self._begin(run, target, call)
+        origin = self._origins.origin(target.provider)
+        try:
+            connection = self._pool.take(origin) or await self._pool.connect(origin)
+        except ProviderError as error:
+            self._intend(run, attempt, target)
+            return self._failed(run, attempt, error)
+        if exchange.is_gone:
+            connection.release()
+            run.attempts -= 1
+            raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
+        try:
+            self._intend(run, attempt, target)
+        except GateError:
+            connection.release()
+            raise
+        failure: Failure | None = None
+        is_over = False
+        try:
+            connection.send(self._origins.head(target, attempt.id, len(request)) + request)
+            head = await connection.head(target.provider.timeout_s)
+            if head.status != 200:
+                raise await self._refusal(connection, head, target)
+            if call.is_stream:
+                failure = await self._stream(run, attempt, connection, head)
+            else:
+                failure = await self._plain(run, attempt, connection, head)
+            is_over = failure is None
+        except ProviderError as error:
+            failure = self._failed(run, attempt, error)
+        finally:
+            if is_over or connection.is_complete:
+                connection.release()
+            else:
+                connection.abort()
+        return failure
+
+    def _request(self, run: Run, target: Target, edits: tuple[Edit, ...]) -> bytes:
+        """The body for this target: the caller's pairs edited, or the neutral form written in the target's dialect."""
+        call = run.call
+        assert call is not None
+        if target.dialect == run.surface.name and not self._limits.force_neutral:
+            return run.surface.edit_pairs(call, edits, target)
+        request = run.surface.read_request(call)
+        apply_to_request(request, edits)
+        return self._dialects[target.dialect].write_request(request, target)
+
+    def _begin(self, run: Run, target: Target, call: Call) -> Attempt:
+        run.attempts += 1
+        price = target.model.price
+        hold = 0
+        if price is not None:
+            tokens_out = output_bound(call, target, self._limits.default_max_output_tokens)
+            hold = hold_nanousd(price, input_bound(call, target), tokens_out)
+        request_id = run.exchange.request_id
+        return Attempt(
+            id=f"att_{request_id[4:]}_{run.attempts}",
+            call_id=request_id,
+            number=run.attempts,
+            hold_nanousd=hold,
+            price_id="" if price is None else price.id,
+            started_at=self._now(),
+        )
+
+    def _intend(self, run: Run, attempt: Attempt, target: Target) -> None:
+        assert run.principal is not None
+        sent_ms = int((attempt.started_at + self.unix_offset_s) * 1000)
+        write_intent(self._journal, attempt, target, run, sent_ms)
+
+    def _failed(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
+        target = run.target
+        assert target is not None
+        error.message = self._origins.redact(error.message)
+        error.extra.setdefault("provider", target.provider.name)
+        outcome = Outcome(end="failed", status=error.provider_status, error_kind=error.kind)
+        return Failure(error, attempt, outcome)
+
+    async def _refusal(self, connection: Connection, head: Head, target: Target) -> ProviderError:
+        """The provider's own error, read as far as it can be."""
+        if 200 <= head.status < 300:
+            return ProviderError(f"the provider answered {head.status} where 200 was due", kind="bad_reply", provider_status=head.status)
+        try:
+            body = await connection.body(MAX_ERROR_BYTES, 10.0)
+            body = decode_body(body, head.headers.get(b"content-encoding", b""), MAX_ERROR_BYTES)
+        except ProviderError:
+            body = b""  # the status alone says enough
+        return self._dialects[target.dialect].read_error(head.status, head.headers, body)
+
+    # --- plain replies ------------------------------------------------------------------------------------------------------
+
+    async def _plain(self, run: Run, attempt: Attempt, connection: Connection, head: Head) -> Failure | None:
+        target, call = run.target, run.call
+        assert target is not None and call is not None
+        body = await connection.body(self._limits.max_reply_bytes, target.provider.timeout_s)
+        if b"content-encoding" in head.headers:
+            body = decode_body(body, head.headers[b"content-encoding"], self._limits.max_reply_bytes)
+        dialect = self._dialects[target.dialect]
+        usage, raw_usage = dialect.read_usage(body, target)
+        source = REPORTED
+        if usage is None:
+            reply = dialect.read_reply(body, target)  # raises bad_reply: what is no reply is not metered
+            usage, source = await count_usage(call, target, reply_text(reply), 0)
+        outcome = Outcome(
+            end="aborted" if run.exchange.is_gone else "complete",
+            status=head.status,
+            usage=usage,
+            usage_source=source,
+            raw_usage=raw_usage,
+        )
+        cost_nanousd = cost_of(target, outcome)
+        settlement = Settlement(usage, cost_nanousd, raw_usage, source)
+        try:
+            answer = self._answer(run, body, settlement)
+        except ProviderError as error:
+            failure = self._failed(run, attempt, error)
+            failure.outcome = msgspec.structs.replace(outcome, end="failed", error_kind=error.kind)
+            return failure
+        exchange = run.exchange
+        status = CLIENT_CLOSED if exchange.is_gone else 200
+        self.settle(run, attempt, outcome, status=status, cost_nanousd=cost_nanousd)
+        if not exchange.is_gone:
+            exchange.reply(200, reply_fields(run, usage), answer)
+        return None
+
+    def _answer(self, run: Run, body: bytes, settlement: Settlement) -> bytes:
+        target = run.target
+        assert target is not None
+        if target.dialect == run.surface.name and not self._limits.force_neutral:
+            spliced = run.surface.splice_reply(body, target, run.asked, settlement)
+            if spliced is not None:
+                return spliced
+        return run.surface.write_reply(self._dialects[target.dialect].read_reply(body, target), run.asked, settlement)
+
+    # --- streams ------------------------------------------------------------------------------------------------------------
+
+    async def _stream(self, run: Run, attempt: Attempt, connection: Connection, head: Head) -> Failure | None:
+        target, call, exchange = run.target, run.call, run.exchange
+        assert target is not None and call is not None
+        await self._check_stream(connection, head, target)
+        same = target.dialect == run.surface.name and not self._limits.force_neutral
+        reader = self._dialects[target.dialect].stream_reader(target, same)
+        writer = run.surface.stream_writer(call, run.asked, exchange.request_id)
+        relay = Relay(exchange, connection, reader, writer, self._loop)
+        relay.stops_on_cancel = target.quirks.on_cancel == "stops"
+        exchange.on_gone, exchange.on_drain = relay.on_gone, relay.on_drain
+        self._relays.add(relay)
+        try:
+            connection.stream(relay.on_data, relay.on_end, target.provider.timeout_s)
+            if exchange.is_gone:
+                relay.on_gone()
+            has_begun = await relay.opened
+            if not has_begun and not relay.is_aborted:
+                assert relay.error is not None
+                return self._failed(run, attempt, relay.error)
+            if not relay.is_aborted and not relay.ended.done():
+                self._open(run, relay)
+            await relay.ended
+        finally:
+            self._relays.discard(relay)
+            exchange.on_gone = exchange.on_drain = None
+        return await self._end_stream(run, attempt, relay)
+
+    async def _check_stream(self, connection: Connection, head: Head, target: Target) -> None:
+        """A 200 that is no event stream: some providers answer errors so. Raises what it says, else bad_reply."""
+        kind = head.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        encoding = head.headers.get(b"content-encoding", b"identity")
+        if kind in (b"application/json", b"text/html"):
+            body = await connection.body(MAX_ERROR_BYTES, 10.0)
+            body = decode_body(body, encoding, MAX_ERROR_BYTES)
+            if kind == b"application/json" and b'"error"' in body:
+                raise self._dialects[target.dialect].read_error(502, head.headers, body)
+            raise ProviderError(f"the provider answered {kind.decode()} where a stream was due", kind="bad_reply", provider_status=200)
+        if encoding not in (b"identity", b""):
+            raise ProviderError("the provider compressed a stream unasked", kind="bad_reply", provider_status=200)
+
+    def _open(self, run: Run, relay: Relay) -> None:
+        exchange = run.exchange
+        if not exchange.is_started:
+            exchange.start(200, stream_fields(run))
+        exchange.send(relay.forward())
+
+    async def _end_stream(self, run: Run, attempt: Attempt, relay: Relay) -> Failure | None:
+        """Usage, price, settled record, then the client's last bytes."""
+        target, call, exchange = run.target, run.call, run.exchange
+        assert target is not None and call is not None
+        if relay.first_byte_at >= 0:
+            attempt.first_byte_ms = int((relay.first_byte_at - exchange.started_at) * 1000)
+        usage, source = relay.usage, REPORTED
+        if usage is None:
+            usage, source = await count_usage(call, target, *relay.reader.text_so_far())
+        error = relay.error
+        outcome = Outcome(
+            end="aborted" if relay.is_aborted or exchange.is_gone else "failed" if error else "complete",
+            status=200,
+            error_kind=error.kind if error else "",
+            usage=usage,
+            usage_source=source,
+            raw_usage=relay.raw_usage,
+        )
+        failure = self._failed(run, attempt, error) if error else None
+        cost_nanousd = cost_of(target, outcome)
+        status = CLIENT_CLOSED if outcome.end == "aborted" else 200
+        self.settle(run, attempt, outcome, status=status, cost_nanousd=cost_nanousd, error_code=error.code if error else "")
+        if not exchange.is_gone:
+            if error:
+                last = relay.writer.fail(error, exchange.request_id)
+            else:
+                last = relay.writer.finish(Settlement(usage, cost_nanousd, relay.raw_usage, source))
+            if not exchange.is_started:
+                exchange.start(200, stream_fields(run))
+            exchange.end_with(relay.forward() + last)
+        if failure is not None:
+            failure.is_answered = True
+            failure.outcome = outcome
+        return failure
+
+    # --- settle -------------------------------------------------------------------------------------------------------------
+
+    def settle(
+        self, run: Run, attempt: Attempt, outcome: Outcome, *, status: int = 0, cost_nanousd: int = -1, error_code: str = ""
+    ) -> None:
+        """The one place where attempts end. A `status` says the call ends with it."""
+        assert run.target is not None
+        if cost_nanousd < 0:
+            cost_nanousd = cost_of(run.target, outcome) if outcome.usage is not NOTHING else 0
+        run.cost_nanousd += cost_nanousd
+        now = self._now()
+        end = None
+        if status:
+            run.has_ended = True
+            end = run.end_record(now, self.unix_offset_s, status, error_code)
+        write_settled(self._journal, attempt, outcome, cost_nanousd, int((now - attempt.started_at) * 1000), end)
+
+    def tick(self, now: float, after_s: float) -> None:
+        """Each second: keep silent streams open, and follow the wall clock."""
+        self.unix_offset_s = time.time() - now
+        for relay in self._relays:
+            relay.keep_alive(now, after_s)
+
+
+def _strict_refusal(run: Run) -> ClientError:
+    names = ", ".join(warning.param for warning in run.warnings)
+    target = run.target
+    assert target is not None
+    return ClientError(
+        f"{target.slug} cannot do as asked with: {names} ({warning_header(run.warnings)}); "
+        "change these or leave out x-aig-strict",
+        param=run.warnings[0].param,
+        code="unsupported_parameter",
+    )
+
+
+def reply_text(reply: Reply) -> str:
+    """The generated text of a neutral reply, reasoning and tool arguments included: what a tokenizer would have produced."""
+    parts: list[str] = []
+    for choice in reply.choices:
+        for part in choice.parts:
+            parts.append(getattr(part, "text", None) or getattr(part, "arguments", ""))
+    return "".join(parts)
+

@@ -1,0 +1,60 @@
+"""Usage that no provider reported: counted with the model's own tokenizer where we have it, else estimated from bytes.
+
+Tokenizers are loaded at their first use and run in a thread, never on the event loop: this is the rare way (a provider without usage,
+a stream its client left), and a vocabulary costs tens of megabytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from aigate.core.call import Call
+from aigate.core.target import Target
+from aigate.core.usage import COUNTED, ESTIMATED, Usage
+from aigate.core.words import MESSAGE_OVERHEAD, count_words, message_texts
+
+BYTES_PER_TOKEN = 4  # English text under byte-pair vocabularies; only for rows marked `estimated`
+
+
+def _load_tokenizer(name: str) -> Callable[[str], int] | None:
+    if name == "words":
+        return count_words
+    if name in ("o200k_base", "cl100k_base"):
+        import bpe_openai
+
+        encode = bpe_openai.get_encoding(name).encode_ordinary
+        return lambda text: len(encode(text))
+    return None
+
+
+def input_texts(call: Call) -> list[str]:
+    """The texts of a call, one entry a message or input; tool definitions and media are not text."""
+    if "messages" in call.pairs:
+        messages = msgspec.json.decode(call.pairs["messages"])
+        return message_texts(message for message in messages if isinstance(message, dict))
+    content = msgspec.json.decode(call.pairs["input"]) if "input" in call.pairs else []
+    return [text for text in (content if isinstance(content, list) else [content]) if isinstance(text, str)]
+
+
+def _messages(call: Call) -> int:
+    return len(msgspec.json.decode(call.pairs["messages"], type=list[msgspec.Raw])) if "messages" in call.pairs else 0
+
+
+def count_text(call: Call, target: Target, text: str, more_bytes: int) -> tuple[Usage, str]:
+    """Usage of a call that produced `text` and `more_bytes` of text beyond it, and how it was obtained."""
+    count = _load_tokenizer(target.quirks.tokenizer)
+    inputs = input_texts(call)
+    overhead = MESSAGE_OVERHEAD * _messages(call)
+    if count is None or more_bytes:
+        in_bytes = sum(len(part.encode(errors="replace")) for part in inputs)
+        out_bytes = len(text.encode(errors="replace")) + more_bytes
+        return Usage(-(-in_bytes // BYTES_PER_TOKEN) + overhead, -(-out_bytes // BYTES_PER_TOKEN)), ESTIMATED
+    return Usage(sum(map(count, inputs)) + overhead, count(text)), COUNTED
+
+
+async def count_usage(call: Call, target: Target, text: str, more_bytes: int) -> tuple[Usage, str]:
+    """`count_text` in a thread."""
+    return await asyncio.get_running_loop().run_in_executor(None, count_text, call, target, text, more_bytes)

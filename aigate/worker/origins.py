@@ -1,0 +1,82 @@
+"""Origins: for each provider its network origin, its request heads, and the secrets no message may show. Built at start, no I/O.
+
+A credential is bound here to its provider's own origin: the pool's key names both, and no other code sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from aigate import __version__
+from aigate.core.target import Provider, Target
+from aigate.dialects.openai_errors import redact
+from aigate.worker.client import Origin, parse_base_url
+from aigate.worker.heads import FieldBlock, field_block, request_head
+
+
+MAX_HEADS = 4096  # targets whose heads are kept made
+
+
+class Head(NamedTuple):
+    """What the request heads to one target share."""
+
+    path: bytes
+    host: bytes
+    block: FieldBlock
+
+
+class Origins:
+    def __init__(self, providers: Iterable[Provider]):
+        self._origins: dict[str, Origin] = {}
+        self._heads: dict[tuple[str, str], Head] = {}
+        self._secrets: tuple[str, ...] = ()
+        for provider in providers:
+            origin, _ = parse_base_url(provider.base_url)
+            self._origins[provider.name] = origin
+            if len(provider.credential) >= 8:
+                self._secrets += (provider.credential,)
+
+    def origin(self, provider: Provider) -> Origin:
+        return self._origins[provider.name]
+
+    def redact(self, text: str) -> str:
+        """`text` without our credentials or anything that looks like one."""
+        return redact(text, self._secrets)
+
+    def head(self, target: Target, attempt_id: str, length: int) -> bytes:
+        """The request head of one attempt. All but ids and length is made once per target."""
+        key = (target.slug, target.endpoint)
+        made = self._heads.get(key)
+        if made is None:
+            if len(self._heads) >= MAX_HEADS:
+                self._heads.clear()
+            made = self._heads[key] = self._make(target)
+        if target.provider.sends_attempt_id:
+            block = FieldBlock(made.block + field_block([(b"x-aig-attempt", attempt_id.encode())]))
+            return request_head(b"POST", made.path, made.host, block, length)
+        return request_head(b"POST", made.path, made.host, made.block, length)
+
+    def _make(self, target: Target) -> Head:
+        provider = target.provider
+        fields: list[tuple[bytes, bytes]] = [
+            (b"content-type", b"application/json"),
+            (b"accept", b"application/json, text/event-stream"),
+            (b"accept-encoding", b"identity"),
+            (b"user-agent", f"aigate/{__version__}".encode()),
+        ]
+        if provider.credential and provider.auth == "bearer":
+            fields.append((b"authorization", f"Bearer {provider.credential}".encode()))
+        elif provider.credential and provider.auth.startswith("header:"):
+            fields.append((provider.auth[7:].encode(), provider.credential.encode()))
+        fields += [(name.lower().encode(), value.encode()) for name, value in provider.headers.items()]
+        return Head(target.url_path.encode(), host_field(self._origins[provider.name]), field_block(fields))
+
+
+def host_field(origin: Origin) -> bytes:
+    """The Host header of an origin: the port only where it is not the scheme's own."""
+    if origin.unix_path is not None:
+        return b"localhost"
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    is_default = origin.port == (443 if origin.scheme == "https" else 80)
+    return host.encode() if is_default else f"{host}:{origin.port}".encode()

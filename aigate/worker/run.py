@@ -1,0 +1,97 @@
+"""Run: what the spine knows of one call while it runs, and the facts it leaves behind. No I/O, no decisions."""
+
+from __future__ import annotations
+
+import re
+
+from aigate.core.call import Call, Principal, Warning
+from aigate.core.target import Target
+from aigate.core.warnings import warning_header
+from aigate.dialects.dialect import Dialect
+from aigate.errors import ClientError
+from aigate.journal.records import CallEnd
+from aigate.worker.listener import Exchange
+
+CLIENT_CLOSED = 499  # what the ledger says of a call whose client left; never sent
+
+TAG_LIMIT_CHARS = 64  # contract §1.3
+_CLIENT_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class Run:
+    """One call: its exchange, who calls, what was asked, what has been tried."""
+
+    __slots__ = (
+        "exchange", "surface", "endpoint", "principal", "call", "tag", "client_request_id", "is_strict", "attempts",
+        "cost_nanousd", "warnings", "target", "asked", "has_ended",
+    )  # fmt: skip
+
+    def __init__(self, exchange: Exchange, surface: Dialect, endpoint: str):
+        self.exchange = exchange
+        self.surface = surface
+        self.endpoint = endpoint
+        self.principal: Principal | None = None
+        self.call: Call | None = None
+        self.tag: str | None = None
+        self.client_request_id: bytes | None = None
+        self.is_strict = False
+        self.attempts = 0
+        self.cost_nanousd = 0
+        self.warnings: tuple[Warning, ...] = ()
+        self.target: Target | None = None
+        self.asked = ""
+        self.has_ended = False  # its end is in the journal
+
+    def read_headers(self, principal: Principal) -> None:
+        """The request headers that steer a call. Raises ClientError for a bad tag."""
+        headers = self.exchange.headers
+        tag = headers.get(b"x-aig-tag")
+        if tag is not None:
+            self.tag = _read_tag(tag)
+        else:
+            self.tag = principal.default_tag
+        given = headers.get(b"x-request-id")
+        if given is not None and _CLIENT_REQUEST_ID.fullmatch(given):
+            self.client_request_id = given
+        strict = headers.get(b"x-aig-strict")
+        if strict is not None:
+            self.is_strict = strict.lower() == b"true"
+
+    def end_record(self, now: float, unix_offset_s: float, status: int, error_code: str) -> CallEnd:
+        """The call's end as the journal keeps it. `now` is the loop's clock; `unix_offset_s` turns it into wall time."""
+        exchange, call, principal, target = self.exchange, self.call, self.principal, self.target
+        assert principal is not None
+        started_at = exchange.started_at
+        return CallEnd(
+            exchange.request_id,
+            self.surface.name,
+            self.endpoint,
+            self.asked,
+            "" if target is None or error_code else target.slug,
+            status,
+            int((started_at + unix_offset_s) * 1000),
+            int((now - started_at) * 1000),
+            -1,
+            call is not None and call.is_stream,
+            self.attempts,
+            self.cost_nanousd,
+            principal.account_id,
+            principal.key_id,
+            principal.sub_account_id,
+            self.tag,
+            None if self.client_request_id is None else self.client_request_id.decode(),
+            error_code,
+            warning_header(self.warnings) if self.warnings else "",
+        )
+
+
+def _read_tag(value: bytes) -> str | None:
+    try:
+        tag = value.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise ClientError("the x-aig-tag header is not UTF-8 text", param="x-aig-tag") from None
+    if len(tag) > TAG_LIMIT_CHARS:
+        raise ClientError(
+            f"the x-aig-tag header has {len(tag)} characters; at most {TAG_LIMIT_CHARS} are allowed", param="x-aig-tag"
+        )
+    return tag or None

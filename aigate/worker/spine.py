@@ -1,0 +1,142 @@
+"""The spine: one client call from its first byte to its last, step by step (ARCHITECTURE.md lists the steps).
+
+It orders the steps and owns the loop over attempts and the one place where errors become replies; each step's work is in its own
+module. Retry and fallback end with the first byte that reaches the client. Every attempt that got an intent is settled exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from aigate.core.call import Principal
+from aigate.core.target import Target
+from aigate.dialects.dialect import Dialect
+from aigate.errors import GateError
+from aigate.journal.records import encode_record
+from aigate.journal.writer import JournalWriter
+from aigate.worker.answer import error_fields, stream_fields
+from aigate.worker.attempt import Attempts, Failure
+from aigate.worker.auth import KeyRing
+from aigate.worker.breaker import Breakers
+from aigate.worker.listener import Exchange
+from aigate.worker.plan import Plan, Policy, plan_targets
+from aigate.worker.run import CLIENT_CLOSED, Run
+
+Handler = Callable[[Exchange], object]
+
+
+class Spine:
+    """`run_call` is the whole data path. One per worker; it holds what calls share."""
+
+    def __init__(
+        self,
+        *,
+        ring: KeyRing,
+        resolve: Callable[[str, str], Target],
+        attempts: Attempts,
+        breakers: Breakers,
+        policy: Policy,
+        journal: JournalWriter,
+        loop: asyncio.AbstractEventLoop,
+    ):
+        self._ring = ring
+        self._resolve = resolve
+        self._attempts = attempts
+        self._breakers = breakers
+        self._policy = policy
+        self._journal = journal
+        self._now = loop.time
+        self._waiting: set[Run] = set()  # streams that have not begun yet
+
+    async def run_call(self, exchange: Exchange, surface: Dialect, endpoint: str) -> None:
+        run = Run(exchange, surface, endpoint)
+        try:
+            principal = self._ring.find(exchange.headers)
+            if principal is None:
+                principal = await self._ring.authenticate(exchange.headers, self._now() + self._attempts.unix_offset_s)
+            run.principal = principal
+            run.read_headers(principal)
+            run.call = call = surface.read_call(exchange.body, endpoint)
+            run.asked = call.models[0] if call.models else ""
+            await self._try_targets(run, principal)
+        except GateError as error:
+            self._fail(run, error)
+        finally:
+            self._waiting.discard(run)
+
+    async def _try_targets(self, run: Run, principal: Principal) -> None:
+        call = run.call
+        assert call is not None
+        if call.is_stream:
+            self._waiting.add(run)
+        plan = Plan(plan_targets(call, principal, self._resolve), self._policy, self._breakers, self._now())
+        target = plan.first(self._now())
+        may_resend = True
+        while True:
+            failure = await self._attempts.send(run, target)
+            if failure is None:
+                self._breakers.succeeded(target.slug)
+                return
+            now = self._now()
+            if may_resend and failure.is_stale:
+                may_resend = False  # an idle connection had died: the provider never saw this attempt
+                self._attempts.settle(run, failure.attempt, failure.outcome)
+                continue
+            error = failure.error
+            self._breakers.failed(target.slug, failure.kind, now)
+            if failure.is_answered:
+                return
+            step = None if run.exchange.is_gone else plan.after(target, error, now, random.random())
+            if step is None:
+                self._give_up(run, failure)
+                return
+            self._attempts.settle(run, failure.attempt, failure.outcome)
+            target = step.target
+            if step.delay_s:
+                await asyncio.sleep(step.delay_s)
+                if run.exchange.is_gone:
+                    self._fail(run, error)
+                    return
+
+    def _give_up(self, run: Run, failure: Failure) -> None:
+        """No further attempt: the last one is settled together with the call, then the client is told."""
+        error = failure.error
+        status = CLIENT_CLOSED if run.exchange.is_gone else error.status
+        self._attempts.settle(run, failure.attempt, failure.outcome, status=status, error_code=error.code)
+        self._fail(run, error)
+
+    def _fail(self, run: Run, error: GateError) -> None:
+        """Any error → the client's error shape, in-band where the stream has begun, and the call's end in the journal."""
+        exchange = run.exchange
+        if run.attempts and "attempts" not in error.extra:
+            error.extra["attempts"] = run.attempts
+        if run.principal is not None and not run.has_ended:
+            status = CLIENT_CLOSED if exchange.is_gone else error.status
+            end = run.end_record(self._now(), self._attempts.unix_offset_s, status, error.code)
+            self._journal.call_end(encode_record(end))
+            run.has_ended = True
+        if exchange.is_gone:
+            return
+        if exchange.is_started:
+            call = run.call
+            assert call is not None
+            writer = run.surface.stream_writer(call, run.asked, exchange.request_id)
+            exchange.end_with(writer.fail(error, exchange.request_id))
+            return
+        exchange.reply(error.status, error_fields(run, error), run.surface.write_error(error, exchange.request_id))
+
+    def tick(self, now: float, after_s: float) -> None:
+        """Each second: comments keep silent streams open, also those that have not begun (their errors then go in-band)."""
+        self._attempts.tick(now, after_s)
+        for run in list(self._waiting):
+            exchange = run.exchange
+            if exchange.is_started:
+                self._waiting.discard(run)
+            elif now - exchange.started_at >= after_s and not exchange.is_gone:
+                call = run.call
+                assert call is not None
+                exchange.start(200, stream_fields(run))
+                exchange.send(run.surface.stream_writer(call, run.asked, exchange.request_id).keep_alive())
+                self._waiting.discard(run)
