@@ -1,0 +1,171 @@
+"""The built-in providers: one row of data each. Nothing here acts, and nothing elsewhere asks for a provider by name.
+
+`ROWS` is what configuration overlays (`[providers.NAME]`). A row with a key variable is live when that is set; a row without one,
+when it is configured. Adding a provider that speaks a known wire format is one row here and, at most, a few in quirks.py.
+"""
+
+from __future__ import annotations
+
+from aigate.core.target import Price, Provider
+from aigate.providers import quirks
+
+_CHAT = {"chat": "openai-chat"}
+_CHAT_AND_EMBEDDINGS = {"chat": "openai-chat", "embeddings": "openai-chat"}
+
+SIM = "sim"  # the one provider that is always there
+
+# What the simulated provider charges: $0.10, $0.025 (cached) and $0.40 a million tokens. The same as in sim/rates.py (a test says so).
+SIM_PRICE = Price(
+    rates={"input": (100_000, 1), "cached_input": (25_000, 1), "output": (400_000, 1)},
+    source="sim",
+)
+
+_REMOTE = (
+    Provider(
+        name="openai",
+        base_url="https://api.openai.com/v1",
+        dialects=_CHAT_AND_EMBEDDINGS,
+        key_variable="OPENAI_API_KEY",
+        quirks=quirks.OPENAI,
+        doc="developers.openai.com/api, 2026-08-21",
+    ),
+    Provider(
+        name="google",
+        aliases=("gemini",),
+        base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+        dialects=_CHAT_AND_EMBEDDINGS,
+        key_variable="GEMINI_API_KEY GOOGLE_API_KEY",
+        quirks=quirks.GOOGLE,
+        doc="ai.google.dev/gemini-api/docs/openai, 2026-11-22",
+    ),
+    Provider(
+        name="moonshot",
+        aliases=("moonshotai",),
+        base_url="https://api.moonshot.ai/v1",
+        dialects=_CHAT,
+        key_variable="MOONSHOT_API_KEY",
+        quirks=quirks.MOONSHOT,
+        doc="platform.kimi.ai/docs/api/chat, 2026-11-22",
+        timeout_s=900.0,  # its own limit before it answers 504
+    ),
+    Provider(
+        name="deepseek",
+        base_url="https://api.deepseek.com",
+        dialects=_CHAT,
+        key_variable="DEEPSEEK_API_KEY",
+        quirks=quirks.DEEPSEEK,
+        doc="api-docs.deepseek.com, 2026-11-22",
+    ),
+    Provider(
+        name="groq",
+        base_url="https://api.groq.com/openai/v1",
+        dialects=_CHAT,
+        key_variable="GROQ_API_KEY",
+        quirks=quirks.GROQ,
+        doc="console.groq.com/docs/openai, 2026-11-22",
+    ),
+    Provider(
+        name="mistral",
+        aliases=("mistralai",),
+        base_url="https://api.mistral.ai/v1",
+        dialects=_CHAT_AND_EMBEDDINGS,
+        key_variable="MISTRAL_API_KEY",
+        quirks=quirks.MISTRAL,
+        doc="docs.mistral.ai/api, 2026-11-22",
+    ),
+    Provider(
+        name="xai",
+        aliases=("x-ai",),
+        base_url="https://api.x.ai/v1",
+        dialects=_CHAT,
+        key_variable="XAI_API_KEY",
+        quirks=quirks.XAI,
+        doc="docs.x.ai/developers, 2026-11-22",
+        timeout_s=900.0,  # the vendor's advice for reasoning models
+    ),
+    Provider(
+        name="openrouter",
+        base_url="https://openrouter.ai/api/v1",
+        dialects=_CHAT_AND_EMBEDDINGS,
+        key_variable="OPENROUTER_API_KEY",
+        quirks=quirks.OPENROUTER,
+        doc="openrouter.ai/docs/api-reference, 2026-11-22",
+    ),
+    Provider(
+        name="cerebras",
+        base_url="https://api.cerebras.ai/v1",
+        dialects=_CHAT,
+        key_variable="CEREBRAS_API_KEY",
+        quirks=quirks.CEREBRAS,
+        doc="inference-docs.cerebras.ai/resources/openai, 2026-11-22",
+    ),
+    Provider(
+        name="zai",
+        aliases=("z-ai", "zhipuai"),
+        base_url="https://api.z.ai/api/paas/v4",
+        dialects=_CHAT,
+        key_variable="ZAI_API_KEY ZHIPU_API_KEY",
+        quirks=quirks.ZAI,
+        doc="docs.z.ai/guides/capabilities/thinking, 2026-08-14",
+    ),
+    Provider(
+        name="huggingface",
+        aliases=("hf",),
+        base_url="https://router.huggingface.co/v1",
+        dialects=_CHAT,
+        key_variable="HF_TOKEN",
+        quirks=quirks.HUGGINGFACE,
+        doc="huggingface.co/docs/inference-providers, 2026-08-22",
+    ),
+    Provider(
+        name="together",
+        aliases=("together_ai", "togetherai"),
+        base_url="https://api.together.ai/v1",
+        dialects=_CHAT_AND_EMBEDDINGS,
+        key_variable="TOGETHER_API_KEY",
+        quirks=quirks.TOGETHER,
+        doc="docs.together.ai/docs/inference/chat, 2026-11-22",
+    ),
+    Provider(
+        name="fireworks",
+        aliases=("fireworks_ai", "fireworks-ai"),
+        base_url="https://api.fireworks.ai/inference/v1",
+        dialects=_CHAT_AND_EMBEDDINGS,
+        key_variable="FIREWORKS_API_KEY",
+        quirks=quirks.FIREWORKS,
+        doc="docs.fireworks.ai/tools-sdks/openai-compatibility, 2026-11-22",
+    ),
+)
+
+
+def _local(name: str, port: int, rows: quirks.QuirkRows, doc: str) -> Provider:
+    """A server on the operator's own machine: no key, no price, live when its base URL is configured."""
+    return Provider(
+        name=name,
+        base_url=f"http://127.0.0.1:{port}/v1",
+        dialects=_CHAT_AND_EMBEDDINGS,
+        auth="bearer",
+        unpriced="allow",
+        quirks=rows,
+        doc=doc,
+    )
+
+
+_LOCAL = (
+    _local("ollama", 11434, quirks.OLLAMA, "docs/api/openai-compatibility.mdx, 2026-08-21"),
+    _local("vllm", 8000, quirks.VLLM, "docs.vllm.ai/serving/openai_compatible_server, 2026-11-22"),
+    _local("llamacpp", 8080, quirks.LLAMACPP, "tools/server/README.md, 2026-11-22"),
+    _local("lmstudio", 1234, quirks.LMSTUDIO, "lmstudio.ai/docs/developer/openai-compat, 2026-04-29"),
+)
+
+_SIM = Provider(
+    name=SIM,
+    base_url="",  # a socket of the data directory, known at start
+    dialects=_CHAT_AND_EMBEDDINGS,
+    auth="none",
+    sends_attempt_id=True,
+    quirks=quirks.SIM,
+    doc="aigate/sim",
+)
+
+ROWS: dict[str, Provider] = {row.name: row for row in (*_REMOTE, *_LOCAL, _SIM)}
