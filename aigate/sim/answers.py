@@ -6,6 +6,7 @@ Names of tools cost nothing; their arguments are words like any other.
 
 from __future__ import annotations
 
+import json
 import re
 from hashlib import blake2b, shake_128
 
@@ -16,6 +17,7 @@ from aigate.sim.behaviours import Behaviour
 
 INTRODUCTION = "This is aigate's built-in simulated model, not a real one."
 MAX_ECHOED_TOKENS = 200
+MAX_ECHOED_CHARS = 8192
 MAX_CHOICES = 128
 FILLER = (
     "a able about above across after again all almost along also always among an and any around as at away back be because been "
@@ -114,7 +116,7 @@ def _reason(length: int, seed: int) -> list[str]:
 
 
 def _say(request: ChatRequest, behaviour: Behaviour, seed: int) -> list[str]:
-    asked = _last_text(request.messages)
+    asked = _last_text(request.messages)[:MAX_ECHOED_CHARS]
     tokens = _token(INTRODUCTION) + _token(" You said:") + _token(" " + asked)[:MAX_ECHOED_TOKENS]
     length = behaviour.length or len(tokens) + 8
     return (tokens + _filler(length - len(tokens), seed))[:length]
@@ -158,8 +160,7 @@ def _call_tools(request: ChatRequest, behaviour: Behaviour, seed: int) -> list[T
     if not behaviour.tool_calls or not request.tools or is_answered or request.tool_choice == "none":
         return []
     function = _chosen_function(request)
-    arguments = msgspec.json.encode(_example(function.get("parameters"), 0)).decode()
-    fragments = _token(arguments.replace(",", ", ").replace(":", ": ")) if '"' in arguments else [arguments]
+    fragments = _token(json.dumps(_example(function.get("parameters"), 0), ensure_ascii=False))
     return [
         ToolCall(f"call_sim{(seed + at) & 0xFFFFFFFF:08x}", str(function.get("name", "")), list(fragments))
         for at in range(behaviour.tool_calls)

@@ -20,7 +20,7 @@ class Row(msgspec.Struct):
     """One attempt. `end` is open while it runs, then complete | cancelled | cut | failed; tokens are what is charged."""
 
     attempt: str
-    model: str
+    model: str = ""
     is_stream: bool = False
     end: str = "open"
     status: int = 0
@@ -54,13 +54,13 @@ class Bill:
         self.rows: deque[Row] = deque(maxlen=ROWS_KEPT)
         self.totals = Totals()
 
-    def see(self, attempt: str, model: str) -> Row:
+    def see(self, attempt: str) -> Row:
         """A request arrived whole. The same attempt may arrive twice: each arrival is a row."""
-        row = Row(attempt, model)
+        row = Row(attempt)
         self.rows.append(row)
         self.totals.seen += 1
         if self._file is not None:
-            self._append({"attempt": attempt, "event": "seen", "model": model})
+            self._append({"event": "seen", "attempt": attempt})
         return row
 
     def charge(self, row: Row, end: str) -> None:
