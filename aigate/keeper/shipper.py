@@ -1,0 +1,345 @@
+"""Ships journals into the ledger: owns which records are in the tables, and the sealing and clearing of journals nobody holds.
+
+Rows and the journal's offset move in one transaction, conditional on the old offset: a record is in the tables once, whatever dies
+when. After any failure what is known of a journal is dropped and read again from the database's own offset; there is no other recovery.
+A journal whose lock is free is dead: it is read to its end, its open intents become unsettled rows, and it is sealed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import DataError, SQLAlchemyError
+
+from aigate.journal.reader import START, JournalReader, Position, Record
+from aigate.journal.records import CALL_END, INTENT, SETTLED, Intent, Settled, decode_call_end, decode_intent, decode_settled
+from aigate.journal.segment import BadSegment, segment_name, segment_number
+from aigate.keeper.db.engine import Database
+from aigate.keeper.db.ledger_rows import AlreadyThere, Batch, write_batch
+from aigate.keeper.db.tables import journals
+
+log = logging.getLogger("aigate.shipper")
+
+BATCH_BYTES = 1 << 20  # of journal, about two thousand calls
+POLL_S = 0.1
+LOOK_AROUND_S = 1.0
+AFTER_FAILURE_S = 1.0
+KEEP_S = 7 * 86_400
+
+# Runs inside the transaction that ships a batch; `is_seal`: the journal's last one. Leases move here.
+Hook = Callable[[Connection, str, Batch, bool], None]
+
+
+class ShipperStatus(msgspec.Struct, frozen=True):
+    living: int
+    shipped_rows: int  # by this process
+    problems: dict[str, str]  # journal id, or "database" → what keeps it from being shipped
+
+
+class OffsetMoved(Exception):
+    """Somebody else shipped this journal meanwhile."""
+
+
+class BadRecord(Exception):
+    """A whole record that this release cannot read: a newer worker wrote it. Shipping of that journal stops there, loudly."""
+
+
+class _Journal:
+    """What is known of one unsealed journal. Good until the first failure."""
+
+    def __init__(self, folder: Path, shipped: Position, replay: Position):
+        self.id = folder.name
+        self.reader = JournalReader(folder, replay)
+        self.shipped = shipped
+        self.open: dict[str, tuple[Intent, int, int]] = {}  # attempt id → intent and its place, oldest first
+
+    def make_batch(self, records: list[Record]) -> Batch:
+        batch = Batch()
+        shipped_segment, shipped_offset = self.shipped
+        open_intents = self.open
+        for kind, body, segment, offset in records:
+            is_shipped = segment < shipped_segment or (segment == shipped_segment and offset < shipped_offset)
+            try:
+                if kind == INTENT:
+                    intent = decode_intent(body)
+                    open_intents[intent.attempt_id] = (intent, segment, offset)
+                elif kind == SETTLED:
+                    settled = decode_settled(body)
+                    begun = open_intents.pop(settled.attempt_id, None)
+                    if not is_shipped:
+                        batch.add_attempt(begun[0] if begun else _lost_intent(settled), settled)
+                        if settled.call is not None:
+                            batch.add_call(settled.call)
+                elif kind == CALL_END:
+                    if not is_shipped:
+                        batch.add_call(decode_call_end(body))
+                else:
+                    raise BadRecord(f"record of kind {kind} at {segment}:{offset}; this release knows 1 to 3")
+            except msgspec.DecodeError as error:
+                raise BadRecord(f"record at {segment}:{offset}: {error}") from error
+        return batch
+
+    def replay_position(self, end: Position) -> Position:
+        for _, segment, offset in self.open.values():
+            return Position(segment, offset)
+        return end
+
+
+def _lost_intent(settled: Settled) -> Intent:
+    """Its intent was in a damaged part: the money is known, the rest as far as the call tells."""
+    call = settled.call
+    if call is None:
+        return Intent(settled.attempt_id, "", 0, 0, "", "", 0, "", "", "", None, None)
+    slug = call.served_by
+    owner = (call.account_id, call.key_id, call.sub_account_id, call.tag)
+    return Intent(settled.attempt_id, call.call_id, call.attempts, call.started_ms, slug.partition("/")[0], slug, 0, "", *owner)
+
+
+class Shipper:
+    """One per data directory. `ship` and all below it run on the database's writing thread."""
+
+    def __init__(self, database: Database, folder: str | os.PathLike[str], *, node: str = "", keep_s: float = KEEP_S, hook: Hook | None = None):
+        self.folder = Path(folder)
+        self._database = database
+        self._node = node
+        self._keep_s = keep_s
+        self._hook = hook
+        self._journals: dict[str, _Journal] = {}
+        self._sealed: set[str] = set()
+        self._problems: dict[str, str] = {}
+        self._shipped_rows = 0
+        self._next_look = 0.0
+        self._next_clearing = 0.0
+        self._turn = asyncio.Lock()
+
+    @property
+    def status(self) -> ShipperStatus:
+        return ShipperStatus(len(self._journals), self._shipped_rows, dict(self._problems))
+
+    async def run(self) -> None:
+        """Until cancelled. A database that is away is waited for: nothing is lost meanwhile, the journals grow."""
+        while True:
+            try:
+                await self.catch_up()
+                pause_s = POLL_S
+            except (SQLAlchemyError, OSError) as error:
+                self._note("database", str(error))
+                pause_s = AFTER_FAILURE_S
+            await asyncio.sleep(pause_s)
+
+    async def catch_up(self) -> None:
+        """Everything that is in the journals now is in the tables when this returns."""
+        has_more = True
+        while has_more:
+            async with self._turn:
+                has_more = self._has_news() and await self._database.on_write_thread(self.ship)
+
+    async def finish(self, timeout_s: float) -> bool:
+        """Ships until every journal is sealed (its worker has gone) or the time is up; whether all were."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._next_look = 0.0
+            await self.catch_up()
+            if not self._journals or time.monotonic() > deadline:
+                return not self._journals
+            await asyncio.sleep(POLL_S / 2)
+
+    def _has_news(self) -> bool:
+        return time.monotonic() >= self._next_look or any(journal.reader.has_news() for journal in self._journals.values())
+
+    # --- on the writing thread ----------------------------------------------------------------------------------------------
+
+    def ship(self) -> bool:
+        """One batch of each journal; whether any has more. Problems of one journal do not hold up the others."""
+        if time.monotonic() >= self._next_look:
+            self._look_around()
+            self._next_look = time.monotonic() + LOOK_AROUND_S
+        has_more = False
+        for journal in list(self._journals.values()):
+            with self._watching(journal.id):
+                has_more |= self._ship_batch(journal)
+        self._problems.pop("database", None)
+        return has_more
+
+    def _ship_batch(self, journal: _Journal) -> bool:
+        start = journal.reader.position
+        records = journal.reader.read(BATCH_BYTES)
+        if not records:
+            return False
+        self._commit(journal, journal.make_batch(records), sealed_ms=None)
+        end = journal.reader.position
+        return end.segment != start.segment or end.offset - start.offset >= BATCH_BYTES
+
+    def _seal(self, journal: _Journal) -> None:
+        """The journal's lock is ours: nobody writes it any more."""
+        while True:
+            while self._ship_batch(journal):
+                pass
+            tail = journal.reader.tail()
+            if tail != "damaged":
+                break
+            journal.reader.skip_damage()
+        batch = Batch()
+        for intent, _, _ in journal.open.values():
+            batch.add_unsettled(intent)
+        journal.open.clear()
+        self._commit(journal, batch, sealed_ms=_now_ms())
+        self._sealed.add(journal.id)
+        del self._journals[journal.id]
+        if journal.reader.damage:
+            log.error("journal %s is damaged and kept: %s", journal.id, journal.reader.damage)
+        elif tail == "end":
+            self._give_back_room(journal)
+        journal.reader.close()
+
+    def _commit(self, journal: _Journal, batch: Batch, *, sealed_ms: int | None) -> None:
+        try:
+            self._database.write_now(self._write, journal, batch, sealed_ms=sealed_ms, is_careful=False)
+        except (AlreadyThere, DataError, OverflowError):
+            self._database.write_now(self._write, journal, batch, sealed_ms=sealed_ms, is_careful=True)
+        journal.shipped = max(journal.shipped, journal.reader.position)
+        self._shipped_rows += len(batch.attempts) + len(batch.calls)
+
+    def _write(self, connection: Connection, journal: _Journal, batch: Batch, *, sealed_ms: int | None, is_careful: bool) -> None:
+        end = max(journal.shipped, journal.reader.position)
+        replay = journal.replay_position(end)
+        row = journals.c
+        moved = connection.execute(
+            update(journals)
+            .where(row.id == journal.id, row.shipped_segment == journal.shipped.segment, row.shipped_offset == journal.shipped.offset)
+            .where(row.sealed_ms.is_(None))
+            .values(
+                shipped_segment=end.segment,
+                shipped_offset=end.offset,
+                replay_segment=replay.segment,
+                replay_offset=replay.offset,
+                sealed_ms=sealed_ms,
+                damage=journal.reader.damage,
+            )
+        )
+        if moved.rowcount != 1:
+            raise OffsetMoved(journal.id)
+        write_batch(connection, batch, is_careful=is_careful)
+        if self._hook is not None:
+            self._hook(connection, journal.id, batch, sealed_ms is not None)
+
+    # --- journals come and go ---------------------------------------------------------------------------------------------
+
+    def _look_around(self) -> None:
+        if not self.folder.exists():
+            return
+        names = [entry.name for entry in os.scandir(self.folder) if entry.is_dir() and not entry.name.startswith(".")]
+        for name in names:
+            if name not in self._sealed:
+                with self._watching(name):
+                    self._visit(name)
+        if time.monotonic() >= self._next_clearing:
+            self._next_clearing = time.monotonic() + 600
+            for name in names:
+                with self._watching(name):
+                    self._clear(name)
+
+    def _visit(self, name: str) -> None:
+        journal = self._journals.get(name) or self._load(name)
+        if journal is None:
+            return
+        lock_fd = os.open(self.folder / name / "lock", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._seal(journal)
+        except BlockingIOError:
+            pass  # a living worker holds it
+        finally:
+            os.close(lock_fd)
+
+    def _load(self, name: str) -> _Journal | None:
+        shipped, replay, is_sealed = self._database.write_now(_register, name, self._node)
+        if is_sealed:
+            self._sealed.add(name)
+            return None
+        journal = self._journals[name] = _Journal(self.folder / name, shipped, replay)
+        return journal
+
+    def _clear(self, name: str) -> None:
+        """Removes what was shipped long ago. A damaged journal is kept for whoever can read it."""
+        folder, oldest_s = self.folder / name, time.time() - self._keep_s
+        row = self._database.read_now(_row, name)
+        if row.sealed_ms is not None and not row.damage and row.sealed_ms < oldest_s * 1000:
+            shutil.rmtree(folder)
+            self._sealed.discard(name)
+        elif row.sealed_ms is None:
+            for entry in list(os.scandir(folder)):
+                number = segment_number(entry.name)
+                if number is not None and number < row.replay_segment and entry.stat().st_mtime < oldest_s:
+                    os.unlink(entry.path)
+
+    def _give_back_room(self, journal: _Journal) -> None:
+        """A sealed journal needs no preallocated room."""
+        segment, offset = journal.reader.position
+        os.truncate(journal.reader.folder / segment_name(segment), offset)
+        for entry in list(os.scandir(journal.reader.folder)):
+            number = segment_number(entry.name)
+            if entry.name.endswith(".new") or (number is not None and number > segment):
+                os.unlink(entry.path)
+
+    def _watching(self, name: str) -> "_Watch":
+        return _Watch(self, name)
+
+    def _note(self, name: str, problem: str) -> None:
+        if self._problems.get(name) != problem:
+            self._problems[name] = problem
+            log.error("shipping %s: %s", name, problem)
+
+    def _forget(self, name: str) -> None:
+        journal = self._journals.pop(name, None)
+        if journal is not None:
+            journal.reader.close()
+
+
+class _Watch:
+    """The boundary of one journal's troubles: noted, its state dropped, the next look-around starts it again. A database that is away
+    concerns all journals and goes on up."""
+
+    def __init__(self, shipper: Shipper, name: str):
+        self._shipper, self._name = shipper, name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> bool:
+        if error is None:
+            self._shipper._problems.pop(self._name, None)
+            return False
+        self._shipper._forget(self._name)
+        if not isinstance(error, (BadSegment, BadRecord, OffsetMoved, OSError)):
+            return False
+        self._shipper._note(self._name, f"{type(error).__name__}: {error}")
+        return True
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _row(connection: Connection, name: str) -> object:
+    return connection.execute(select(journals).where(journals.c.id == name)).one()
+
+
+def _register(connection: Connection, name: str, node: str) -> tuple[Position, Position, bool]:
+    """(shipped, replay, is sealed) of a journal, its row made if it is new."""
+    row = connection.execute(select(journals).where(journals.c.id == name)).one_or_none()
+    if row is not None:
+        shipped, replay = Position(row.shipped_segment, row.shipped_offset), Position(row.replay_segment, row.replay_offset)
+        return shipped, replay, row.sealed_ms is not None
+    start = dict(shipped_segment=START.segment, shipped_offset=START.offset, replay_segment=START.segment, replay_offset=START.offset)
+    connection.execute(journals.insert().values(id=name, node=node, created_ms=_now_ms(), sealed_ms=None, damage="", **start))
+    return START, START, False
