@@ -1,0 +1,174 @@
+"""Wires one worker: the only place of the data plane that reads the configuration and builds objects.
+
+The worker serves the inference routes and /healthz itself and pipes every other path to the keeper. It never opens the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from aigate.catalog.load import load_catalog
+from aigate.config import Config
+from aigate.dialects import DIALECTS
+from aigate.errors import GateError
+from aigate.journal.writer import JournalWriter
+from aigate.messages import Health, Hello
+from aigate.process import ChildOptions, child_options, read_config, say_ready, watch_life
+from aigate.worker.attempt import Attempts, Limits
+from aigate.worker.auth import KeyRing
+from aigate.worker.breaker import Breakers
+from aigate.worker.client import Pool
+from aigate.worker.link import KeeperLink
+from aigate.worker.listener import Exchange, Listener
+from aigate.worker.listener import Limits as ListenerLimits
+from aigate.worker.origins import Origins
+from aigate.worker.pipe import Pipe
+from aigate.worker.plan import Policy
+from aigate.worker.spine import Spine
+
+BACKLOG = 4096
+TICK_S = 1.0
+
+
+def main(argv: Sequence[str]) -> int:
+    options = child_options(argv)
+    config = read_config(sys.stdin.buffer)
+    uvloop.run(Worker(options, config).serve())
+    return 0
+
+
+class Worker:
+    """One data-plane process, from its configuration to its end."""
+
+    def __init__(self, options: ChildOptions, config: Config):
+        self.options = options
+        self.config = config
+        self.run_dir = os.path.join(config.server.data_dir, "run")
+        self.journal = JournalWriter(
+            os.path.join(config.server.data_dir, "journals"),
+            "jrn_" + secrets.token_hex(10),
+            segment_bytes=config.ledger.segment_bytes,
+        )
+        self.breakers = Breakers(failures=config.routing.breaker_failures, open_s=config.routing.breaker_open_s)
+        self.link = KeeperLink(
+            os.path.join(self.run_dir, "keeper.sock"),
+            Hello(options.name, os.getpid(), self.journal.journal_id),
+            health=self._health,
+            max_staleness_s=config.auth.max_staleness_s,
+        )
+
+    async def serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        stopping = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+        watch_life(loop, self.options.life_fd)
+        spine = self._spine(loop)
+        listener = self._listener(spine, loop)
+        server = await loop.create_server(listener.protocol, sock=self._socket(), backlog=BACKLOG)
+        tasks = [
+            loop.create_task(self.link.run()),
+            loop.create_task(self.journal.run_sync(self.config.ledger.sync_ms / 1000)),
+            loop.create_task(self._tick(spine, loop)),
+        ]
+        say_ready(self.options.ready_fd)
+        await stopping.wait()
+        server.close()
+        await listener.drain(self.config.server.drain_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.journal.close()
+
+    def _spine(self, loop: asyncio.AbstractEventLoop) -> Spine:
+        config = self.config
+        catalog = load_catalog(config, sim_base_url="unix://" + os.path.abspath(os.path.join(self.run_dir, "sim.sock")) + ":/v1")
+        pool = Pool(
+            connect_timeout_s=config.upstream.connect_timeout_s, idle_s=config.upstream.idle_s, tls=_tls(config), loop=loop
+        )
+        attempts = Attempts(
+            pool=pool,
+            journal=self.journal,
+            dialects=DIALECTS,
+            origins=Origins(catalog.providers_live()),
+            limits=Limits(
+                max_reply_bytes=config.upstream.max_reply_bytes,
+                default_max_output_tokens=config.ledger.default_max_output_tokens,
+                force_neutral=config.server.force_neutral,
+            ),
+            loop=loop,
+        )
+        policy = Policy(config.routing.max_attempts, config.routing.budget_s, config.routing.retry_base_ms)
+        return Spine(
+            ring=KeyRing(config.key_secret, config.root_key, self.link),
+            resolve=catalog.resolve,
+            attempts=attempts,
+            breakers=self.breakers,
+            policy=policy,
+            journal=self.journal,
+            loop=loop,
+        )
+
+    def _listener(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> Listener:
+        server = self.config.server
+        chat, embeddings = DIALECTS["openai-chat"], DIALECTS["openai-embeddings"]
+
+        async def healthz(exchange: Exchange) -> None:
+            exchange.reply(200, [(b"content-type", b"application/json")], b'{"status":"ok"}')
+
+        return Listener(
+            {
+                ("POST", "/v1/chat/completions"): lambda exchange: spine.run_call(exchange, chat, "chat"),
+                ("POST", "/v1/embeddings"): lambda exchange: spine.run_call(exchange, embeddings, "embeddings"),
+                ("GET", "/healthz"): healthz,
+            },
+            fallback=Pipe(os.path.join(self.run_dir, "control.sock")),
+            limits=ListenerLimits(
+                max_body_bytes=server.max_body_bytes,
+                max_upload_bytes=server.max_upload_bytes,
+                header_timeout_s=server.header_timeout_s,
+                body_timeout_s=server.body_timeout_s,
+                keep_alive_s=server.keep_alive_s,
+                allowed_hosts=server.allowed_hosts,
+            ),
+            write_error=_write_error,
+            loop=loop,
+        )
+
+    def _socket(self) -> socket.socket:
+        if self.options.listen_fd is None:
+            return socket.create_server((self.config.server.host, self.config.server.port), backlog=BACKLOG)
+        return socket.socket(fileno=self.options.listen_fd)
+
+    async def _tick(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            spine.tick(loop.time(), self.config.server.sse_keep_alive_s)
+
+    def _health(self) -> Health:
+        now = asyncio.get_running_loop().time()
+        counters = {"lost_records": float(self.journal.lost_records), "journal_healthy": float(self.journal.healthy)}
+        return Health(self.options.name, counters, self.breakers.states(now))
+
+
+def _write_error(error: GateError, request_id: str, path: str) -> bytes:
+    """Errors the listener makes before a surface is known: the OpenAI envelope (the only surface there is)."""
+    return DIALECTS["openai-chat"].write_error(error, request_id)
+
+
+def _tls(config: Config) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=config.upstream.ca_file or None)
+    context.set_alpn_protocols(["http/1.1"])
+    if not config.upstream.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
