@@ -11,13 +11,49 @@ import hmac
 import re
 from collections.abc import Mapping
 
-from aigate.errors import unauthorized
+import msgspec
+
+from aigate.core.call import Principal
+from aigate.errors import ClientError, unauthorized
+
+ROOT = Principal(key_id="key_root", is_admin=True)  # the operator's own key: in the configuration, not in the database
 
 KEY_RANDOM_BYTES = 32
 _PREFIX = "sk-aig-"
 _SHAPE = re.compile(rb"sk-aig-[A-Za-z0-9_-]{43}\Z")
 
 _WHERE = "Send it as 'Authorization: Bearer sk-aig-…' or 'x-api-key: sk-aig-…'."
+
+
+class ClientKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as it is stored: everything but the key. Times are unix milliseconds."""
+
+    id: str  # key_…
+    account_id: str
+    sub_account_id: str | None = None
+    name: str
+    digest: bytes
+    hint: str  # last 4 characters of the key, for people to tell keys apart
+    created_ms: int
+    expires_ms: int | None = None
+    revoked_ms: int | None = None
+    allowed_models: tuple[str, ...] = ()
+    default_tag: str | None = None
+    is_admin: bool = False
+
+    def principal(self) -> Principal | None:
+        """Whom the key stands for; None once it is revoked. Whether it has expired is asked at each call."""
+        if self.revoked_ms is not None:
+            return None
+        return Principal(
+            key_id=self.id,
+            account_id=self.account_id,
+            sub_account_id=self.sub_account_id,
+            default_tag=self.default_tag,
+            is_admin=self.is_admin,
+            allowed_models=self.allowed_models,
+            expires_at=None if self.expires_ms is None else self.expires_ms / 1000,
+        )
 
 
 def make_key(random: bytes) -> str:
@@ -48,13 +84,13 @@ def read_key(headers: Mapping[bytes, bytes]) -> bytes:
     raise unauthorized(f"The Authorization header holds no bearer key. {_WHERE}")
 
 
-def malformed_key() -> Exception:
+def malformed_key() -> ClientError:
     return unauthorized(f"The API key is malformed: a key is 'sk-aig-' and 43 more characters. {_WHERE}")
 
 
-def unknown_key() -> Exception:
+def unknown_key() -> ClientError:
     return unauthorized("The API key is unknown or was revoked. Make a new one with 'aigate keys create'.")
 
 
-def expired_key(expired_at: str) -> Exception:
+def expired_key(expired_at: str) -> ClientError:
     return unauthorized(f"The API key expired at {expired_at}. Make a new one with 'aigate keys create'.")

@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from aigate.core.call import Principal
-from aigate.core.client_key import expired_key, is_well_formed, key_digest, malformed_key, read_key, unknown_key
+from aigate.core.client_key import ROOT, expired_key, is_well_formed, key_digest, malformed_key, read_key, unknown_key
 from aigate.errors import GatewayError
 from aigate.worker.link import KeeperLink, Keys
 
-ROOT = Principal(key_id="key_root", is_admin=True)
 UNKNOWN_KEPT_S = 5.0  # how long the keeper's "unknown" is believed; a push ends it sooner
 UNKNOWN_CAPACITY = 10_000
 

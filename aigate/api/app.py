@@ -1,0 +1,27 @@
+"""The control plane as one ASGI application. Wires the routes; what they work with is given."""
+
+from fastapi import FastAPI
+
+from aigate import __version__
+from aigate.api import health, keys, models, usage
+from aigate.api.boundary import Boundary, install_handlers
+from aigate.api.inputs import MAX_BODY_BYTES
+from aigate.api.services import Services
+
+
+def control_plane(services: Services, *, outages: tuple[type[Exception], ...] = ()) -> Boundary:
+    """`outages`: exceptions of the stores that mean the database is away (a 503, not a bug)."""
+    app = FastAPI(
+        title="aigate",
+        version=__version__,
+        description="Control plane of the gateway. Model calls (`/v1/chat/completions`, …) are served beside it, on the same port.",
+        docs_url=None,  # the pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        max_body_size=MAX_BODY_BYTES,
+    )
+    app.state.services = services
+    for part in (health, models, usage, keys):
+        app.include_router(part.router)
+    install_handlers(app)
+    return Boundary(app, log=services.log, outages=outages)

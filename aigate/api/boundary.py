@@ -1,0 +1,143 @@
+"""The edge of the control plane: request ids, error envelopes, JSON replies.
+
+The one place where an unknown exception becomes a 500. What went wrong is logged by its kind and place, never by its words:
+they may hold a secret.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from aigate.dialects.openai_errors import write_error
+from aigate.errors import ClientError, GateError, GatewayError, ledger_unavailable
+
+Message = MutableMapping[str, Any]
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,80}\Z")
+_encode = msgspec.json.Encoder().encode
+
+
+def json_reply(content: object, status: int = 200) -> Response:
+    return Response(_encode(content), status, media_type="application/json")
+
+
+class Boundary:
+    """Wraps the app: an id on every reply, one trailing slash ignored, no exception let out. `outages`: exceptions that mean
+    the database is away."""
+
+    def __init__(self, app: FastAPI, *, log: Callable[[str], None], outages: tuple[type[Exception], ...] = ()):
+        self._app = app
+        self._log = log
+        self._outages = outages
+
+    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"]
+        if len(path) > 1 and path.endswith("/"):
+            scope["path"] = path[:-1]
+        request_id = _request_id(scope["headers"])
+        scope["state"] = {"request_id": request_id}
+        is_started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal is_started
+            if message["type"] == "http.response.start":
+                is_started = True
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:  # noqa: BLE001  the one boundary
+            self._log(f"{request_id}: {scope['method']} {path}: {_place(error)}")
+            if is_started:
+                raise  # the server closes the connection: a cut reply must look cut
+            if isinstance(error, self._outages):
+                shown = ledger_unavailable("The database does not answer.")
+            else:
+                shown = GatewayError(f"Something went wrong in the gateway; its log says more of {request_id}.")
+            await _error_reply(shown, request_id)(scope, receive, send_with_id)
+
+
+def install_handlers(app: FastAPI) -> None:
+    async def on_gate_error(request: Request, error: GateError) -> Response:
+        return _error_reply(error, request.state.request_id)
+
+    async def on_input_error(request: Request, error: RequestValidationError) -> Response:
+        return _error_reply(_input_error(error), request.state.request_id)
+
+    async def on_http_error(request: Request, error: HTTPException) -> Response:
+        reply = _error_reply(_http_error(request, error), request.state.request_id)
+        reply.headers.update(error.headers or {})
+        return reply
+
+    app.add_exception_handler(GateError, on_gate_error)
+    app.add_exception_handler(RequestValidationError, on_input_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+
+
+def _error_reply(error: GateError, request_id: str) -> Response:
+    headers = {"x-should-retry": "true" if error.retryable else "false"}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    return Response(write_error(error, request_id), error.status, headers, media_type="application/json")
+
+
+def _http_error(request: Request, error: HTTPException) -> GateError:
+    path = request.url.path
+    if error.status_code == 404:
+        return ClientError(f"There is nothing at {path}.", status=404, code="not_found")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return ClientError(f"{request.method} is not possible on {path}; use {allowed}.", status=405, code="method_not_allowed")
+    if error.status_code == 413:
+        return ClientError("The body is too large for this route.", status=413, code="payload_too_large")
+    return ClientError(str(error.detail), status=error.status_code)
+
+
+def _input_error(error: RequestValidationError) -> ClientError:
+    problems = error.errors()
+    described = [_describe(problem) for problem in problems[:5]]
+    field = described[0][0]
+    return ClientError("; ".join(words for _, words in described) + ".", param=field)
+
+
+def _describe(problem: dict[str, Any]) -> tuple[str | None, str]:
+    """(field, what is wrong with it)."""
+    place, *path = problem["loc"]
+    if problem["type"] == "json_invalid":
+        return None, f"The body is not valid JSON: {problem['ctx']['error']} at character {path[0]}"
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    if not field:
+        return None, "The body must be a JSON object, sent with 'content-type: application/json'"
+    if problem["type"] == "extra_forbidden":
+        return field, f"{field}: no such field; remove it or correct its name"
+    if problem["type"] == "missing":
+        return field, f"{field}: missing from the {place}"
+    value = repr(problem["input"])
+    return field, f"{field}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {value if len(value) <= 80 else value[:77] + '…'}"
+
+
+def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
+    """The worker's id for this request; one of our own for what comes straight to the socket."""
+    for name, value in headers:
+        if name == b"x-aig-request-id" and _REQUEST_ID.match(value):
+            return value.decode()
+    return "req_" + secrets.token_hex(12)
+
+
+def _place(error: Exception) -> str:
+    """The kind of an exception and the lines it came through."""
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    return f"{type(error).__name__} at " + " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
