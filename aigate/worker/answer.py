@@ -1,4 +1,7 @@
-"""The header fields of our replies, from what is known of the call (contract §1.4, §7). Pure."""
+"""The header fields of our replies, from what is known of the call (contract §1.4, §7). Pure.
+
+What never changes for a target is encoded once; the rest of a common reply is one formatting of values that are ours.
+"""
 
 from __future__ import annotations
 
@@ -7,47 +10,70 @@ from aigate.core.usage import Usage
 from aigate.core.warnings import warning_header
 from aigate.errors import GateError
 from aigate.worker import heads
+from aigate.worker.heads import FieldBlock, field_block
 from aigate.worker.run import Run
 
-Fields = list[tuple[bytes, bytes]]
+MAX_BLOCKS = 4096  # targets whose constant fields are kept encoded
 
 _JSON = (b"content-type", b"application/json")
-_EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
-_NO_CACHE = (b"cache-control", b"no-cache")
-_NO_BUFFER = (b"x-accel-buffering", b"no")  # tells nginx-like proxies in front of us to pass a stream on at once
+_EVENTS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # tells nginx-like proxies in front of us to pass a stream on at once
+)
+_blocks: dict[str, FieldBlock] = {}  # slug → the constant fields of its replies
 
 
-def _common(run: Run) -> Fields:
-    fields: Fields = []
+def _constant(run: Run) -> bytes:
+    target = run.target
+    if target is None:
+        return b""
+    block = _blocks.get(target.slug)
+    if block is None:
+        if len(_blocks) >= MAX_BLOCKS:
+            _blocks.clear()
+        block = _blocks[target.slug] = field_block(
+            [(b"x-aig-provider", target.provider.name.encode()), (b"x-aig-served-by", target.slug.encode())]
+        )
+    return block
+
+
+def _rare(run: Run) -> bytes:
+    """Fields that most calls do not have. Their values come from outside, so they are checked."""
+    fields = []
     if run.client_request_id is not None:
         fields.append((b"x-client-request-id", run.client_request_id))
-    target = run.target
-    if target is not None:
-        fields.append((b"x-aig-provider", target.provider.name.encode()))
-        fields.append((b"x-aig-served-by", target.slug.encode()))
-        fields.append((b"x-aig-attempts", b"%d" % run.attempts))
     if run.warnings:
         fields.append((b"x-aig-warning", warning_header(run.warnings).encode()))
-    return fields
+    return field_block(fields) if fields else b""
 
 
-def reply_fields(run: Run, usage: Usage) -> Fields:
+def _common(run: Run) -> bytes:
+    return b"%b\r\nx-request-id: %b\r\nx-aig-attempts: %d%b" % (
+        _constant(run),
+        run.exchange.request_id.encode(),
+        run.attempts,
+        _rare(run) if run.warnings or run.client_request_id is not None else b"",
+    )
+
+
+_JSON_BLOCK, _EVENTS_BLOCK = field_block([_JSON]), field_block(_EVENTS)
+
+
+def reply_fields(run: Run, usage: Usage) -> FieldBlock:
     """A plain reply: its cost is known."""
-    fields = [(b"x-request-id", run.exchange.request_id.encode())] + _common(run)
-    fields.append(_JSON)
-    fields.append((b"x-cost-cents", format_cents(run.cost_nanousd).encode()))
-    if usage.cached_tokens:
-        fields.append((b"x-cached-input-units", b"%d" % usage.cached_tokens))
-    return fields
+    cached = b"\r\nx-cached-input-units: %d" % usage.cached_tokens if usage.cached_tokens else b""
+    cost = format_cents(run.cost_nanousd).encode()
+    return FieldBlock(b"%b%b\r\nx-cost-cents: %b%b" % (_common(run), _JSON_BLOCK, cost, cached))
 
 
-def stream_fields(run: Run) -> Fields:
+def stream_fields(run: Run) -> FieldBlock:
     """A stream: what is known before its first chunk."""
-    fields = [(b"x-request-id", run.exchange.request_id.encode())] + _common(run)
-    fields += (_EVENTS, _NO_CACHE, _NO_BUFFER)
-    return fields
+    return FieldBlock(_common(run) + _EVENTS_BLOCK)
 
 
-def error_fields(run: Run, error: GateError) -> Fields:
+def error_fields(run: Run, error: GateError) -> FieldBlock:
     """An error: whether and when a retry helps, as the official SDKs read it."""
-    return heads.error_fields(error, run.exchange.request_id) + _common(run)
+    fields = field_block(heads.error_fields(error, run.exchange.request_id))
+    attempts = b"\r\nx-aig-attempts: %d" % run.attempts if run.attempts else b""
+    return FieldBlock(fields + _constant(run) + attempts + _rare(run))
