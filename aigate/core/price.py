@@ -64,6 +64,13 @@ def rates_for(price: Price, input_tokens: int) -> Mapping[str, Rate]:
     return rates
 
 
+def service_price(price: Price, service_tier: str | None) -> Price:
+    """The price of the service tier that a call asked for or a reply says it got; the standard one where nothing differs.
+
+    It has an id of its own, so a row that names it needs no more to be recomputed."""
+    return price.services.get(service_tier, price) if service_tier else price
+
+
 def _cost(rates: Mapping[str, Rate], name: str, units: int) -> int:
     if not units:
         return 0
