@@ -14,7 +14,7 @@ import msgspec
 INTENT, SETTLED, CALL_END = 1, 2, 3
 
 
-class CallEnd(msgspec.Struct, array_like=True, frozen=True):
+class CallEnd(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One client call, ended. Times are unix milliseconds; money is nano-dollars."""
 
     call_id: str  # req_…
@@ -38,7 +38,7 @@ class CallEnd(msgspec.Struct, array_like=True, frozen=True):
     warnings: str = ""  # the x-aig-warning value
 
 
-class Intent(msgspec.Struct, array_like=True, frozen=True):
+class Intent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An attempt about to be sent. Enough to make its ledger row if nothing else is ever written."""
 
     attempt_id: str  # att_…
@@ -58,7 +58,7 @@ class Intent(msgspec.Struct, array_like=True, frozen=True):
     is_stream: bool = False
 
 
-class Settled(msgspec.Struct, array_like=True, frozen=True):
+class Settled(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The end of an attempt. Usage classes as core/usage.py; `raw_usage` is the provider's own JSON."""
 
     attempt_id: str

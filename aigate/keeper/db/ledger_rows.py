@@ -39,7 +39,7 @@ class Batch:
         self.totals: dict[TotalsKey, list[int]] = {}  # requests, attempts, nano-dollars, input and output tokens
 
     def add_attempt(self, intent: Intent, settled: Settled) -> None:
-        self.attempts.append((*_intent_columns(intent), *astuple(settled)[1:17], 0))
+        self.attempts.append(_intent_columns(intent) + astuple(settled)[1:17] + (0,))
         total = self._total(intent.window or month_of(intent.sent_ms), intent)
         total[1] += 1
         total[2] += settled.cost_nanousd
@@ -48,7 +48,7 @@ class Batch:
 
     def add_unsettled(self, intent: Intent) -> None:
         """Sent, and never heard of again: nothing billed, the hold kept."""
-        self.attempts.append((*_intent_columns(intent), *_NOTHING_SETTLED, intent.hold_nanousd))
+        self.attempts.append(_intent_columns(intent) + _NOTHING_SETTLED + (intent.hold_nanousd,))
         self._total(intent.window or month_of(intent.sent_ms), intent)[1] += 1
 
     def add_call(self, call: CallEnd) -> None:
@@ -57,10 +57,11 @@ class Batch:
 
     def _total(self, month: str, owner: Intent | CallEnd) -> list[int]:
         key = (month, owner.account_id, owner.key_id, owner.sub_account_id or "", owner.tag or "")
-        total = self.totals.get(key)
-        if total is None:
+        try:
+            return self.totals[key]
+        except KeyError:
             total = self.totals[key] = [0, 0, 0, 0, 0]
-        return total
+            return total
 
 
 def write_batch(connection: Connection, batch: Batch, *, is_careful: bool = False) -> None:
@@ -79,21 +80,24 @@ def write_batch(connection: Connection, batch: Batch, *, is_careful: bool = Fals
 def month_of(unix_ms: int) -> str:
     """UTC calendar month, "YYYY-MM"."""
     day = unix_ms // 86_400_000
-    month = _month_of_day.get(day)
-    if month is None:
+    try:
+        return _month_of_day[day]
+    except KeyError:
         if len(_month_of_day) > 1000:
             _month_of_day.clear()
-        month = _month_of_day[day] = datetime.fromtimestamp(max(0, min(day, 2_932_896)) * 86_400, UTC).strftime("%Y-%m")
-    return month
+        moment = datetime.fromtimestamp(max(0, min(day, _LAST_DAY)) * 86_400, UTC)
+        month = _month_of_day[day] = f"{moment.year:04d}-{moment.month:02d}"
+        return month
 
 
 _month_of_day: dict[int, str] = {}
+_LAST_DAY = 2_932_896  # of year 9999
 
 
 def _intent_columns(intent: Intent) -> Row:
     row = astuple(intent)
     leases = msgspec.json.encode(intent.leases).decode() if intent.leases else ""
-    return (*row[:_LEASES], leases, *row[_LEASES + 1 :])
+    return row[:_LEASES] + (leases,) + row[_LEASES + 1 :]
 
 
 def _only_new(connection: Connection, batch: Batch) -> Batch:
