@@ -162,6 +162,10 @@ class HeadBuffer:
     def add(self, data: bytes) -> bytes | None:
         """All bytes so far once a whole head stands at their front, else None."""
         held = self._bytes
+        if not held:
+            data = data.lstrip(b"\r\n")  # empty lines before a request are allowed
+            if not data:
+                return None
         looked_at = max(0, len(held) - 3)
         held += data
         end = held.find(b"\r\n\r\n", looked_at)
@@ -207,6 +211,17 @@ class RawBody:
 
     def feed(self, data: bytes) -> bytes:
         return data
+
+
+class DroppedBody:
+    """What is left of a body that broke a rule."""
+
+    __slots__ = ()
+    is_complete = False
+    rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        return b""
 
 
 class ChunkedBody:

@@ -1,0 +1,178 @@
+"""One request and its reply on a client connection: what handlers read, and the only way they answer.
+
+Owns the shape of a reply (plain, streamed, tunnelled) and the piped request body. Knows nothing of routes, deadlines or what
+comes next on the connection: `connection.py` does. Once the client has left, everything written is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from aigate.worker.framing import RequestHead
+from aigate.worker.heads import FieldBlock, Fields, reply_head
+
+if TYPE_CHECKING:
+    from aigate.worker.connection import Connection
+
+MAX_HELD_BYTES = 256 << 10  # of a piped body: more pauses the client
+_BODILESS = frozenset({*range(100, 200), 204, 304})
+
+
+class Exchange:
+    """`path` has one trailing slash less than it came with and is not percent-decoded; `headers` are frozen, their names lower-case,
+    repeated ones joined. `on_gone` is called once when the client leaves before its reply has ended, `on_drain` when `is_full` ends."""
+
+    __slots__ = (
+        "request_id", "method", "path", "query", "headers", "body", "started_at", "is_websocket", "is_http_1_0", "keeps_alive",
+        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "_connection", "_is_chunked", "_is_bodiless",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, head: RequestHead, request_id: str, started_at: float):
+        path, _, self.query = head.target.decode().partition("?")
+        self.path = path[:-1] if path[-1:] == "/" and len(path) > 1 else path
+        self.request_id = request_id
+        self.method = head.method
+        self.headers = head.headers
+        self.body = b""
+        self.started_at = started_at
+        self.is_websocket = head.is_websocket
+        self.is_http_1_0 = head.is_http_1_0
+        self.keeps_alive = head.keeps_alive
+        self.is_gone = False
+        self.is_started = False
+        self.is_ended = False
+        self.on_gone: Callable[[], None] | None = None
+        self.on_drain: Callable[[], None] | None = None
+        self._connection = connection
+        self._is_chunked = False
+        self._is_bodiless = False
+
+    @property
+    def is_full(self) -> bool:
+        """More than 64 KB wait for the client: stop sending until `on_drain`."""
+        return self._connection.is_full
+
+    def reply(self, status: int, fields: Fields | FieldBlock, body: bytes) -> None:
+        """The whole reply, in one write."""
+        self._may_start()
+        if self.is_gone:
+            return
+        connection = self._connection
+        length = None if status in _BODILESS else len(body)
+        head = reply_head(status, fields, length=length, connection=connection.option(self), date=connection.date)
+        self.is_started = self.is_ended = True
+        connection.write(head if self.method == "HEAD" or length is None else head + body)
+        connection.finish()
+
+    def start(self, status: int, fields: Fields | FieldBlock, *, length: int | None = None) -> None:
+        """A streamed reply: of `length` bytes where that is known, else chunked, else (HTTP/1.0) until the connection closes."""
+        self._may_start()
+        if self.is_gone:
+            return
+        connection = self._connection
+        is_cut_by_close = length is None and self.is_http_1_0
+        is_bodiless = status in _BODILESS
+        head = reply_head(
+            status,
+            fields,
+            length=None if is_bodiless else length,
+            is_chunked=length is None and not is_cut_by_close and not is_bodiless,
+            connection=connection.option(self, must_close=is_cut_by_close),
+            date=connection.date,
+        )
+        self.is_started = True
+        self._is_bodiless = is_bodiless or self.method == "HEAD"
+        self._is_chunked = length is None and not is_cut_by_close and not self._is_bodiless
+        connection.write(head)
+
+    def send(self, data: bytes) -> None:
+        """One piece of a streamed reply, in one write."""
+        if data and not self.is_gone and not self.is_ended and not self._is_bodiless:
+            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+
+    def end(self) -> None:
+        self.end_with(b"")
+
+    def end_with(self, data: bytes) -> None:
+        """The last piece and the end, in one write."""
+        if self.is_gone or self.is_ended:
+            return
+        self.is_ended = True
+        if self._is_chunked:
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        if data and not self._is_bodiless:
+            self._connection.write(data)
+        self._connection.finish()
+
+    def abort(self) -> None:
+        """Ends the connection now, so that a reply cut short looks cut short."""
+        if not self.is_gone and not self.is_ended:
+            self.is_ended = True
+            self._connection.cut(is_ambiguous=self.is_started and not self._is_chunked)
+
+    def tunnel(self, fields: Fields | FieldBlock) -> BodyStream:
+        """101, and from here on bytes both ways: `send` writes them as they are, the stream gives the client's."""
+        self._may_start()
+        head = reply_head(101, fields, connection=b"Upgrade", date=self._connection.date)
+        self.is_started = True
+        return self._connection.tunnel(head)
+
+    def leave(self) -> None:
+        """For the connection: the client is gone."""
+        if not self.is_gone and not self.is_ended:
+            self.is_gone = True
+            if self.on_gone is not None:
+                self.on_gone()
+
+    def _may_start(self) -> None:
+        if self.is_started:
+            raise RuntimeError("this exchange has its reply already")
+
+
+class BodyStream:
+    """A request body on its way through, held to MAX_HELD_BYTES by pausing the client. `length` None: chunked, or a tunnel."""
+
+    __slots__ = ("length", "_connection", "_pieces", "_held_bytes", "_is_ended", "_error", "_waiter")
+
+    def __init__(self, connection: Connection, length: int | None):
+        self.length = length
+        self._connection = connection
+        self._pieces: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._is_ended = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def read(self) -> bytes:
+        """The next piece, b"" at the end. ClientError where the body breaks a rule, ConnectionError where the client left."""
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self._is_ended:
+                return b""
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        piece = self._pieces.popleft()
+        self._held_bytes -= len(piece)
+        if self._held_bytes < MAX_HELD_BYTES:
+            self._connection.resume_reading()
+        return piece
+
+    def put(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._held_bytes += len(piece)
+        if self._held_bytes >= MAX_HELD_BYTES:
+            self._connection.pause_reading()
+        self._wake()
+
+    def end(self, error: Exception | None = None) -> None:
+        self._is_ended = True
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
