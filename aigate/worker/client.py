@@ -137,6 +137,12 @@ class Pool:
     def stats(self) -> PoolStats:
         return PoolStats(len(self._connections), sum(map(len, self._idle.values())), self._opened)
 
+    def sweep(self) -> None:
+        """Ends what is past its deadline. The pool's timer does this; no call has a timer of its own."""
+        now = self.loop.time()
+        for connection in [connection for connection in self._connections if connection.deadline <= now]:
+            connection.expire()
+
     def forget(self, connection: Connection) -> None:
         """A connection says that it closed."""
         self._connections.discard(connection)
@@ -153,7 +159,7 @@ class Pool:
         if not self.is_open:
             connection.abort()
         elif self._sweeper is None:
-            self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)
+            self._sweeper = self.loop.call_later(self._sweep_s, self._tick)
         return connection
 
     async def _dial(self, origin: Origin, connection: Connection) -> None:
@@ -168,11 +174,9 @@ class Pool:
                 lambda: connection, origin.host, origin.port, ssl=self._tls, server_hostname=origin.host
             )
 
-    def _sweep(self) -> None:
-        now = self.loop.time()
-        for connection in [connection for connection in self._connections if connection.deadline <= now]:
-            connection.expire()
-        self._sweeper = self.loop.call_later(self._sweep_s, self._sweep) if self._connections else None
+    def _tick(self) -> None:
+        self.sweep()
+        self._sweeper = self.loop.call_later(self._sweep_s, self._tick) if self._connections else None
 
 
 def _unreachable(origin: Origin, error: OSError | UnicodeError) -> ProviderError:

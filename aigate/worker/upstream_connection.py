@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
             self._on_data = self._on_end = None
             self._pieces.clear()
             self.resume()
-            self.is_reused = self.is_idle = True
+            self.is_idle = True
             self.deadline = self._now() + self._pool.idle_s
             self._idle.append(self)
         else:
@@ -205,6 +205,7 @@ class Connection(asyncio.Protocol):
     def wake(self) -> bool:
         """Taken from the idle ones: is it still alive?"""
         self.is_idle = False
+        self.is_reused = True
         self.deadline = inf
         return not self._transport.is_closing()
 
