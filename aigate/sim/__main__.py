@@ -95,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"aigate sim cannot listen: {error}\n")
         return 1
     uvloop.run(serve(options, sock))
+    if options.unix is not None:
+        os.unlink(options.unix)
     return 0
 
 

@@ -6,8 +6,9 @@ import asyncio
 import base64
 import struct
 import time
+from collections.abc import Callable
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -46,6 +47,8 @@ class _Prepared(NamedTuple):
     reply: Reply
 
 
+_Body = TypeVar("_Body")
+
 _decode_chat = msgspec.json.Decoder(ChatRequest).decode
 _decode_embedding = msgspec.json.Decoder(EmbeddingRequest).decode
 
@@ -81,7 +84,7 @@ class SimulatedProvider:
         if route is None:
             message = f"The simulated provider has no {request.method} {path or '/'}."
             _send_now(connection, request, 404, error_body(404, message))
-        elif path.startswith("/v1/") and request.method == "POST":
+        elif request.method == "POST" and path.startswith("/v1/"):
             self._last = request
             self._generate(connection, request, route)
         else:
@@ -89,16 +92,15 @@ class SimulatedProvider:
 
     # --- models
 
-    def _generate(self, connection: Connection, request: Request, prepare) -> None:
+    def _generate(self, connection: Connection, request: Request, prepare: Callable[[Request, Row], _Prepared]) -> None:
         row = self.bill.see(request.header(b"x-aig-attempt"))
         try:
-            prepared: _Prepared = prepare(request, row)
+            behaviour, reply = prepare(request, row)
         except _Refused as refused:
             row.status = refused.status
             self.bill.charge(row, "failed")
             _send_now(connection, request, refused.status, refused.body)
             return
-        behaviour, reply = prepared
         if reply.length is not None and behaviour.is_instant and not (behaviour.is_gzip or behaviour.is_close_delimited):
             self._play_at_once(connection, request, behaviour, reply)
             return
@@ -243,7 +245,7 @@ def _behaviour_of(model: str) -> Behaviour:
         raise _Refused(404, str(error), param="model", code="model_not_found") from error
 
 
-def _decoded(decode, body: bytes):
+def _decoded(decode: Callable[[bytes], _Body], body: bytes) -> _Body:
     try:
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

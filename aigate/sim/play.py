@@ -156,10 +156,10 @@ class _Body:
         if self.behaviour.dribbles:
             for at in range(len(data)):
                 connection.write(data[at : at + 1])
-                await asyncio.sleep(0)  # each its own write, whatever the transport gathers
+                await connection.drained()  # each its own write
         elif data:
             connection.write(data)
-        await connection.drained()
+            await connection.drained()
 
     def _take_head(self) -> bytes:
         taken, self.head = self.head, b""

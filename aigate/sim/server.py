@@ -56,10 +56,12 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
 
     async def drained(self) -> None:
-        """Waits while the client is far behind."""
+        """Waits while the client is far behind; lets others run in any case, and the news arrive that the client left."""
         if self._is_paused:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
+        else:
+            await asyncio.sleep(0)
 
     def finish(self) -> None:
         """The reply is complete: the next request, or the end."""
