@@ -1,0 +1,82 @@
+"""Which providers are live: the built-in rows with the operator's configuration laid over them. Pure."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from aigate.config import Config, ProviderConfig
+from aigate.core.target import Provider, Quirks
+from aigate.providers.table import ROWS, SIM
+
+
+def live_providers(config: Config, sim_base_url: str | None) -> tuple[dict[str, Provider], dict[str, str]]:
+    """(name → row in force, name → why not), both in the order of the table, the operator's own before it."""
+    live: dict[str, Provider] = {}
+    dormant: dict[str, str] = {}
+    for name in dict.fromkeys((*config.providers, *ROWS)):
+        configured = config.providers.get(name)
+        credential = config.credentials.get(name, "")
+        if name == SIM and configured is None:
+            if sim_base_url is None:
+                dormant[name] = "sim.enabled is false"
+            else:
+                live[name] = replace(ROWS[SIM], base_url=sim_base_url)
+            continue
+        reason = _why_not(name, configured, credential)
+        if reason:
+            dormant[name] = reason
+            continue
+        row = ROWS[name] if configured is None else _overlay(ROWS.get(name), name, configured)
+        live[name] = replace(row, credential=credential, auth=row.auth if credential else "none")
+    return live, dormant
+
+
+def _why_not(name: str, configured: ProviderConfig | None, credential: str) -> str:
+    row = ROWS.get(name)
+    if credential or (configured is not None and configured.api_key == "none"):
+        return ""
+    if configured is not None and configured.api_key.startswith("env:"):
+        return f"{configured.api_key[4:]} is not set"
+    if row is not None and row.key_variable:
+        return f"{' or '.join(row.key_variable.split())} is not set"
+    if configured is None:
+        return f"it has no base URL: set {name.upper()}_BASE_URL or [providers.{name}] base_url"
+    return ""
+
+
+def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Provider:
+    """The built-in row, or an empty one for a name of the operator's own, with what the configuration states."""
+    if row is None:
+        row = Provider(name=name, base_url="", quirks=(("*", Quirks()),), doc="configuration")
+    stated: dict[str, object] = {}
+    if configured.base_url:
+        stated["base_url"] = configured.base_url.rstrip("/")
+    for field in ("models", "aliases", "headers", "sends_attempt_id", "timeout_s"):
+        if (value := getattr(configured, field)) is not None:
+            stated[field] = value
+    if configured.unpriced:
+        stated["unpriced"] = configured.unpriced
+    dialects = dict(row.dialects)
+    if configured.dialect:
+        dialects = dict.fromkeys(dialects, configured.dialect)
+    if row.doc == "configuration" and configured.embeddings is not False:
+        dialects["embeddings"] = dialects["chat"]
+    elif configured.embeddings is not None:
+        dialects.pop("embeddings", None)
+        if configured.embeddings:
+            dialects["embeddings"] = dialects["chat"]
+    quirks: dict[str, object] = {}
+    if configured.on_cancel:
+        quirks["on_cancel"] = configured.on_cancel
+    if configured.reasoning_field:
+        quirks["reasoning_field"] = configured.reasoning_field
+    if quirks:
+        stated["quirks"] = tuple((pattern, replace(known, **quirks)) for pattern, known in row.quirks)
+    return replace(row, dialects=dialects, **stated)
+
+
+def url_prefix(base_url: str) -> str:
+    """The path of a base URL on its origin: https://host/v1 → /v1, unix:///run/x.sock:/v1 → /v1."""
+    scheme, _, rest = base_url.partition("://")
+    _, mark, path = rest.partition(":/" if scheme == "unix" else "/")
+    return ("/" + path).rstrip("/") if mark else ""

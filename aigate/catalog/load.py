@@ -1,0 +1,243 @@
+"""The catalogue: which providers are live, what each model name means, what it costs. Slug in, Target out.
+
+Built once at start from the built-in rows, the data files and the configuration, which wins. Pure but for reading its own data files:
+names are looked up when first asked for and remembered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from urllib.parse import quote
+
+import msgspec
+from msgspec.structs import replace
+
+from aigate.catalog.describe import CAPABILITIES, describe_model
+from aigate.catalog.live import live_providers, url_prefix
+from aigate.catalog.models import Facts, find_facts, load_facts
+from aigate.catalog.prices import PriceBook, load_price_book
+from aigate.config import Config, ModelConfig
+from aigate.core.price import usd_to_rate, with_id
+from aigate.core.target import Model, Price, Provider, Quirks, Target
+from aigate.errors import ClientError, model_not_found
+from aigate.providers.table import ROWS, SIM, SIM_PRICE
+
+MAX_REMEMBERED = 4096  # names; any name may pass a provider that takes all, so what callers ask must not grow without end
+
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
+_PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
+_RATES = (
+    ("input", "input_usd_per_mtok"),
+    ("output", "output_usd_per_mtok"),
+    ("cached_input", "cached_input_usd_per_mtok"),
+    ("cache_write", "cache_write_usd_per_mtok"),
+)
+
+
+def load_catalog(config: Config, *, sim_base_url: str | None) -> Catalog:
+    """`sim_base_url`: where the simulated provider listens, None where it is not to be offered."""
+    live, dormant = live_providers(config, sim_base_url if config.sim.enabled else None)
+    return Catalog(live, dormant, config.models, facts=load_facts(), book=load_price_book())
+
+
+class Catalog:
+    """`resolve` is what the data path asks, once a name; the rest is for people."""
+
+    def __init__(
+        self,
+        live: dict[str, Provider],
+        dormant: dict[str, str],
+        overrides: dict[str, ModelConfig],
+        *,
+        facts: dict[str, Facts],
+        book: PriceBook,
+    ):
+        self.providers = live  # name → row in force
+        self._dormant = dormant  # name → why it is not live
+        self._facts = facts
+        self._book = book
+        self._targets: dict[str, dict[str, Target]] = {}  # endpoint → slug as asked → target
+        self._names = {alias: row.name for row in ROWS.values() for alias in (row.name, *row.aliases)}
+        self._names |= {alias: row.name for row in live.values() for alias in (row.name, *row.aliases)}
+        self._overrides = {self._canonical(slug): override for slug, override in overrides.items()}
+
+    # --- the data path ---------------------------------------------------------------------------------------------------------
+
+    def resolve(self, slug: str, endpoint: str) -> Target:
+        """Raises ClientError: no such model, provider not live, no such endpoint there, no price."""
+        targets = self._targets.setdefault(endpoint, {})
+        target = targets.get(slug)
+        if target is None:
+            target = self._target(slug, endpoint)
+            if len(targets) >= MAX_REMEMBERED:
+                targets.clear()
+            targets[slug] = target
+        return target
+
+    def _target(self, slug: str, endpoint: str) -> Target:
+        provider, upstream = self._locate(slug)
+        model = self._model(provider, upstream)
+        dialect = provider.dialects.get(endpoint)
+        if dialect is None:
+            raise ClientError(f"{provider.name} has no {endpoint} endpoint here", code="unsupported_endpoint", param="model")
+        if model.modality == "embedding" and endpoint == "chat":
+            raise ClientError(f"{model.slug} makes embeddings: send it to /v1/embeddings", code="unsupported_endpoint", param="model")
+        if model.price is None and provider.unpriced == "refuse":
+            raise self._unpriced(model.slug)
+        path = provider.paths.get(endpoint) or _PATHS[endpoint]
+        return Target(
+            slug=model.slug,
+            provider=provider,
+            upstream_model=upstream,
+            model=model,
+            quirks=_quirks(provider, upstream),
+            dialect=dialect,
+            url_path=url_prefix(provider.base_url) + path.replace("{model}", quote(upstream, safe="/")),
+            endpoint=endpoint,
+        )
+
+    def _locate(self, slug: str) -> tuple[Provider, str]:
+        """The live provider and its own name for the model."""
+        if not _SLUG.fullmatch(slug) or ".." in slug:
+            raise model_not_found(
+                f"{slug[:200]!r} is not a model name: names are provider/model, of letters, digits and . _ : / @ + -"
+            )
+        prefix, slash, upstream = slug.partition("/")
+        name = self._names.get(prefix)
+        if name is None or not upstream:
+            raise model_not_found(f"{slug!r} is unknown{self._suggest(slug, is_bare=not slash)}")
+        provider = self.providers.get(name)
+        if provider is None:
+            raise model_not_found(f"{slug!r} is not available: {name} is not live here, as {self._dormant[name]}")
+        if not any(fnmatchcase(upstream, pattern) for pattern in provider.models):
+            raise model_not_found(f"{slug!r} is not offered: {name} is limited to {', '.join(provider.models)}{self._suggest(slug)}")
+        return provider, upstream
+
+    def _unpriced(self, slug: str) -> ClientError:
+        """A name nobody knows is most likely misspelt; a known one lacks only its price."""
+        near = self._near(slug)
+        if near and find_facts(self._facts, slug) is None and slug not in self._overrides:
+            return model_not_found(f"{slug!r} is unknown{self._suggest(slug)}. If it is new, give it a price in [models.\"{slug}\"]")
+        return ClientError(
+            f"{slug!r} has no price here, so it is refused: give it one in [models.\"{slug}\"], "
+            f'or set unpriced = "allow" in [providers.{slug.partition("/")[0]}]',
+            code="unpriced_model",
+            param="model",
+        )
+
+    def _suggest(self, slug: str, is_bare: bool = False) -> str:
+        if is_bare:
+            meant = [known for known in self._known() if known.partition("/")[2] == slug]
+            if meant:
+                return f": names are provider/model; did you mean {' or '.join(meant[:3])}?"
+        near = self._near(slug)
+        return f"; did you mean {' or '.join(near)}?" if near else "; GET /v1/models lists what there is"
+
+    def _near(self, slug: str) -> list[str]:
+        return get_close_matches(slug, self._known(), n=3, cutoff=0.6)
+
+    def _known(self) -> list[str]:
+        """Slugs of live providers that we could name."""
+        own = [slug for slug in (*self._overrides, *self._facts) if slug.partition("/")[0] in self.providers]
+        return list(dict.fromkeys(slug for slug in own if "*" not in slug))
+
+    def _canonical(self, slug: str) -> str:
+        prefix, slash, upstream = slug.partition("/")
+        return self._names.get(prefix, prefix) + slash + upstream
+
+    # --- models ----------------------------------------------------------------------------------------------------------------
+
+    def _model(self, provider: Provider, upstream: str) -> Model:
+        slug = f"{provider.name}/{upstream}"
+        facts = find_facts(self._facts, slug)
+        quirks = _quirks(provider, upstream)
+        if facts is None:
+            reasons = bool(quirks.effort or quirks.unsupported_when_reasoning)
+            facts = Facts(is_reasoning=reasons, capabilities=("streaming",), context_window=self._context(provider.name, upstream))
+        model = Model(slug=slug, price=self._price(provider.name, upstream), **msgspec.structs.asdict(facts))
+        override = self._overrides.get(slug)
+        return model if override is None else _override(model, override)
+
+    def _context(self, provider: str, upstream: str) -> int:
+        entry = self._book.find(provider, upstream)
+        return 0 if entry is None else entry.context
+
+    def _price(self, provider: str, upstream: str) -> Price | None:
+        if provider == SIM:
+            return with_id(SIM_PRICE)
+        entry = self._book.find(provider, upstream)
+        return None if entry is None else entry.price(self._book.source)
+
+    def model(self, slug: str) -> Model:
+        """ClientError where it cannot be called."""
+        provider, upstream = self._locate(slug)
+        model = self._model(provider, upstream)
+        if model.price is None and provider.unpriced == "refuse":
+            raise self._unpriced(model.slug)
+        return model
+
+    def models(self) -> list[Model]:
+        """What can be called by a name we can give, in the order of the providers."""
+        order = list(self.providers)
+        models = []
+        for slug in sorted(self._known(), key=lambda known: order.index(known.partition("/")[0])):
+            try:
+                models.append(self.model(slug))
+            except ClientError:
+                continue  # limited away by configuration, or without a price
+        return models
+
+    def prices(self) -> Iterator[Price]:
+        """Every price that a call of this process could be settled at."""
+        for name in self.providers:
+            yield from _with_services(self._book.prices(name))
+        yield with_id(SIM_PRICE)
+        for slug in self._overrides:
+            prefix, _, upstream = slug.partition("/")
+            if prefix in self.providers:
+                price = self._model(self.providers[prefix], upstream).price
+                yield from _with_services([price] if price is not None else [])
+
+    def describe(self, slug: str) -> dict[str, object]:
+        """{"schema": how to call it}: endpoint, examples of request, reply and stream, quirks, snippets."""
+        provider, upstream = self._locate(slug)
+        return describe_model(self.model(slug), provider, _quirks(provider, upstream))
+
+    def capabilities(self) -> list[dict[str, str]]:
+        return [{"id": name, "description": text, "endpoint": endpoint} for name, (text, endpoint) in CAPABILITIES.items()]
+
+    # --- providers -------------------------------------------------------------------------------------------------------------
+
+    def providers_live(self) -> list[str]:
+        return list(self.providers)
+
+    def providers_dormant(self) -> list[tuple[str, str]]:
+        """(name, why it is not live)."""
+        return list(self._dormant.items())
+
+
+def _quirks(provider: Provider, upstream: str) -> Quirks:
+    for pattern, quirks in provider.quirks:
+        if fnmatchcase(upstream, pattern):
+            return quirks
+    return Quirks()
+
+
+def _override(model: Model, override: ModelConfig) -> Model:
+    """`model` as the operator describes it. A rate given replaces that rate; tiers then no longer apply, as they were the vendor's."""
+    given = {name: value for name in ("context_window", "max_output_tokens", "capabilities", "is_reasoning", "fallbacks", "modality")
+             if (value := getattr(override, name)) not in (None, "")}  # fmt: skip
+    rates = {name: usd_to_rate(usd) for name, field in _RATES if (usd := getattr(override, field)) is not None}
+    if rates:
+        known = {} if model.price is None else dict(model.price.rates)
+        given["price"] = with_id(Price(rates={**known, **rates}, source="config"))
+    return replace(model, **given)
+
+
+def _with_services(prices: Iterator[Price] | list[Price]) -> Iterator[Price]:
+    for price in prices:
+        yield price
+        yield from price.services.values()

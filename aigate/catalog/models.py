@@ -1,0 +1,38 @@
+"""What is known of models by name: our own file of limits, modality and capabilities, which the price data lacks.
+
+Pure but for reading its own data file. Prices are in prices.py, what an operator says in configuration wins over both (load.py).
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+import msgspec
+
+# A dated or floating name has the facts of its family: gpt-5.4-2026-03-05, gpt-5.4-20260305, mistral-large-latest.
+_VERSION = re.compile(r"-(20\d\d-?\d\d-?\d\d|latest)$")
+
+
+class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of models.json. 0 and empty: not known."""
+
+    modality: str = "text"
+    context_window: int = 0
+    max_output_tokens: int = 0
+    capabilities: tuple[str, ...] = ()
+    is_reasoning: bool = False
+    fallbacks: tuple[str, ...] = ()
+    description: str = ""
+    created: int = 0
+
+
+def load_facts() -> dict[str, Facts]:
+    """slug → facts."""
+    data = resources.files("aigate.catalog").joinpath("models.json").read_bytes()
+    return msgspec.json.decode(data, type=dict[str, Facts])
+
+
+def find_facts(facts: dict[str, Facts], slug: str) -> Facts | None:
+    found = facts.get(slug)
+    return found if found is not None else facts.get(_VERSION.sub("", slug))
