@@ -5,11 +5,10 @@ from fastapi import FastAPI
 from aigate import __version__
 from aigate.api import health, keys, models, usage
 from aigate.api.boundary import Boundary, install_handlers
-from aigate.api.inputs import MAX_BODY_BYTES
 from aigate.api.services import Services
 
 
-def control_plane(services: Services, *, outages: tuple[type[Exception], ...] = ()) -> Boundary:
+def control_plane(services: Services, *, outages: tuple[type[Exception], ...] = ()) -> FastAPI:
     """`outages`: exceptions of the stores that mean the database is away (a 503, not a bug)."""
     app = FastAPI(
         title="aigate",
@@ -18,10 +17,10 @@ def control_plane(services: Services, *, outages: tuple[type[Exception], ...] = 
         docs_url=None,  # the pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
-        max_body_size=MAX_BODY_BYTES,
     )
     app.state.services = services
     for part in (health, models, usage, keys):
         app.include_router(part.router)
     install_handlers(app)
-    return Boundary(app, log=services.log, outages=outages)
+    app.add_middleware(Boundary, log=services.log, outages=outages)
+    return app

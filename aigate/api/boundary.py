@@ -10,18 +10,19 @@ import math
 import re
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aigate.dialects.openai_errors import write_error
 from aigate.errors import ClientError, GateError, GatewayError, ledger_unavailable
 
-Message = MutableMapping[str, Any]
+MAX_BODY_BYTES = 1 << 20  # of any request of the control plane
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,80}\Z")
 _encode = msgspec.json.Encoder().encode
 
@@ -31,15 +32,15 @@ def json_reply(content: object, status: int = 200) -> Response:
 
 
 class Boundary:
-    """Wraps the app: an id on every reply, one trailing slash ignored, no exception let out. `outages`: exceptions that mean
+    """The app's outermost middleware: an id on every reply, one trailing slash ignored, bodies kept small, no exception let out. `outages`: exceptions that mean
     the database is away."""
 
-    def __init__(self, app: FastAPI, *, log: Callable[[str], None], outages: tuple[type[Exception], ...] = ()):
+    def __init__(self, app: ASGIApp, *, log: Callable[[str], None], outages: tuple[type[Exception], ...] = ()):
         self._app = app
         self._log = log
         self._outages = outages
 
-    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -49,6 +50,15 @@ class Boundary:
         request_id = _request_id(scope["headers"])
         scope["state"] = {"request_id": request_id}
         is_started = False
+        body_bytes = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal body_bytes
+            message = await receive()
+            body_bytes += len(message.get("body", b""))
+            if body_bytes > MAX_BODY_BYTES:
+                raise HTTPException(413)
+            return message
 
         async def send_with_id(message: Message) -> None:
             nonlocal is_started
@@ -58,11 +68,11 @@ class Boundary:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive_within_limit, send_with_id)
         except Exception as error:  # noqa: BLE001  the one boundary
             self._log(f"{request_id}: {scope['method']} {path}: {_place(error)}")
             if is_started:
-                raise  # the server closes the connection: a cut reply must look cut
+                return  # the server sees an unfinished reply and closes the connection: a cut reply must look cut
             if isinstance(error, self._outages):
                 shown = ledger_unavailable("The database does not answer.")
             else:
@@ -102,7 +112,7 @@ def _http_error(request: Request, error: HTTPException) -> GateError:
         allowed = (error.headers or {}).get("Allow", "")
         return ClientError(f"{request.method} is not possible on {path}; use {allowed}.", status=405, code="method_not_allowed")
     if error.status_code == 413:
-        return ClientError("The body is too large for this route.", status=413, code="payload_too_large")
+        return ClientError(f"The body has more than {MAX_BODY_BYTES} bytes, the most this route takes.", status=413, code="payload_too_large")
     return ClientError(str(error.detail), status=error.status_code)
 
 

@@ -8,8 +8,6 @@ from fastapi import Query
 from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-MAX_BODY_BYTES = 1 << 20  # of any request of the control plane
-
 
 class Input(BaseModel):
     """A JSON body. Fields may be spelt in snake_case or camelCase; a field that we do not know is an error, not a silence."""

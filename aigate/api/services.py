@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
+from aigate.journal.records import CallEnd
 
 
 class KeyStore(Protocol):
@@ -25,12 +26,23 @@ class KeyStore(Protocol):
     async def find(self, digests: Sequence[bytes]) -> dict[bytes, Principal]: ...
 
 
-class UsageStore(Protocol):
-    """`key_id` None: everybody's."""
+class Totals(Protocol):
+    """Sums over attempts; `requests` counts calls. `tag` "" = untagged, where the sums are of one tag."""
 
-    async def recent(self, limit: int, cursor: str | None, key_id: str | None) -> tuple[list[dict[str, Any]], str | None]: ...
-    async def by_tag(self, month: str, key_id: str | None) -> list[dict[str, Any]]: ...
-    async def totals(self, month: str, key_id: str | None) -> dict[str, Any]: ...
+    requests: int
+    attempts: int
+    cost_nanousd: int
+    input_tokens: int
+    output_tokens: int
+    tag: str
+
+
+class UsageStore(Protocol):
+    """Every row of what has settled by now. `key_id` None: everybody's."""
+
+    async def recent(self, *, limit: int, cursor: str | None, key_id: str | None) -> tuple[list[CallEnd], str | None]: ...
+    async def by_tag(self, month: str, *, key_id: str | None) -> list[Totals]: ...
+    async def of_month(self, month: str, *, key_id: str | None) -> Totals: ...
 
 
 class Workers(Protocol):

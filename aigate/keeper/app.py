@@ -1,0 +1,154 @@
+"""The keeper: wires database, shipper, messages and control plane, serves until SIGTERM, then ships what is left.
+
+The only file of the keeper that reads configuration. The order at the end matters: no new requests first, the last rows after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import uvicorn
+from sqlalchemy import text
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+
+from aigate.api.app import control_plane
+from aigate.api.services import Services
+from aigate.catalog.load import load_catalog
+from aigate.config import Config
+from aigate.keeper import metrics
+from aigate.keeper.db.engine import Database, database_url, open_database
+from aigate.keeper.db.keys import KeyStore, add_account_if_missing
+from aigate.keeper.db.prices import save_prices
+from aigate.keeper.push import MessageServer
+from aigate.keeper.shipper import Shipper
+from aigate.keeper.usage import UsageStore
+from aigate.process import ChildOptions, say_ready, watch_life
+
+log = logging.getLogger("aigate.keeper")
+
+DEFAULT_ACCOUNT = "acc_default"
+REQUESTS_DRAIN_S = 3
+JOURNALS_DRAIN_S = 5.0
+
+
+def run(config: Config, options: ChildOptions, sockets: Sequence[socket.socket]) -> int:
+    """`sockets`: listening for control-plane requests and for workers' messages."""
+    control, messages = sockets
+    return asyncio.run(Keeper(config).serve(options, control, messages))
+
+
+class Keeper:
+    """One keeper process, from its configuration to its end."""
+
+    def __init__(self, config: Config):
+        data_dir = Path(config.server.data_dir).resolve()
+        self._config = config
+        self._database = open_database(database_url(data_dir))
+        self._catalog = load_catalog(config, sim_base_url=f"unix://{data_dir / 'run' / 'sim.sock'}:/v1")
+        self._shipper = Shipper(self._database, data_dir / "journals")
+        self._keys = KeyStore(self._database)
+        self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers)
+
+    async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
+        loop = asyncio.get_running_loop()
+        watch_life(loop, options.life_fd)
+        http = _http_server(self._control_plane())
+        loop.add_signal_handler(signal.SIGTERM, setattr, http, "should_exit", True)
+        await self._prepare_database()
+        listener = await loop.create_unix_server(self._messages.protocol, sock=messages)
+        shipping = loop.create_task(self._shipper.run())
+        serving = loop.create_task(http.serve([control]))
+        say_ready(options.ready_fd)
+        await asyncio.wait((serving, shipping), return_when=asyncio.FIRST_COMPLETED)
+        if shipping.done():
+            shipping.result()  # raises: a keeper that cannot ship is of no use, and a new one starts clean
+        await serving
+        listener.close()
+        self._messages.close()
+        shipping.cancel()
+        await asyncio.gather(shipping, return_exceptions=True)
+        await self._ship_the_rest()
+        self._database.close()
+        return 0
+
+    def _control_plane(self) -> uvicorn.ASGIApplication:
+        services = Services(
+            keys=self._keys,
+            usage=UsageStore(self._database, self._shipper),
+            workers=self._messages,
+            catalog=self._catalog,
+            key_secret=self._config.key_secret,
+            root_key=self._config.root_key,
+            checks=self._checks,
+            metrics=self._metrics,
+            log=log.error,
+        )
+        return control_plane(services, outages=(OperationalError, InterfaceError))
+
+    async def _prepare_database(self) -> None:
+        now_ms = int(time.time() * 1000)
+        await self._database.write(add_account_if_missing, DEFAULT_ACCOUNT, now_ms)
+        await self._database.write(save_prices, self._catalog.prices(), now_ms)
+
+    async def _ship_the_rest(self) -> None:
+        """What it cannot ship now, the next keeper will: the journals stay."""
+        with contextlib.suppress(SQLAlchemyError, OSError):
+            if not await self._shipper.finish(JOURNALS_DRAIN_S):
+                log.warning("some journals are still held by a worker; the next start ships their rest")
+
+    async def _checks(self) -> dict[str, str]:
+        problems = self._shipper.status.problems
+        try:
+            await self._database.read(lambda connection: connection.execute(text("SELECT 1")))
+            database = "ok"
+        except SQLAlchemyError:
+            database = "does not answer"
+        return {
+            "database": database,
+            "journals": f"{len(problems)} cannot be shipped" if problems else "ok",
+            "workers": "ok" if self._messages.worker_count() else "none is connected",
+        }
+
+    async def _metrics(self) -> bytes:
+        status = self._shipper.status
+        own = {
+            "workers_connected": self._messages.worker_count(),
+            "journals_living": status.living,
+            "journals_with_problems": len(status.problems),
+            "ledger_rows_shipped_total": status.shipped_rows,
+        }
+        return metrics.render({**self._messages.counters(), **own})
+
+
+class _HttpServer(uvicorn.Server):
+    """Signals are the keeper's."""
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+def _http_server(app: object) -> uvicorn.Server:
+    return _HttpServer(
+        uvicorn.Config(
+            app,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=REQUESTS_DRAIN_S,
+        )
+    )

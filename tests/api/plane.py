@@ -1,0 +1,143 @@
+"""A control plane in this process for the tests of its routes: real database, real key queries, real message server, no sockets."""
+
+import asyncio
+import contextlib
+
+import httpx2
+
+from aigate.api.app import control_plane
+from aigate.api.services import Services
+from aigate.core.client_key import ROOT
+from aigate.core.target import Model, Price, Provider
+from aigate.errors import model_not_found
+from aigate.journal.records import CallEnd
+from aigate.keeper import metrics
+from aigate.keeper.db.engine import database_url, open_database
+from aigate.keeper.db.keys import KeyStore
+from aigate.keeper.db.usage import TagTotals, Totals
+from aigate.keeper.push import MessageServer
+
+ROOT_KEY = "root-secret"
+SECRET = b"s" * 32
+ROOT_HEADERS = {"authorization": f"Bearer {ROOT_KEY}"}
+
+MODELS = [
+    Model(
+        slug="openai/gpt-5.4",
+        context_window=400_000,
+        max_output_tokens=128_000,
+        capabilities=("tools", "streaming"),
+        price=Price(rates={"input": (2_500_000, 1), "output": (15_000_000, 1)}, tiers=((200_000, Price(rates={"input": (5_000_000, 1)})),)),
+    ),
+    Model(slug="sim/embed", modality="embedding"),
+]
+
+
+class Catalog:
+    def models(self):
+        return MODELS
+
+    def capabilities(self):
+        return [{"id": "tools", "description": "Calls functions.", "endpoint": "/v1/chat/completions"}]
+
+    def describe(self, slug):
+        for model in MODELS:
+            if model.slug == slug:
+                return {"schema": {"endpoint": "/v1/chat/completions"}}
+        raise model_not_found(f"Model not found: {slug}")
+
+    def model(self, slug):
+        self.describe(slug)
+        return next(model for model in MODELS if model.slug == slug)
+
+    def providers_live(self):
+        return [Provider(name="openai", base_url="https://api.openai.com/v1"), Provider(name="sim", base_url="unix:///s:/v1")]
+
+    def providers_dormant(self):
+        return [("groq", "GROQ_API_KEY is not set")]
+
+
+CALL = CallEnd(
+    "req_1", "openai-chat", "chat", "openai/gpt-5.4", "", 502, 1_795_000_000_123, 812, -1, True, 2, 4_389_000, "acc_default", "key_1", None, None, "mine", "provider_unavailable"
+)  # fmt: skip
+
+
+class Usage:
+    """Remembers what was asked of it."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def recent(self, *, limit, cursor, key_id):
+        self.asked.append((limit, cursor, key_id))
+        return [CALL], "next"
+
+    async def by_tag(self, month, *, key_id):
+        self.asked.append((month, key_id))
+        return [TagTotals(2, 3, 4_389_000, 10, 20), TagTotals(1, 1, 0, 1, 2, tag="team-a")]
+
+    async def of_month(self, month, *, key_id):
+        self.asked.append((month, key_id))
+        return Totals(3, 4, 4_389_000, 11, 22)
+
+
+class Plane:
+    def __init__(self, database, **replaced):
+        self.keys = KeyStore(database)
+        self.workers = MessageServer(self.keys.find, expected_workers=0)
+        self.usage = Usage()
+        self.checks = {"database": "ok"}
+        self.logged = []
+
+        async def checks():
+            return self.checks
+
+        async def numbers():
+            return metrics.render({"calls_total;status=200": 3, "workers_connected": 1})
+
+        services = Services(
+            **{
+                "keys": self.keys,
+                "usage": self.usage,
+                "workers": self.workers,
+                "catalog": Catalog(),
+                "key_secret": SECRET,
+                "root_key": ROOT_KEY,
+                "checks": checks,
+                "metrics": numbers,
+                "log": self.logged.append,
+                **replaced,
+            }
+        )
+        app = control_plane(services, outages=(ConnectionError,))
+        self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://gate", headers=ROOT_HEADERS)
+
+    async def get(self, path, **options):
+        return await self.client.get(path, **options)
+
+    async def post(self, path, body=None, **options):
+        return await self.client.post(path, json=body, **options)
+
+
+@contextlib.contextmanager
+def opened(tmp_path):
+    database = open_database(database_url(tmp_path))
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def run(tmp_path, test, **replaced):
+    """Runs `test(plane)` against a fresh control plane."""
+
+    async def main(database):
+        plane = Plane(database, **replaced)
+        async with plane.client:
+            await asyncio.wait_for(test(plane), 20)
+
+    with opened(tmp_path) as database:
+        asyncio.run(main(database))
+
+
+__all__ = ["MODELS", "ROOT", "ROOT_HEADERS", "ROOT_KEY", "SECRET", "Plane", "opened", "run"]

@@ -1,0 +1,185 @@
+"""POST, GET and DELETE /v1/keys: what is stored, what is shown once, who may, what a wrong body is told."""
+
+import asyncio
+import time
+
+import pytest
+from sqlalchemy import select
+
+from aigate.core.client_key import is_well_formed, key_digest
+from aigate.keeper.db.tables import keys as keys_table
+from tests.api.plane import SECRET, run
+
+
+def test_a_key_is_shown_once_and_stored_as_a_digest(tmp_path):
+    async def test(plane):
+        reply = await plane.post("/v1/keys", {"name": "web", "default_tag": "team-a", "allowed_models": ["moonshot/*"]})
+        assert reply.status_code == 201
+        made = reply.json()
+        assert made["key"] == made["scoped_key"] and is_well_formed(made["key"].encode())
+        assert made["effective"] is True
+        rows = await plane.keys._database.read(lambda connection: connection.execute(select(keys_table)).all())
+        assert [row.digest for row in rows] == [key_digest(SECRET, made["key"].encode())]
+        assert made["key"] not in repr(rows)
+        listed = (await plane.get("/v1/keys")).json()["data"]
+        assert [key["id"] for key in listed] == [made["id"]]
+        assert made["key"] not in str(listed) and listed[0]["hint"].endswith(made["key"][-4:])
+        assert (listed[0]["default_tag"], listed[0]["allowed_models"]) == ("team-a", ["moonshot/*"])
+        assert listed[0]["status"] == "active" and isinstance(listed[0]["created_at"], int)
+
+    run(tmp_path, test)
+
+
+def test_a_new_key_opens_the_control_plane_but_not_the_management_of_keys(tmp_path):
+    async def test(plane):
+        key = (await plane.post("/v1/keys", {"name": "web"})).json()["key"]
+        headers = {"authorization": f"Bearer {key}"}
+        assert (await plane.get("/v1/models", headers=headers)).status_code == 200
+        for method, path in (("GET", "/v1/keys"), ("POST", "/v1/keys"), ("DELETE", "/v1/keys/key_1"), ("POST", "/v1/keys/key_1/revoke")):
+            reply = await plane.client.request(method, path, headers=headers, json={"name": "x"})
+            error = reply.json()["error"]
+            assert (reply.status_code, error["type"], error["code"]) == (403, "permission_error", "scope_exceeded")
+            assert reply.headers["x-should-retry"] == "false"
+
+    run(tmp_path, test)
+
+
+def test_an_admin_key_may_make_keys(tmp_path):
+    async def test(plane):
+        key = (await plane.post("/v1/keys", {"name": "ops", "isAdmin": True})).json()["key"]
+        reply = await plane.post("/v1/keys", {"name": "web"}, headers={"x-api-key": key, "authorization": ""})
+        assert reply.status_code == 201
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("how", ["DELETE", "POST"])
+def test_a_revoked_key_is_refused_and_stays_listed(tmp_path, how):
+    async def test(plane):
+        made = (await plane.post("/v1/keys", {"name": "web"})).json()
+        path = f"/v1/keys/{made['id']}" + ("/revoke" if how == "POST" else "")
+        for _ in range(2):  # again changes nothing
+            reply = await plane.client.request(how, path)
+            assert reply.status_code == 200
+            assert (reply.json()["status"], reply.json()["effective"]) == ("revoked", True)
+        reply = await plane.get("/v1/models", headers={"authorization": f"Bearer {made['key']}"})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_key")
+        assert (await plane.get(f"/v1/keys/{made['id']}")).json()["status"] == "revoked"
+
+    run(tmp_path, test)
+
+
+def test_a_change_that_does_not_reach_every_worker_says_so(tmp_path):
+    class DeafWorkers:
+        async def push(self, keys):
+            return False
+
+    async def test(plane):
+        assert (await plane.post("/v1/keys", {"name": "web"})).json()["effective"] is False
+
+    run(tmp_path, test, workers=DeafWorkers())
+
+
+@pytest.mark.parametrize("given", [lambda at: at, lambda at: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)), str])
+def test_an_expiry_may_be_unix_seconds_or_iso(tmp_path, given):
+    at = int(time.time()) + 3600
+
+    async def test(plane):
+        for name in ("expires_at", "expiresAt"):
+            assert (await plane.post("/v1/keys", {"name": "web", name: given(at)})).json()["expires_at"] == at
+
+    run(tmp_path, test)
+
+
+def test_an_expired_key_is_told_so(tmp_path):
+    async def test(plane):
+        made = (await plane.post("/v1/keys", {"name": "web", "expires_at": time.time() + 0.2})).json()
+        headers = {"authorization": f"Bearer {made['key']}"}
+        while (reply := await plane.get("/v1/models", headers=headers)).status_code == 200:
+            await asyncio.sleep(0.01)
+        assert "expired at" in reply.json()["error"]["message"]
+        assert (await plane.get(f"/v1/keys/{made['id']}")).json()["status"] == "expired"
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        ({}, "name", "missing"),
+        ({"name": ""}, "name", "at least 1 character"),
+        ({"name": "  "}, "name", "at least 1 character"),
+        ({"name": 5}, "name", "string"),
+        ({"name": "x" * 201}, "name", "at most 200"),
+        ({"name": "x", "expires_at": 1}, "expires_at", "future"),
+        ({"name": "x", "expiresAt": "soon"}, "expiresAt", "date"),
+        ({"name": "x", "allowed_models": "openai/*"}, "allowed_models", "list"),
+        ({"name": "x", "allowed_models": ["a", ""]}, "allowed_models[1]", "at least 1 character"),
+        ({"name": "x", "default_tag": "t" * 65}, "default_tag", "at most 64"),
+        ({"name": "x", "is_admin": "perhaps"}, "is_admin", "boolean"),
+        ({"name": "x", "nmae": "y"}, "nmae", "no such field"),
+        ([], None, "JSON object"),
+        ("text", None, "JSON object"),
+        (None, None, "JSON object"),
+    ],
+)
+def test_a_wrong_body_is_a_400_that_names_the_field(tmp_path, body, param, words):
+    async def test(plane):
+        reply = await plane.post("/v1/keys", body)
+        error = reply.json()["error"]
+        assert (reply.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
+        assert words in error["message"]
+        assert (await plane.get("/v1/keys")).json()["data"] == []
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"name": "x"', b"\xff\xfe", b'{"name": "\xff"}', b"", b"NaN", b"[" * 5000])
+def test_a_body_that_is_not_json_is_a_400(tmp_path, body):
+    async def test(plane):
+        reply = await plane.client.post("/v1/keys", content=body, headers={"content-type": "application/json"})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_request")
+
+    run(tmp_path, test)
+
+
+def test_a_body_without_its_content_type_is_told_what_to_send(tmp_path):
+    async def test(plane):
+        for headers in ({"content-type": "application/x-www-form-urlencoded"}, {}):
+            reply = await plane.client.post("/v1/keys", content=b'{"name": "x"}', headers=headers)
+            assert reply.status_code == 400
+            assert "content-type: application/json" in reply.json()["error"]["message"]
+
+    run(tmp_path, test)
+
+
+def test_a_body_that_is_too_large_is_a_413(tmp_path):
+    async def test(plane):
+        reply = await plane.post("/v1/keys", {"name": "x" * 2_000_000})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (413, "payload_too_large")
+
+    run(tmp_path, test)
+
+
+def test_keys_are_listed_in_pages_newest_first(tmp_path):
+    async def test(plane):
+        made = [(await plane.post("/v1/keys", {"name": str(number)})).json()["id"] for number in range(7)]
+        seen, cursor = [], None
+        while True:
+            page = (await plane.get("/v1/keys", params={"limit": 3} | ({"cursor": cursor} if cursor else {}))).json()
+            seen += [key["id"] for key in page["data"]]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        assert seen == sorted(made, reverse=True)
+
+    run(tmp_path, test)
+
+
+def test_a_key_that_does_not_exist_is_a_404(tmp_path):
+    async def test(plane):
+        for method, path in (("GET", "/v1/keys/key_x"), ("DELETE", "/v1/keys/key_x"), ("POST", "/v1/keys/key_x/revoke")):
+            reply = await plane.client.request(method, path)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+
+    run(tmp_path, test)
