@@ -15,16 +15,14 @@ from pathlib import Path
 import msgspec
 
 from aigate.catalog.compile import compile_prices, suspicious_drops
-from aigate.catalog.prices import PriceBook, PriceEntry
-
-PRICES = Path(__file__).parent.parent / "aigate" / "catalog" / "prices.json"
+from aigate.catalog.prices import FILE, PriceBook, PriceEntry
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--effective", type=datetime.date.fromisoformat, default=datetime.date.today(), help="day whose prices to take")
     parser.add_argument("--accept", action="append", default=[], metavar="PROVIDER/MODEL", help="a fall in price that is real")
-    parser.add_argument("--output", type=Path, default=PRICES)
+    parser.add_argument("--output", type=Path, default=FILE)
     options = parser.parse_args(argv)
 
     from genai_prices.data import providers

@@ -25,20 +25,23 @@ _USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12, "cost"
 
 
 def describe_model(model: Model, provider: Provider, quirks: Quirks) -> dict[str, object]:
-    make = _embeddings if model.modality == "embedding" else _chat
+    if model.modality == "embedding":
+        schema = _embeddings(model)
+    else:
+        schema = _chat(model, shows_reasoning=model.is_reasoning and quirks.reasoning_field != "none")
     return {
         "provider": provider.name,
         "provider_doc": provider.doc,
         "is_reasoning": model.is_reasoning,
         "fallbacks": list(model.fallbacks),
-        "schema": {**make(model), "quirks": list_quirks(model, quirks)},
+        "schema": {**schema, "quirks": list_quirks(model, quirks)},
     }
 
 
-def _chat(model: Model) -> dict[str, object]:
+def _chat(model: Model, shows_reasoning: bool) -> dict[str, object]:
     request = {"model": model.slug, "messages": [{"role": "user", "content": "Say hello."}]}
     message = {"role": "assistant", "content": "Hello!"}
-    if model.is_reasoning:
+    if shows_reasoning:
         message["reasoning_content"] = "A greeting is asked for."
     head = {"id": "chatcmpl-1", "created": 1767225600, "model": model.slug}
     reply = {**head, "object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": _USAGE}

@@ -13,26 +13,26 @@ def live_providers(config: Config, sim_base_url: str | None) -> tuple[dict[str, 
     """(name → row in force, name → why not), both in the order of the table, the operator's own before it."""
     live: dict[str, Provider] = {}
     dormant: dict[str, str] = {}
-    for name in dict.fromkeys((*config.providers, *ROWS)):
+    for name in (*(name for name in config.providers if name not in ROWS), *ROWS):
         configured = config.providers.get(name)
         credential = config.credentials.get(name, "")
-        if name == SIM and configured is None:
-            if sim_base_url is None:
-                dormant[name] = "sim.enabled is false"
-            else:
-                live[name] = replace(ROWS[SIM], base_url=sim_base_url)
-            continue
-        reason = _why_not(name, configured, credential)
-        if reason:
+        row = ROWS.get(name)
+        if name == SIM and sim_base_url is not None:
+            row = replace(ROWS[SIM], base_url=sim_base_url)
+        elif reason := _why_not(name, configured, credential):
             dormant[name] = reason
             continue
-        row = ROWS[name] if configured is None else _overlay(ROWS.get(name), name, configured)
+        if configured is not None:
+            row = _overlay(row, name, configured)
         live[name] = replace(row, credential=credential, auth=row.auth if credential else "none")
     return live, dormant
 
 
 def _why_not(name: str, configured: ProviderConfig | None, credential: str) -> str:
+    """The reason a provider cannot be used; empty when it can."""
     row = ROWS.get(name)
+    if name == SIM:
+        return "sim.enabled is false"
     if credential or (configured is not None and configured.api_key == "none"):
         return ""
     if configured is not None and configured.api_key.startswith("env:"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from urllib.parse import quote
 
@@ -120,7 +119,7 @@ class Catalog:
         """A name nobody knows is most likely misspelt; a known one lacks only its price."""
         near = self._near(slug)
         if near and find_facts(self._facts, slug) is None and slug not in self._overrides:
-            return model_not_found(f"{slug!r} is unknown{self._suggest(slug)}. If it is new, give it a price in [models.\"{slug}\"]")
+            return model_not_found(f"{slug!r} is unknown{self._suggest(slug)} If it is new, give it a price in [models.\"{slug}\"]")
         return ClientError(
             f"{slug!r} has no price here, so it is refused: give it one in [models.\"{slug}\"], "
             f'or set unpriced = "allow" in [providers.{slug.partition("/")[0]}]',
@@ -129,15 +128,21 @@ class Catalog:
         )
 
     def _suggest(self, slug: str, is_bare: bool = False) -> str:
-        if is_bare:
-            meant = [known for known in self._known() if known.partition("/")[2] == slug]
-            if meant:
-                return f": names are provider/model; did you mean {' or '.join(meant[:3])}?"
-        near = self._near(slug)
-        return f"; did you mean {' or '.join(near)}?" if near else "; GET /v1/models lists what there is"
+        near = [known for known in self._known() if known.partition("/")[2] == slug] if is_bare else []
+        near = near[:3] or self._near(slug)
+        if not near:
+            return "; GET /v1/models lists what there is"
+        return f"{': names are provider/model' if is_bare else ''}; did you mean {' or '.join(near)}?"
 
     def _near(self, slug: str) -> list[str]:
-        return get_close_matches(slug, self._known(), n=3, cutoff=0.6)
+        """Names much like it; of the same provider where that is known, as then only the rest can be misspelt."""
+        from difflib import get_close_matches  # here, as only a mistake needs it
+
+        prefix, _, upstream = self._canonical(slug).partition("/")
+        if prefix not in self.providers:
+            return get_close_matches(slug, self._known(), n=3, cutoff=0.6)
+        names = [known.partition("/")[2] for known in self._known() if known.startswith(prefix + "/")]
+        return [f"{prefix}/{name}" for name in get_close_matches(upstream, names, n=3, cutoff=0.6)]
 
     def _known(self) -> list[str]:
         """Slugs of live providers that we could name."""
@@ -191,7 +196,7 @@ class Catalog:
         return models
 
     def prices(self) -> Iterator[Price]:
-        """Every price that a call of this process could be settled at."""
+        """Every price that a call could be settled at; some more than once."""
         for name in self.providers:
             yield from _with_services(self._book.prices(name))
         yield with_id(SIM_PRICE)

@@ -6,12 +6,14 @@ Pure but for reading its own data file. Prices are in prices.py, what an operato
 from __future__ import annotations
 
 import re
-from importlib import resources
+from pathlib import Path
 
 import msgspec
 
-# A dated or floating name has the facts of its family: gpt-5.4-2026-03-05, gpt-5.4-20260305, mistral-large-latest.
-_VERSION = re.compile(r"-(20\d\d-?\d\d-?\d\d|latest)$")
+FILE = Path(__file__).with_name("models.json")
+
+# A dated, floating or routed name has the facts of its family: gpt-5.4-2026-03-05, gpt-5.4-20260305, GLM-5.2:novita.
+_VERSION = re.compile(r"(-20\d\d-?\d\d-?\d\d|-latest|:[a-z0-9-]+)$")
 
 
 class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -29,8 +31,7 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def load_facts() -> dict[str, Facts]:
     """slug → facts."""
-    data = resources.files("aigate.catalog").joinpath("models.json").read_bytes()
-    return msgspec.json.decode(data, type=dict[str, Facts])
+    return msgspec.json.decode(FILE.read_bytes(), type=dict[str, Facts])
 
 
 def find_facts(facts: dict[str, Facts], slug: str) -> Facts | None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib import resources
+from pathlib import Path
 
 import msgspec
 from msgspec import Raw
 
 from aigate.core.price import Rate, with_id
 from aigate.core.target import Price
+
+FILE = Path(__file__).with_name("prices.json")
 
 # gpt-5.2-20251211 is gpt-5.2-2025-12-11 (some clients write dates without dashes).
 _COMPACT_DATE = re.compile(r"-(20\d\d)(\d\d)(\d\d)$")
@@ -106,4 +108,4 @@ def _holds(rule: str, name: str) -> bool:
 
 
 def load_price_book() -> PriceBook:
-    return PriceBook(resources.files("aigate.catalog").joinpath("prices.json").read_bytes())
+    return PriceBook(FILE.read_bytes())
