@@ -6,9 +6,7 @@ is an argument, so nothing in aigate reads it after start. The comments here are
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
@@ -18,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 MIB = 1 << 20
+DEFAULT_FILE = "aigate.toml"
 DIALECTS = ("openai-chat",)  # wire formats a configured provider may speak
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -180,6 +179,12 @@ class _Setting(NamedTuple):
 _Settings = dict[tuple[str, ...], _Setting]  # ("server", "port") or ("providers", "mock", "base_url")
 
 
+def find_file(given: str | None, environ: Mapping[str, str]) -> str | None:
+    """The settings file: --config, else AIGATE_CONFIG, else aigate.toml of the working directory, where there is one."""
+    stated = given or environ.get("AIGATE_CONFIG")
+    return stated or (DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else None)
+
+
 def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Config:
     """The effective configuration. `path` None: no file. `overrides`: "section.field" → value, from the command line."""
     settings = _read_file(path) if path else {}
@@ -192,7 +197,9 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
         if len(key) != 2 or key[0] in SECTIONS:
             entry[key[-1]] = _convert(key, setting)
     tables = {name: {entry: kind(**fields) for entry, fields in values[name].items()} for name, kind in TABLES.items()}
-    providers = _add_local_providers(tables["providers"], environ)
+    from aigate.credentials import add_local_providers, find_credentials  # here: it needs the types above
+
+    providers = add_local_providers(tables["providers"], environ)
     _check_providers(providers, path)
     for slug in tables["models"]:
         if "/" not in slug:
@@ -201,7 +208,7 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
         **{name: section(**values[name]) for name, section in SECTIONS.items()},
         providers=providers,
         models=tables["models"],
-        credentials=_credentials(providers, environ),
+        credentials=find_credentials(providers, environ),
     )
 
 
@@ -209,6 +216,8 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
 
 
 def _read_file(path: str) -> _Settings:
+    import tomllib  # here, as children get their configuration as JSON and start sooner without it
+
     try:
         document = tomllib.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
@@ -243,6 +252,8 @@ def _known(kind: type[Section], field: str, source: str) -> None:
 
 
 def _nearest(name: str, allowed: Iterable[str]) -> str:
+    import difflib  # here, as only a mistake needs it
+
     allowed = tuple(allowed)
     near = difflib.get_close_matches(name, allowed, n=2, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(allowed)}"
@@ -309,7 +320,8 @@ def _allowed(wanted: object, error: Exception) -> str:
 
 
 def _check_providers(providers: dict[str, ProviderConfig], path: str | None) -> None:
-    rows = _rows()
+    from aigate.providers.table import ROWS as rows
+
     for name, provider in providers.items():
         where = f"{path}: providers.{name}" if path else f"providers.{name}"
         if not _PROVIDER_NAME.fullmatch(name):
@@ -334,52 +346,3 @@ def _check_url(url: str, where: str) -> None:
         raise ConfigError(f"{where}: {url!r}: expected http://HOST/…, https://HOST/… or unix:///SOCKET:/…")
     if parts.query or parts.fragment:
         raise ConfigError(f"{where}: {url!r}: must end before '?' and '#'")
-
-
-# --- credentials ------------------------------------------------------------------------------------------------------------
-
-
-def _rows() -> Mapping[str, Any]:
-    from aigate.providers.table import ROWS
-
-    return ROWS
-
-
-def key_variables(row: Any) -> list[str]:
-    """A row may name several variables; the first that is set counts."""
-    return row.key_variable.replace(",", " ").split()
-
-
-def _credentials(providers: Mapping[str, ProviderConfig], environ: Mapping[str, str]) -> dict[str, str]:
-    """The key of every provider that has one: of the configured ones as they say, of the other built-in ones by their variable."""
-    found: dict[str, str] = {}
-    rows = _rows()
-    for name in {**rows, **providers}:
-        stated = providers[name].api_key if name in providers else ""
-        if stated.startswith("env:"):
-            variables = [stated.removeprefix("env:")]
-        else:
-            variables = key_variables(rows[name]) if name in rows and not stated else []
-            found[name] = "" if stated == "none" else stated
-        key = next((environ[variable].strip() for variable in variables if environ.get(variable, "").strip()), found.get(name, ""))
-        found.pop(name, None)
-        if key:
-            found[name] = _checked_key(key, name)
-    return found
-
-
-def _checked_key(key: str, provider: str) -> str:
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError(f"providers.{provider}.api_key: has a character that cannot be sent in a header (a space, a line end, a letter with an accent?)")
-    return key
-
-
-def _add_local_providers(providers: dict[str, ProviderConfig], environ: Mapping[str, str]) -> dict[str, ProviderConfig]:
-    """OLLAMA_BASE_URL and the like make a local row live. Only rows that have no key variable: OPENAI_BASE_URL is a client's
-    variable and may well point at this gateway."""
-    local = {}
-    for name, row in _rows().items():
-        url = environ.get(f"{name.upper()}_BASE_URL")
-        if url and not row.key_variable and name not in providers and name != "sim":
-            local[name] = ProviderConfig(base_url=url.rstrip("/"))
-    return {**providers, **local}

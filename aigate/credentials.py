@@ -1,0 +1,79 @@
+"""Credentials: which provider has a key, where it came from, and why a provider without one is not live.
+
+Reads the environment it is given, at start only. No message here holds a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aigate.config import Config, ConfigError, ProviderConfig
+from aigate.core.target import Provider
+from aigate.providers.table import ROWS
+
+SIM = "sim"  # built in, and needs nothing
+
+
+def find_credentials(providers: Mapping[str, ProviderConfig], environ: Mapping[str, str]) -> dict[str, str]:
+    """Provider name → key, of every provider that has one."""
+    found = {}
+    for name in _names(providers):
+        stated = providers[name].api_key if name in providers else ""
+        variables = _variables(name, stated)
+        key = next((value for variable in variables if (value := environ.get(variable, "").strip())), "")
+        if not variables and stated != "none":
+            key = stated
+        if not key.isascii() or not key.isprintable() or " " in key:
+            where = " or ".join(variables) or f"providers.{name}.api_key"
+            raise ConfigError(f"{where}: has a character that cannot be sent in a header (a space, a line end, an accent?)")
+        if key:
+            found[name] = key
+    return found
+
+
+def add_local_providers(providers: Mapping[str, ProviderConfig], environ: Mapping[str, str]) -> dict[str, ProviderConfig]:
+    """OLLAMA_BASE_URL and the like make a local row live. Only rows without a key variable: OPENAI_BASE_URL is a client's
+    variable, and may well point at this gateway."""
+    local = {
+        name: ProviderConfig(base_url=url.rstrip("/"))
+        for name, row in ROWS.items()
+        if _is_local(name, row) and name not in providers and (url := environ.get(base_url_variable(name)))
+    }
+    return {**providers, **local}
+
+
+def dormant_reasons(config: Config) -> dict[str, str]:
+    """Every known provider that cannot be called, and what would make it live."""
+    reasons = {}
+    for name in _names(config.providers):
+        stated = config.providers[name].api_key if name in config.providers else ""
+        variables = _variables(name, stated)
+        if variables and name not in config.credentials:
+            reasons[name] = f"set {' or '.join(variables)}"
+        elif _is_local(name, ROWS.get(name)) and name not in config.providers:
+            reasons[name] = f"set {base_url_variable(name)}"
+    return reasons
+
+
+def live_providers(config: Config) -> list[str]:
+    dormant = dormant_reasons(config)
+    return [name for name in _names(config.providers) if name not in dormant]
+
+
+def base_url_variable(name: str) -> str:
+    return f"{name.upper()}_BASE_URL"
+
+
+def _names(providers: Mapping[str, ProviderConfig]) -> list[str]:
+    return [name for name in {**ROWS, **providers} if name != SIM]
+
+
+def _variables(name: str, stated: str) -> list[str]:
+    """Where the key may be: as configured, else as the built-in row says (it may name several; the first that is set counts)."""
+    if stated.startswith("env:"):
+        return [stated.removeprefix("env:")]
+    return ROWS[name].key_variable.replace(",", " ").split() if name in ROWS and not stated else []
+
+
+def _is_local(name: str, row: Provider | None) -> bool:
+    return row is not None and not row.key_variable and name != SIM
