@@ -14,7 +14,7 @@ import msgspec
 
 from aigate.core.words import count_words
 from aigate.sim.answers import MAX_CHOICES, Answers, ChatRequest, answer, embed
-from aigate.sim.behaviours import Behaviour, UnknownBehaviour, read_behaviour
+from aigate.sim.behaviours import MAX_TOKENS, Behaviour, UnknownBehaviour, read_behaviour
 from aigate.sim.bill import Bill, Row
 from aigate.sim.play import EXTRA, Reply, head, play
 from aigate.sim.replies import (
@@ -132,6 +132,8 @@ class SimulatedProvider:
         row.is_stream = bool(chat.stream)
         _check_chat(chat)
         behaviour = _behaviour_of(chat.model)
+        if (chat.n or 1) > 1 and (chat.n or 1) * (behaviour.length + behaviour.reasoning) > MAX_TOKENS:
+            raise _Refused(400, f"'n' choices of this model would take more than {MAX_TOKENS} tokens.", param="n")
         answers = answer(chat, behaviour, self.seed)
         refused = self._refusal(request, behaviour, row, answers.key)
         if refused is not None:

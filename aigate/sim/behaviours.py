@@ -13,6 +13,7 @@ from functools import lru_cache
 import msgspec
 
 MAX_TOKENS = 1_000_000
+MAX_TOOL_CALLS = 128
 CUT_BEFORE_HEAD = -1
 NEVER = 1 << 60  # "after this many tokens", when it never happens
 
@@ -90,8 +91,8 @@ def _always(**fields: object) -> Callable[[], dict[str, object]]:
     return lambda: fields
 
 
-def _tokens(field: str, default: int) -> Callable[[str | None], dict[str, object]]:
-    return lambda digits: {field: min(int(digits), MAX_TOKENS) if digits else default}
+def _number(field: str, default: int, most: int = MAX_TOKENS) -> Callable[[str | None], dict[str, object]]:
+    return lambda digits: {field: min(int(digits), most) if digits else default}
 
 
 def _seconds(number: str | None, unit: str | None) -> float:
@@ -108,9 +109,9 @@ PARTS: tuple[_Part, ...] = (
     _part("slow-50ms", "waits before the first token and between chunks", "slow" + _DELAY,
           lambda number, unit: {"first_delay_s": _seconds(number, unit), "chunk_delay_s": _seconds(number, unit)}),
     _part("ttft-200ms", "waits before the first token only", "ttft" + _DELAY, lambda number, unit: {"first_delay_s": _seconds(number, unit)}),
-    _part("long-1000", "answers in exactly so many tokens", "long" + _COUNT, _tokens("length", 200)),
-    _part("tools", "calls the first tool given, answers from its result; tools-2 calls it twice", "tools" + _COUNT, _tokens("tool_calls", 1)),
-    _part("reasoning", "reasons before it answers", "reasoning" + _COUNT, _tokens("reasoning", 24)),
+    _part("long-1000", "answers in exactly so many tokens", "long" + _COUNT, _number("length", 200)),
+    _part("tools", "calls the first tool given, answers from its result; tools-2 calls it twice", "tools" + _COUNT, _number("tool_calls", 1, most=MAX_TOOL_CALLS)),
+    _part("reasoning", "reasons before it answers", "reasoning" + _COUNT, _number("reasoning", 24)),
     _part("embed", "a name for embeddings (any name embeds)", "embed", _always()),
     _part("cached", "half of the prompt counts as cached", "cached", _always(cached=True)),
     _part("bills-all", "bills a whole stream even when its reader leaves", "bills-all", _always(bills_all=True)),
@@ -122,13 +123,13 @@ PARTS: tuple[_Part, ...] = (
     _part("html-502", "fails with a web page", "html-" + _STATUS, lambda status: {"status": int(status), "is_html": True}),
     _part("garbage", "a reply, or one chunk, that is not JSON", "garbage", _always(is_garbage=True)),
     _part("wrong-type", "says text/plain", "wrong-type", _always(is_wrong_type=True)),
-    _part("cut-5", "ends the connection after so many tokens, the reply unfinished", "cut" + _COUNT, _tokens("cut_after", 3)),
+    _part("cut-5", "ends the connection after so many tokens, the reply unfinished", "cut" + _COUNT, _number("cut_after", 3)),
     _part("cut-head", "ends the connection instead of answering", "cut-head", _always(cut_after=CUT_BEFORE_HEAD)),
-    _part("reset-5", "resets the connection (RST) after so many tokens", "reset" + _COUNT, _tokens("reset_after", 3)),
+    _part("reset-5", "resets the connection (RST) after so many tokens", "reset" + _COUNT, _number("reset_after", 3)),
     _part("reset-head", "resets the connection instead of answering", "reset-head", _always(reset_after=CUT_BEFORE_HEAD)),
-    _part("stall-5", "falls silent after so many tokens", "stall" + _COUNT, _tokens("stall_after", 3)),
+    _part("stall-5", "falls silent after so many tokens", "stall" + _COUNT, _number("stall_after", 3)),
     _part("hang", "never answers", "hang", _always(hangs=True)),
-    _part("error-midstream-5", "an error event after so many tokens, and the end", "error-midstream" + _COUNT, _tokens("error_after", 3)),
+    _part("error-midstream-5", "an error event after so many tokens, and the end", "error-midstream" + _COUNT, _number("error_after", 3)),
     _part("no-usage", "never reports usage", "no-usage", _always(usage="none")),
     _part("usage-finish", "usage (asked or not) on the chunk with the finish reason; also usage-first, usage-every, usage-groq "
           "(x_groq.usage), usage-choices (choices[0].usage and again in a last chunk)",

@@ -61,23 +61,19 @@ async def play(connection: Connection, request: Request, behaviour: Behaviour, r
         reply.charge("cut")
         _break(connection, behaviour)
         return
+    faults = _faults(behaviour, reply.tokens)
     batch: list[bytes] = []
-    is_first = True
     for piece in reply.pieces:
-        fault = _fault(behaviour, reply)
-        if fault:
+        if faults and reply.sent_tokens >= faults[0][0]:
             await body.send(b"".join(batch))
-            await _fail(connection, behaviour, body, fault, reply)
+            await _fail(connection, behaviour, body, faults[0][1], reply)
             return
         if piece.tokens:
-            if behaviour.chunk_delay_s and not is_first:
-                await body.send(b"".join(batch))
-                batch.clear()
+            if reply.sent_tokens and behaviour.chunk_delay_s:
                 await asyncio.sleep(behaviour.chunk_delay_s)
-            is_first = False
             reply.sent_tokens += piece.tokens
         batch.append(piece.data)
-        if len(batch) >= PIECES_A_WRITE:
+        if behaviour.chunk_delay_s or len(batch) >= PIECES_A_WRITE:
             await body.send(b"".join(batch))
             batch.clear()
     reply.charge("complete")
@@ -85,14 +81,10 @@ async def play(connection: Connection, request: Request, behaviour: Behaviour, r
     body.finish()
 
 
-def _fault(behaviour: Behaviour, reply: Reply) -> str:
-    """The fault due now, "" if none: cut, reset, stall or error. A fault after more tokens than there are falls after the last."""
-    sent, last = reply.sent_tokens, reply.tokens
-    for fault in ("cut", "reset", "stall", "error"):
-        after = getattr(behaviour, fault + "_after")
-        if after != NEVER and sent >= min(after, last):
-            return fault
-    return ""
+def _faults(behaviour: Behaviour, tokens: int) -> list[tuple[int, str]]:
+    """(after so many tokens, cut | reset | stall | error). One after more tokens than there are falls after the last."""
+    faults = (("cut", behaviour.cut_after), ("reset", behaviour.reset_after), ("stall", behaviour.stall_after), ("error", behaviour.error_after))
+    return sorted((min(after, tokens), fault) for fault, after in faults if after != NEVER)
 
 
 async def _fail(connection: Connection, behaviour: Behaviour, body: _Body, fault: str, reply: Reply) -> None:

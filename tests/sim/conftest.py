@@ -71,6 +71,9 @@ class Sim:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self):
         code = self.process.wait(timeout=20)
         self.process.stdout.close()
         return code

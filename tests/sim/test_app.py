@@ -311,6 +311,10 @@ def test_a_bad_request_is_a_400_that_says_why(sim, body):
     assert status == 400 and json.loads(data)["error"]["message"]
 
 
+def test_more_tokens_than_memory_should_hold_are_refused(sim):
+    assert sim.chat("long-1000000", n=2).status == 400
+
+
 def test_an_unknown_behaviour_is_a_404(sim):
     answer = sim.chat("echo+cutt")
     assert answer.status == 404 and "'cutt'" in answer.json()["error"]["message"]

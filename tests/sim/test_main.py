@@ -36,7 +36,7 @@ def test_running_streams_finish_when_it_is_told_to_stop(tmp_path, start):
         while got := sock.recv(65536):
             data += got
     assert data.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-    assert sim.stop() == 0
+    assert sim.ended() == 0
     assert '"end":"complete"' in (tmp_path / "bill").read_text()
 
 
