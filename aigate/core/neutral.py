@@ -1,18 +1,20 @@
 """The neutral form: what a request, a reply and a chunk mean, in no provider's words. Pure structures.
 
-Rich enough that read∘write of one dialect loses no meaning. What a dialect has and this form does not name travels in `bags`:
-dialect name → {wire key: raw JSON}, written back only by the same dialect. Absent is `None` (or an empty tuple), an explicit null
-of the wire is kept in the bag as `null`.
+Rich enough that read∘write of one dialect loses no meaning. What a dialect has and this form does not name travels in bags: {wire key:
+JSON value}, written back only by the same dialect. Absent is `None` (or an empty tuple), an explicit null of the wire is kept in the
+bag as `None`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from aigate.core.usage import Usage
 
-Bag = dict[str, Raw]  # wire key → raw JSON
+Bag = dict[str, Any]  # wire key → JSON value, decoded or Raw
 
 
 # --- parts of a message -------------------------------------------------------------------------------------------------
@@ -92,18 +94,20 @@ class Tool(msgspec.Struct):
     kind: str
     name: str = ""
     description: str | None = None
-    parameters: Raw | None = None  # JSON Schema
+    parameters: Any = None  # JSON Schema
     strict: bool | None = None
     bag: Bag = {}
 
 
 class Request(msgspec.Struct):
-    """One model call. `params` holds every other parameter under its neutral name (core/params.py), as raw JSON."""
+    """One model call. `params` holds every other parameter under its neutral name (core/params.py), as raw JSON; `spelling` the wire
+    key of those that have several and were not asked under the dialect's own."""
 
     model: str
     messages: list[Message]
     tools: list[Tool] | None = None
     params: dict[str, Raw] = {}
+    spelling: dict[str, str] = {}
     is_stream: bool = False
     bags: dict[str, Bag] = {}
 
@@ -115,7 +119,7 @@ class Choice(msgspec.Struct):
     index: int
     parts: list[Part]
     finish_reason: str | None  # stop | length | tool_calls | content_filter | refusal | other words as they came
-    logprobs: Raw | None = None
+    logprobs: Any = None
     message_bag: Bag = {}
     bag: Bag = {}
 
@@ -154,7 +158,7 @@ class Delta(msgspec.Struct):
     refusal: str | None = None
     tool_calls: list[ToolCallDelta] = []
     finish_reason: str | None = None
-    logprobs: Raw | None = None
+    logprobs: Any = None
     delta_bag: Bag = {}
     bag: Bag = {}
 

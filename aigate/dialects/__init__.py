@@ -1,0 +1,9 @@
+"""One pure module (or one per direction) for each wire format; `DIALECTS` is the registry that rows and routes name them by."""
+
+from __future__ import annotations
+
+from aigate.dialects.dialect import Dialect
+from aigate.dialects.openai_chat import OpenAIChat
+from aigate.dialects.openai_embeddings import OpenAIEmbeddings
+
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (OpenAIChat(), OpenAIEmbeddings())}

@@ -1,0 +1,97 @@
+"""JSON bodies as callers send them: top-level pairs, and the checks that every surface makes of them. Pure.
+
+Values stay raw; a surface decodes the few fields it acts on with `typed`. All failures are ClientErrors that say what came and what is
+allowed, never more of the body than a few characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import msgspec
+from msgspec import Raw
+
+from aigate.errors import ClientError
+
+MAX_DEPTH = 100
+_SHOWN_CHARS = 60
+
+_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
+_POSITION = re.compile(r"\(byte (\d+)\)")
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_STRING = re.compile(rb'"[^"]*"')
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKET = bytes(set(range(256)) - set(b'[]{}"'))
+
+
+def read_pairs(body: bytes, acted_on: frozenset[str]) -> dict[str, Raw]:
+    """The body's top-level pairs; of a key given twice the last. `acted_on`: keys the surface reads, of which no other case is taken."""
+    try:
+        pairs = _decode_pairs(body)
+        if not body.isascii():
+            str(body, "utf-8")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ClientError(_explain(body, error)) from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth_exceeds(body, MAX_DEPTH):
+        raise ClientError(f"the body is nested more than {MAX_DEPTH} levels deep")
+    for key in pairs:
+        if key not in acted_on and key.lower() in acted_on:
+            raise ClientError(f"{key[:_SHOWN_CHARS]!r} is not {key.lower()!r}: keys are case-sensitive; send {key.lower()!r}", param=key)
+    return pairs
+
+
+def typed(pairs: Mapping[str, Raw], key: str, decode: Callable[[Raw], object], allowed: str) -> object:
+    """The value of `key` decoded, None when it is absent or null; ClientError where it is not `allowed`."""
+    raw = pairs.get(key)
+    if raw is None:
+        return None
+    try:
+        return decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        raise wrong(key, allowed, raw) from None
+
+
+def wrong(key: str, allowed: str, raw: Raw) -> ClientError:
+    text = bytes(memoryview(raw)[: 4 * _SHOWN_CHARS]).decode("utf-8", "replace")
+    shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
+    return ClientError(f"{key} must be {allowed}, not {shown}", param=key)
+
+
+def is_array(raw: Raw) -> bool:
+    return memoryview(raw)[0] == 0x5B
+
+
+def _explain(body: bytes, error: Exception) -> str:
+    """True words for a body that is no JSON object."""
+    if not body.strip():
+        return "the request body is empty: send a JSON object"
+    if body.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return "the request body begins with a byte order mark: send UTF-8 without one"
+    if isinstance(error, UnicodeDecodeError):
+        return f"the request body is not UTF-8 (byte {error.start})"
+    if isinstance(error, RecursionError):
+        return f"the body is nested more than {MAX_DEPTH} levels deep"
+    text = str(error)
+    if isinstance(error, msgspec.ValidationError):
+        return "the request body must be a JSON object, not " + text.rpartition("got ")[2].strip("`")
+    position = _POSITION.search(text)
+    if position is None:
+        return f"the request body is not JSON: it ends early, after {len(body)} bytes"
+    at = int(position[1])
+    if body.startswith((b"NaN", b"Infinity", b"-Infinity"), at) or body.startswith(b"-I", max(0, at - 1)):
+        return f"the request body is not JSON: NaN and Infinity are not JSON numbers (byte {at})"
+    if _LONE_SURROGATE.search(body, max(0, at - 12), at + 6):
+        return f"the request body is not JSON: half of a surrogate pair stands alone in a string (byte {at})"
+    return f"the request body is not JSON: {text.removeprefix('JSON is malformed: ')}"
+
+
+def _depth_exceeds(body: bytes, limit: int) -> bool:
+    """Brackets outside strings are cancelled level by level: what is left after `limit` rounds is deeper."""
+    marks = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_BRACKETS, _NO_BRACKET)
+    marks = _STRING.sub(b"", marks)
+    for _ in range(limit):
+        marks = marks.replace(b"[]", b"")
+        if not marks:
+            return False
+    return bool(marks)

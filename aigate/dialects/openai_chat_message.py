@@ -1,0 +1,225 @@
+"""Messages of OpenAI chat ↔ neutral parts: what requests, replies and streams share. Pure.
+
+`read_parts` takes out of a wire message what the neutral form names; what stays in the dict is the message's bag.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from aigate.core.neutral import Bag, Media, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+
+NAME = "openai-chat"
+LEGACY_CALL = "function_call"  # ToolCall.kind of the one call that had no id, of before tools
+
+_encode = msgspec.json.encode
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,")
+_URL_KINDS = {"image_url": "image", "video_url": "video"}
+_URL_KEYS = {kind: key for key, kind in _URL_KINDS.items()}
+
+
+def mint_call_id(reply_id: str, choice: int, index: int) -> str:
+    """An id for a tool call that came without one: the same for the same place in the same reply."""
+    return "call_" + blake2b(f"{reply_id}:{choice}:{index}".encode(), digest_size=12).hexdigest()
+
+
+def as_text(value: object) -> str:
+    """A string as it is, anything else as JSON text (some send tool arguments as objects)."""
+    return value if isinstance(value, str) else "" if value is None else _encode(value).decode()
+
+
+def split_content(content: list[Any]) -> tuple[str | None, str | None, list[Any]]:
+    """A content array of a reply or delta → (text, reasoning, parts that are neither)."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    others: list[Any] = []
+    for part in content:
+        kind = part.get("type") if type(part) is dict else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind == "thinking":
+            inner = part.get("thinking")
+            inner = inner if type(inner) is list else [{"text": inner}]
+            thoughts += [as_text(piece.get("text")) for piece in inner if type(piece) is dict]
+        else:
+            others.append(part)
+    return "".join(texts) if texts else None, "".join(thoughts) if thoughts else None, others
+
+
+# --- wire → neutral -------------------------------------------------------------------------------------------------------
+
+
+def read_message(fields: Bag) -> Message:
+    """A request's message. `fields` is taken apart."""
+    role, name, call_id = fields.pop("role", ""), fields.get("name"), fields.get("tool_call_id")
+    if isinstance(name, str):
+        del fields["name"]
+    if isinstance(call_id, str):
+        del fields["tool_call_id"]
+    parts, is_plain = read_parts(fields)
+    return Message(
+        role,
+        parts,
+        name if isinstance(name, str) else None,
+        call_id if isinstance(call_id, str) else None,
+        is_plain,
+        fields,
+    )
+
+
+def read_parts(fields: Bag) -> tuple[list[Part], bool]:
+    """(parts, whether the content was one string), taken out of `fields`."""
+    parts: list[Part] = []
+    is_plain = True
+    if isinstance(fields.get("reasoning_content"), str):
+        parts.append(Reasoning(fields.pop("reasoning_content")))
+    content = fields.get("content")
+    if isinstance(content, str):
+        parts.append(Text(fields.pop("content")))
+    elif type(content) is list:
+        is_plain = False
+        parts += map(_read_part, fields.pop("content"))
+    if isinstance(fields.get("refusal"), str):
+        parts.append(Refusal(fields.pop("refusal")))
+    calls = fields.get("tool_calls")
+    if type(calls) is list and calls and all(map(_is_call, calls)):
+        parts += map(_read_call, fields.pop("tool_calls"))
+    legacy = fields.get(LEGACY_CALL)
+    if type(legacy) is dict:
+        del fields[LEGACY_CALL]
+        parts.append(ToolCall("", legacy.pop("name", ""), as_text(legacy.pop("arguments", None)), LEGACY_CALL, legacy))
+    return parts, is_plain
+
+
+def _is_call(entry: object) -> bool:
+    return type(entry) is dict and (type(entry.get("function")) is dict or type(entry.get("custom")) is dict)
+
+
+def _read_call(entry: Bag) -> ToolCall:
+    kind = "custom" if entry.get("type") == "custom" or "function" not in entry else "function"
+    entry.pop("type", None)
+    inside = entry.pop(kind)
+    call = ToolCall(
+        entry.pop("id", None) or "",
+        inside.pop("name", None) or "",
+        as_text(inside.pop("input" if kind == "custom" else "arguments", None)),
+        kind,
+        entry,
+    )
+    if inside:
+        entry[kind] = inside
+    return call
+
+
+def _read_part(part: Any) -> Part:
+    kind = part.get("type") if type(part) is dict else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        del part["type"]
+        return Text(part.pop("text"), part)
+    if kind == "refusal" and isinstance(part.get("refusal"), str):
+        del part["type"]
+        return Refusal(part.pop("refusal"), part)
+    inside = part.get(kind) if isinstance(kind, str) else None
+    if type(inside) is not dict or kind not in ("image_url", "video_url", "input_audio", "file"):
+        return Opaque(NAME, msgspec.Raw(_encode(part)))
+    del part["type"], part[kind]
+    media = _read_media(kind, inside)
+    if inside:
+        part[kind] = inside
+    media.bag = part
+    return media
+
+
+def _read_media(kind: str, inside: Bag) -> Media:
+    if kind == "input_audio":
+        return Media("audio", data=inside.pop("data", None), media_type="audio/" + as_text(inside.pop("format", None)))
+    if kind == "file":
+        data, media_type = inside.pop("file_data", None), None
+        found = _DATA_URL.match(data) if isinstance(data, str) else None
+        if found:
+            data, media_type = data[found.end() :], found[1]
+        return Media("document", data=data, media_type=media_type, file_id=inside.pop("file_id", None), filename=inside.pop("filename", None))
+    url, detail = inside.pop("url", None), inside.pop("detail", None)
+    found = _DATA_URL.match(url) if isinstance(url, str) else None
+    if found:
+        return Media(_URL_KINDS[kind], data=url[found.end() :], media_type=found[1], detail=detail)
+    return Media(_URL_KINDS[kind], url=url, detail=detail)
+
+
+# --- neutral → wire -------------------------------------------------------------------------------------------------------
+
+
+def write_message(message: Message) -> Bag:
+    fields: Bag = {"role": message.role}
+    if message.name is not None:
+        fields["name"] = message.name
+    if message.tool_call_id is not None:
+        fields["tool_call_id"] = message.tool_call_id
+    fields |= write_parts(message.parts, message.is_plain)
+    for key, value in message.bag.items():
+        fields.setdefault(key, value)
+    return fields
+
+
+def write_parts(parts: Sequence[Part], is_plain: bool) -> Bag:
+    """The fields of a wire message that `parts` stand for."""
+    fields: Bag = {}
+    thoughts = [part.text for part in parts if type(part) is Reasoning]
+    calls = [part for part in parts if type(part) is ToolCall]
+    content = [part for part in parts if type(part) is not Reasoning and type(part) is not ToolCall]
+    if is_plain and all(type(part) in (Text, Refusal) and not part.bag for part in content):
+        texts = [part.text for part in content if type(part) is Text]
+        refusals = [part.text for part in content if type(part) is Refusal]
+        if texts:
+            fields["content"] = "".join(texts)
+        if refusals:
+            fields["refusal"] = "".join(refusals)
+    else:
+        fields["content"] = [_write_part(part) for part in content if type(part) is not Opaque or part.dialect == NAME]
+    if thoughts:
+        fields["reasoning_content"] = "".join(thoughts)
+    for call in calls:
+        if call.kind == LEGACY_CALL:
+            fields[LEGACY_CALL] = {**call.bag, "name": call.name, "arguments": call.arguments}
+        else:
+            fields.setdefault("tool_calls", []).append(_write_call(call))
+    return fields
+
+
+def _write_call(call: ToolCall) -> Bag:
+    value_key = "input" if call.kind == "custom" else "arguments"
+    inside = {"name": call.name, value_key: call.arguments, **call.bag.get(call.kind, {})}
+    return {**call.bag, "id": call.id, "type": call.kind, call.kind: inside}
+
+
+def _write_part(part: Part) -> object:
+    if type(part) is Text:
+        return {"type": "text", "text": part.text, **part.bag}
+    if type(part) is Refusal:
+        return {"type": "refusal", "refusal": part.text, **part.bag}
+    if type(part) is Media:
+        return _write_media(part)
+    assert type(part) is Opaque
+    return part.raw
+
+
+def _write_media(media: Media) -> Bag:
+    data_url = None if media.data is None else f"data:{media.media_type};base64,{media.data}"
+    inside: dict[str, object | None]
+    if media.kind == "audio":
+        key = "input_audio"
+        inside = {"data": media.data, "format": (media.media_type or "").removeprefix("audio/")}
+    elif media.kind in _URL_KEYS:
+        key = _URL_KEYS[media.kind]
+        inside = {"url": data_url if media.url is None else media.url, "detail": media.detail}
+    else:
+        key = "file"
+        data = media.data if media.media_type is None else data_url
+        inside = {"file_data": data, "file_id": media.file_id, "filename": media.filename}
+    inside = {name: value for name, value in inside.items() if value is not None} | media.bag.get(key, {})
+    return {"type": key, **media.bag, key: inside}

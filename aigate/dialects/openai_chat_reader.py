@@ -1,0 +1,315 @@
+"""Streams of OpenAI chat and its neighbours, from provider bytes to events. Pure; one reader per attempt.
+
+Every neighbour's spelling (where reasoning, usage and ids sit) becomes the neutral one here. `is_spliced` only decides whether chunks
+that match a template (openai_chat_splice.py) are passed on undecoded: what they mean is the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from aigate.core.events import Event
+from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
+from aigate.core.sse import BlockSplitter, read_block
+from aigate.core.target import Target
+from aigate.dialects.openai_chat_message import as_text, mint_call_id, split_content
+from aigate.dialects.openai_chat_splice import Template, learn
+from aigate.dialects.openai_errors import read_error_object
+from aigate.dialects.openai_usage import read_usage_object
+from aigate.dialects.think import ThinkSplitter
+from aigate.errors import ProviderError
+
+KEPT_BYTES = 65_536  # of generated text, for counting a usage that nobody reports
+MAX_EVENT_BYTES = 16 << 20
+MAX_LESSONS = 16  # templates learnt in a row without one match: then this stream has none
+
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+
+
+class _Call(msgspec.Struct, frozen=True):
+    index: int  # ours: dense from 0 within its choice
+    given_id: str
+    has_name: bool
+
+
+class ChatStreamReader:
+    __slots__ = (
+        "_quirks", "_is_spliced", "_blocks", "_template", "_lessons", "_kept", "_kept_bytes", "_more_bytes", "_calls", "_call_counts",
+        "_thinking", "_is_done", "_is_final", "_has_failed",
+    )  # fmt: skip
+
+    def __init__(self, target: Target, is_spliced: bool):
+        self._quirks = target.quirks
+        self._is_spliced = is_spliced
+        self._blocks = BlockSplitter()
+        self._template: Template | None = None
+        self._lessons = 0
+        self._kept: list[bytes | str] = []
+        self._kept_bytes = 0
+        self._more_bytes = 0
+        self._calls: dict[tuple[int, object], _Call] = {}  # (choice, index on the wire) → the call it now stands for
+        self._call_counts: dict[int, int] = {}
+        self._thinking: dict[int, ThinkSplitter] = {}
+        self._is_done = self._is_final = self._has_failed = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        run = self._blocks.feed(data)
+        if not run:
+            return self._check_size()
+        template = self._template
+        if template is not None:
+            matched = template.match_all(run)
+            if matched is not None:
+                texts, joined = matched
+                self._lessons = 0
+                self._keep(joined, len(joined))
+                return [Event(count=len(texts), chunk=template.chunk, texts=texts)]
+        return self._read_blocks(run)
+
+    def close(self) -> list[Event]:
+        rest = self._blocks.close()
+        events: list[Event] = []
+        if rest and not self._is_done:
+            block = rest if not rest.lstrip().startswith(b"{") else b"data: " + b" ".join(rest.split(b"\n"))  # no stream but a JSON body
+            events = [event for event in self._read_blocks(block + b"\n\n") if not event.raw]  # half an event says nothing
+        if not self._is_done and not self._has_failed:
+            if self._is_final:
+                events.append(Event(is_done=True))
+            else:
+                events.append(Event(error=ProviderError("the provider's stream ended before it was complete", kind="cut")))
+        return events
+
+    def text_so_far(self) -> tuple[str, int]:
+        return "".join(_kept_text(piece) for piece in self._kept), self._more_bytes
+
+    def _keep(self, piece: bytes | str, size: int) -> None:
+        if self._kept_bytes < KEPT_BYTES:
+            self._kept.append(piece)
+            self._kept_bytes += size
+        else:
+            self._more_bytes += size
+
+    def _check_size(self) -> list[Event]:
+        if self._blocks.held_bytes <= MAX_EVENT_BYTES or self._has_failed:
+            return []
+        self._has_failed = True
+        return [Event(error=ProviderError(f"the provider sent an event of more than {MAX_EVENT_BYTES} bytes", kind="bad_reply"))]
+
+    # --- blocks -------------------------------------------------------------------------------------------------------------
+
+    def _read_blocks(self, run: bytes) -> list[Event]:
+        """One event at a time, for a read that is not all of one template."""
+        events: list[Event] = []
+        at, end = 0, len(run)
+        while at < end and not self._is_done:
+            template = self._template
+            found = None if template is None else template.match_first(run, at)
+            if found is not None:
+                assert template is not None
+                text, at = found
+                self._keep(text, len(text))
+                last = events[-1] if events else None
+                if last is not None and last.texts is not None and last.chunk is template.chunk:
+                    last.texts.append(text)
+                    last.count += 1
+                else:
+                    events.append(Event(count=1, chunk=template.chunk, texts=[text]))
+                continue
+            if run[at] == 0x0A:  # more blank lines than one
+                at += 1
+                continue
+            stop = run.find(b"\n\n", at) + 2
+            event = self._read_block(run[at:stop])
+            at = stop
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _read_block(self, block: bytes) -> Event | None:
+        payload = read_block(block)
+        if payload is None:
+            return None
+        if payload.strip() == b"[DONE]":
+            self._is_done = True
+            return Event(is_done=True)
+        event = self._read_payload(payload)
+        if event is None:
+            return Event(raw=block, count=1)
+        chunk = event.chunk
+        if chunk is None:
+            return event
+        for delta in chunk.deltas:
+            self._keep_delta(delta)
+        if event.is_final:
+            self._is_final = True
+            self._template = None
+        elif self._is_spliced and event.usage is None and self._lessons < MAX_LESSONS and self._is_settled(chunk):
+            template = learn(block, chunk, self._read_again)
+            if template is not None:
+                self._template = template
+                self._lessons += 1
+        return event
+
+    def _is_settled(self, chunk: Chunk) -> bool:
+        """Whether the next chunk like this one would be read like it, whatever its text."""
+        if self._is_final or self._has_failed or len(chunk.deltas) != 1:
+            return False
+        if self._quirks.reasoning_field != "think_tags":
+            return True
+        splitter = self._thinking.get(chunk.deltas[0].index)
+        return splitter is not None and splitter.is_settled
+
+    def _read_again(self, block: bytes) -> Chunk | None:
+        calls, counts = dict(self._calls), dict(self._call_counts)
+        payload = read_block(block)
+        event = None if payload is None else self._read_payload(payload)
+        self._calls, self._call_counts = calls, counts
+        return None if event is None or event.usage is not None or event.error is not None or event.is_final else event.chunk
+
+    def _keep_delta(self, delta: Delta) -> None:
+        for text in (delta.reasoning, delta.text, delta.refusal):
+            if text:
+                self._keep(text, len(text))
+        for call in delta.tool_calls:
+            text = (call.name or "") + call.arguments
+            self._keep(text, len(text))
+
+    # --- chunks -------------------------------------------------------------------------------------------------------------
+
+    def _read_payload(self, payload: bytes) -> Event | None:
+        """A chunk's event; None for what is no JSON object."""
+        try:
+            pairs = _decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if type(pairs) is not dict:
+            return None
+        event = Event(count=1)
+        choices = pairs.pop("choices", None)
+        choices = [choice for choice in choices if type(choice) is dict] if type(choices) is list else None
+        self._read_usage(pairs, choices or (), event)
+        error = pairs.pop("error", None)
+        if error:
+            event.error = read_error_object(error)
+            self._has_failed = True
+        if choices is None and event.usage is None:
+            return event  # a ping, or whatever else is no chunk
+        reply_id, created, model = pairs.pop("id", None), pairs.pop("created", None), pairs.pop("model", None)
+        pairs.pop("object", None)
+        for key in self._quirks.drops:
+            pairs.pop(key, None)
+        reply_id = reply_id if isinstance(reply_id, str) else ""
+        event.chunk = Chunk(
+            reply_id,
+            int(created) if isinstance(created, int | float) else 0,
+            model if isinstance(model, str) else "",
+            [self._read_choice(choice, reply_id) for choice in choices or ()],
+            pairs,
+        )
+        event.is_final = any(delta.finish_reason is not None for delta in event.chunk.deltas)
+        return event
+
+    def _read_usage(self, pairs: Bag, choices: Any, event: Event) -> None:
+        """Takes the usage object out of wherever it sits. The chunk's own wins over those further in."""
+        usage = pairs.pop("usage", None)
+        inner = [choice.pop("usage") for choice in choices if "usage" in choice]
+        groq = pairs.get("x_groq")
+        if type(groq) is dict and "usage" in groq:
+            inner.append(groq.pop("usage"))
+        for fields in (usage, *inner):
+            if type(fields) is dict and fields:
+                event.usage = read_usage_object(fields, self._quirks)
+                if event.usage is not None:
+                    event.raw_usage = _encode(fields)
+                    return
+
+    def _read_choice(self, choice: Bag, reply_id: str) -> Delta:
+        index = choice.pop("index", 0)
+        index = index if type(index) is int else 0
+        fields = choice.pop("delta", None)
+        if type(fields) is not dict:
+            fields = {}
+        finish_reason = choice.pop("finish_reason", None)
+        logprobs = choice.pop("logprobs") if choice.get("logprobs") is not None else None
+        role = fields.pop("role", None)
+        text, reasoning = self._read_text(fields, index, finish_reason is not None)
+        calls = fields.pop("tool_calls") if type(fields.get("tool_calls")) is list else ()
+        return Delta(
+            index,
+            role,
+            text,
+            reasoning,
+            fields.pop("refusal") if isinstance(fields.get("refusal"), str) else None,
+            [self._read_call(call, index, reply_id) for call in calls if type(call) is dict],
+            finish_reason,
+            logprobs,
+            fields,
+            choice,
+        )
+
+    def _read_text(self, fields: Bag, index: int, is_last: bool) -> tuple[str | None, str | None]:
+        """(text, reasoning) of a delta, taken out of `fields` wherever this provider puts them."""
+        field = self._quirks.reasoning_field
+        text = reasoning = None
+        if isinstance(fields.get("reasoning_content"), str):
+            reasoning = fields.pop("reasoning_content")
+        if field == "reasoning" and "reasoning" in fields:
+            value = fields.pop("reasoning")
+            reasoning = value if reasoning is None and isinstance(value, str) else reasoning
+        content = fields.get("content")
+        if isinstance(content, str):
+            text = fields.pop("content")
+        elif type(content) is list:
+            text, thought, others = split_content(fields.pop("content"))
+            reasoning = thought if reasoning is None else reasoning
+            if others:
+                fields["content_parts"] = others
+        if field == "think_tags" and (text or is_last):
+            splitter = self._thinking.setdefault(index, ThinkSplitter())
+            thought, rest = splitter.feed(text or "", is_last)
+            reasoning = (reasoning or "") + thought if thought else reasoning
+            text = rest if rest or text is not None else None
+        return text, reasoning
+
+    def _read_call(self, entry: Bag, choice: int, reply_id: str) -> ToolCallDelta:
+        kind = "custom" if entry.get("type") == "custom" or "custom" in entry else "function"
+        entry.pop("type", None)
+        inside = entry.pop(kind, None)
+        if type(inside) is not dict:
+            inside = {}
+        given_id = entry.pop("id", None) or ""
+        name = inside.pop("name", None) or None
+        arguments = as_text(inside.pop("input" if kind == "custom" else "arguments", None))
+        place = (choice, entry.pop("index", None))
+        known = self._calls.get(place)
+        if known is None or self._is_next_call(known, given_id, name):
+            index = self._call_counts.get(choice, 0)
+            self._call_counts[choice] = index + 1
+            known = _Call(index, given_id, False)
+            call_id = given_id or mint_call_id(reply_id, choice, index)
+            self._template = None  # what was learnt may have spoken of the call before
+        else:
+            call_id = None
+        if known.has_name:
+            name = None  # clients append what is repeated
+        self._calls[place] = _Call(known.index, known.given_id, known.has_name or name is not None)
+        return ToolCallDelta(known.index, call_id, name, arguments, kind, {**entry, **({kind: inside} if inside else {})})
+
+    def _is_next_call(self, known: _Call, given_id: str, name: str | None) -> bool:
+        """Whether a fragment at a known place begins another call (some number every call 0)."""
+        if given_id:
+            return given_id != known.given_id
+        return name is not None and known.has_name and self._quirks.mints_tool_ids
+
+
+def _kept_text(piece: bytes | str) -> str:
+    """A kept piece as text: a decoded string, or insides of JSON strings joined by LF."""
+    if isinstance(piece, str):
+        return piece
+    try:
+        return _decode(b'"' + piece.replace(b"\n", b"") + b'"', type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return piece.decode("utf-8", "replace")

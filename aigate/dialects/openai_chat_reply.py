@@ -1,0 +1,183 @@
+"""Plain replies of OpenAI chat: the neutral form both ways, the fast lane's splice, and usage without decoding the rest. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from aigate.core.neutral import Bag, Choice, Reasoning, Reply, Text, ToolCall
+from aigate.core.target import Quirks, Target
+from aigate.core.usage import Usage
+from aigate.dialects.dialect import Settlement
+from aigate.dialects.openai_chat_message import NAME, mint_call_id, read_parts, split_content, write_parts
+from aigate.dialects.openai_errors import read_error_object
+from aigate.dialects.openai_usage import read_usage_object, write_usage_object
+from aigate.dialects.think import split_thinking
+from aigate.errors import ProviderError
+
+_decode = msgspec.json.decode
+_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.encode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+# What in the text of `choices` may need mending, by where the provider puts its reasoning.
+_REASONING_SIGNS = {"reasoning": (b'"reasoning"',), "parts": (b'"thinking"',), "think_tags": (b"think", b"\\u")}
+_ESCAPED_LETTER = b"\\u00"
+
+
+def _bad_reply(body: bytes) -> ProviderError:
+    return ProviderError(f"the provider's reply of {len(body)} bytes is not a chat completion", kind="bad_reply", provider_status=200)
+
+
+# --- the fast lane --------------------------------------------------------------------------------------------------------
+
+
+def read_usage(body: bytes, target: Target) -> tuple[Usage | None, bytes]:
+    """(None, b"") where none is reported or the body is no JSON. Raises what the body says where it is an error under status 200."""
+    try:
+        pairs = _decode_pairs(body)
+        raw = pairs.get("usage")
+        fields = None if raw is None else _decode(raw)
+    except _UNREADABLE:
+        return None, b""
+    if "error" in pairs and "choices" not in pairs:
+        error = _decode(pairs["error"])
+        if error:
+            raise read_error_object(error)
+    if type(fields) is not dict:
+        return None, b""
+    usage = read_usage_object(fields, target.quirks)
+    return (None, b"") if usage is None else (usage, bytes(raw))  # type: ignore[arg-type]
+
+
+def splice_reply(body: bytes, target: Target, asked: str, settlement: Settlement) -> bytes | None:
+    try:
+        pairs: dict[str, Any] = _decode_pairs(body)
+    except _UNREADABLE:
+        raise _bad_reply(body) from None
+    choices = pairs.get("choices")
+    if choices is None:
+        raise _bad_reply(body)
+    if _needs_mending(choices, target.quirks):
+        return None
+    for key in target.quirks.drops:
+        pairs.pop(key, None)
+    pairs["object"] = "chat.completion"
+    pairs["model"] = asked
+    pairs["usage"] = write_usage_object(settlement)
+    return _encode(pairs)
+
+
+def _needs_mending(choices: Raw, quirks: Quirks) -> bool:
+    signs = _REASONING_SIGNS.get(quirks.reasoning_field)
+    if signs is None and not quirks.mints_tool_ids:
+        return False
+    text = bytes(choices)
+    if _ESCAPED_LETTER in text or (signs and any(sign in text for sign in signs)):
+        return True
+    return quirks.mints_tool_ids and b'"tool_calls"' in text
+
+
+# --- the neutral form -----------------------------------------------------------------------------------------------------
+
+
+def read_reply(body: bytes, target: Target) -> Reply:
+    try:
+        pairs = _decode(body)
+    except _UNREADABLE:
+        raise _bad_reply(body) from None
+    choices = pairs.pop("choices", None) if type(pairs) is dict else None
+    if type(choices) is not list or any(type(choice) is not dict for choice in choices):
+        if type(pairs) is dict and pairs.get("error"):
+            raise read_error_object(pairs["error"])
+        raise _bad_reply(body)
+    quirks = target.quirks
+    for key in (*quirks.drops, "object"):
+        pairs.pop(key, None)
+    usage = pairs.pop("usage", None)
+    reply_id, created, model = pairs.pop("id", None), pairs.pop("created", None), pairs.pop("model", None)
+    reply_id = reply_id if isinstance(reply_id, str) else ""
+    return Reply(
+        reply_id,
+        int(created) if isinstance(created, int | float) else 0,
+        model if isinstance(model, str) else "",
+        [_read_choice(choice, reply_id, quirks) for choice in choices],
+        read_usage_object(usage, quirks) if type(usage) is dict else None,
+        _encode(usage) if type(usage) is dict else b"",
+        {NAME: pairs} if pairs else {},
+    )
+
+
+def _read_choice(choice: Bag, reply_id: str, quirks: Quirks) -> Choice:
+    index = choice.pop("index", 0)
+    index = index if type(index) is int else 0
+    message = choice.pop("message", None)
+    message = message if type(message) is dict else {}
+    message.pop("role", None)
+    _gather_reasoning(message, quirks.reasoning_field)
+    parts, _ = read_parts(message)
+    calls = [part for part in parts if type(part) is ToolCall and part.kind in ("function", "custom")]
+    for place, call in enumerate(calls):
+        if not call.id:
+            call.id = mint_call_id(reply_id, index, place)
+    finish_reason = choice.pop("finish_reason", None)
+    logprobs = choice.pop("logprobs") if choice.get("logprobs") is not None else None
+    return Choice(index, parts, finish_reason, logprobs, message, choice)
+
+
+def _gather_reasoning(message: Bag, field: str) -> None:
+    """Reasoning from wherever this provider puts it to `reasoning_content`, content to one string."""
+    content = message.get("content")
+    reasoning = None
+    if field == "reasoning":
+        reasoning = message.pop("reasoning", None)
+    elif field == "think_tags" and isinstance(content, str):
+        thought, text = split_thinking(content)
+        if thought:
+            reasoning, message["content"] = thought, text
+    if type(content) is list:
+        text, thought, others = split_content(content)
+        reasoning = reasoning if thought is None else thought
+        message["content"] = text
+        if others:
+            message["content_parts"] = others
+    if isinstance(reasoning, str) and not isinstance(message.get("reasoning_content"), str):
+        message["reasoning_content"] = reasoning
+
+
+def write_reply(reply: Reply, asked: str, settlement: Settlement) -> bytes:
+    return _encode(
+        {
+            "id": reply.id,
+            "object": "chat.completion",
+            "created": reply.created,
+            "model": asked,
+            **reply.bags.get(NAME, {}),
+            "choices": [_write_choice(choice) for choice in reply.choices],
+            "usage": write_usage_object(settlement),
+        }
+    )
+
+
+def _write_choice(choice: Choice) -> Bag:
+    message: Bag = {"role": "assistant", "content": None, **write_parts(choice.parts, True)}
+    for key, value in choice.message_bag.items():
+        message.setdefault(key, value)
+    fields: Bag = {"index": choice.index, "message": message, **choice.bag, "finish_reason": choice.finish_reason}
+    if choice.logprobs is not None:
+        fields["logprobs"] = choice.logprobs
+    return fields
+
+
+def reply_text(reply: Reply) -> str:
+    """All text a reply was made of, for counting a usage that was not reported."""
+    texts: list[str] = []
+    for choice in reply.choices:
+        for part in choice.parts:
+            if type(part) is ToolCall:
+                texts.append(part.name + part.arguments)
+            elif isinstance(part, Text | Reasoning):
+                texts.append(part.text)
+    return "".join(texts)

@@ -1,0 +1,284 @@
+"""Requests of OpenAI chat: the narrow look at a call, the neutral form both ways, and the fast lane's edited pairs. Pure.
+
+Both lanes end in `_finish`, so what a row's quirks change on the wire is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw
+
+from aigate.core.call import Call
+from aigate.core.edits import Edit, apply_to_pairs
+from aigate.core.neutral import Bag, Request, Tool
+from aigate.core.params import GATEWAY_FIELDS, MAX_OUTPUT_TOKENS
+from aigate.core.target import Quirks, Target
+from aigate.dialects.body import is_array, read_pairs, typed, wrong
+from aigate.dialects.openai_chat_message import NAME, read_message, write_message
+from aigate.errors import ClientError
+
+PARAMS: Mapping[str, str] = {"max_tokens": MAX_OUTPUT_TOKENS, "max_completion_tokens": MAX_OUTPUT_TOKENS}
+OWN_KEYS: Mapping[str, str] = {MAX_OUTPUT_TOKENS: "max_tokens"}  # which of several spellings is the dialect's own
+_OTHER_KEYS: Mapping[str, str] = {MAX_OUTPUT_TOKENS: "max_completion_tokens"}
+MAX_MODELS = 16
+MAX_CHOICES = 128
+
+ACTED_ON = frozenset(
+    {
+        "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "reasoning_effort", "thinking",
+        "fallbacks",
+    }
+)  # fmt: skip
+_NOT_PARAMS = GATEWAY_FIELDS | {"model", "messages", "tools", "stream"}
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Thinking(msgspec.Struct):
+    type: str | None = None
+    budget_tokens: Annotated[int, Meta(ge=0)] | None = None
+
+
+def _decoder(kind: Any) -> Any:
+    return msgspec.json.Decoder(kind).decode
+
+
+_models = _decoder(str | Annotated[list[str], Meta(min_length=1, max_length=MAX_MODELS)] | None)
+_flag = _decoder(bool | None)
+_count = _decoder(Annotated[int, Meta(ge=1)] | None)
+_choices = _decoder(Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None)
+_string = _decoder(str | None)
+_stream_options = _decoder(_StreamOptions | None)
+_thinking = _decoder(_Thinking | None)
+_fallbacks = _decoder(bool | list[str] | None)
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+_decode_fields = _decoder(dict[str, Raw])
+
+
+# --- the narrow look ------------------------------------------------------------------------------------------------------
+
+
+def read_models(pairs: Mapping[str, Raw]) -> tuple[str, ...]:
+    """The models asked for, in order; () when none is named."""
+    asked = typed(pairs, "model", _models, f"a string or an array of 1 to {MAX_MODELS} strings")
+    if asked is None:
+        return ()
+    models = (asked,) if isinstance(asked, str) else tuple(asked)  # type: ignore[arg-type]
+    if "" in models:
+        raise ClientError("model must not be an empty string; leave it out to have one chosen", param="model")
+    return models
+
+
+def read_call(body: bytes, endpoint: str) -> Call:
+    pairs = read_pairs(body, ACTED_ON)
+    messages = pairs.get("messages")
+    if messages is None:
+        raise ClientError("messages is missing: send an array of messages", param="messages")
+    if not is_array(messages) or (memoryview(messages).nbytes < 16 and not _decode(messages)):
+        raise wrong("messages", "an array of at least one message", messages)
+    call = Call(NAME, endpoint, pairs, len(body), read_models(pairs))
+    if "stream" in pairs:
+        call.is_stream = bool(typed(pairs, "stream", _flag, "true or false"))
+    if "stream_options" in pairs:
+        options = typed(pairs, "stream_options", _stream_options, "an object whose include_usage is true or false")
+        call.include_usage = None if options is None else options.include_usage  # type: ignore[attr-defined]
+    if "max_tokens" in pairs or "max_completion_tokens" in pairs:
+        call.max_output_tokens = _read_max_output_tokens(pairs)
+    if "n" in pairs:
+        call.n = typed(pairs, "n", _choices, f"a whole number from 1 to {MAX_CHOICES}") or 1  # type: ignore[assignment]
+    if "reasoning_effort" in pairs:
+        call.effort = typed(pairs, "reasoning_effort", _string, "a string")  # type: ignore[assignment]
+    if "thinking" in pairs:
+        thinking = typed(pairs, "thinking", _thinking, "an object with a type (string) and budget_tokens (a whole number from 0)")
+        if thinking is not None:
+            call.thinking_budget = 0 if thinking.type == "disabled" else thinking.budget_tokens  # type: ignore[attr-defined]
+    if "fallbacks" in pairs:
+        fallbacks = typed(pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
+        call.allows_fallback = fallbacks is not False
+        call.fallbacks = tuple(fallbacks) if isinstance(fallbacks, list) else ()
+    return call
+
+
+def _read_max_output_tokens(pairs: dict[str, Raw]) -> int | None:
+    """One parameter under two keys. Given both, the smaller holds and the other is taken out of `pairs`."""
+    old = typed(pairs, "max_tokens", _count, "a whole number from 1")
+    new = typed(pairs, "max_completion_tokens", _count, "a whole number from 1")
+    if "max_tokens" in pairs and "max_completion_tokens" in pairs:
+        keeps_old = new is None or (old is not None and old < new)  # type: ignore[operator]
+        del pairs["max_completion_tokens" if keeps_old else "max_tokens"]
+        return old if keeps_old else new  # type: ignore[return-value]
+    return old if new is None else new  # type: ignore[return-value]
+
+
+# --- the fast lane --------------------------------------------------------------------------------------------------------
+
+
+def edit_pairs(call: Call, edits: Sequence[Edit], target: Target) -> bytes:
+    keys = _OTHER_KEYS if "max_completion_tokens" in call.pairs else OWN_KEYS
+    return _finish(apply_to_pairs(call.pairs, edits, PARAMS, keys), target, call.is_stream)
+
+
+def _finish(pairs: dict[str, Any], target: Target, is_stream: bool) -> bytes:
+    """What every request needs on this target's wire: its model name, usage in streams, and the row's quirks of messages and schemas."""
+    quirks = target.quirks
+    pairs["model"] = target.upstream_model
+    if is_stream:
+        _set_stream_usage(pairs, quirks.stream_usage)
+    if quirks.history_reasoning != "keep" or quirks.message_fields_dropped:
+        pairs["messages"] = _mend_messages(pairs["messages"], quirks)
+    if quirks.schema_keys_dropped:
+        _mend_schemas(pairs, quirks.schema_keys_dropped)
+    return _encode(pairs)
+
+
+def _set_stream_usage(pairs: dict[str, Any], stream_usage: str) -> None:
+    given = pairs.get("stream_options")
+    options = {} if given is None else _decode(given) or {}
+    if stream_usage == "ask":
+        options["include_usage"] = True
+    else:
+        options.pop("include_usage", None)
+    if options:
+        pairs["stream_options"] = options
+    else:
+        pairs.pop("stream_options", None)
+
+
+def _has_any_key(raw: Raw, keys: frozenset[str]) -> bool:
+    """Whether the text may hold one of `keys`; spelt with escapes counts as may."""
+    text = bytes(raw)
+    return b"\\u00" in text or any(f'"{key}"'.encode() in text for key in keys)
+
+
+_REASONING_KEYS = frozenset({"reasoning_content", "reasoning"})
+
+
+def _mend_messages(raw: Raw, quirks: Quirks) -> Any:
+    """Messages without the keys the provider refuses, and earlier reasoning as it wants it."""
+    history = quirks.history_reasoning
+    keys = quirks.message_fields_dropped if history == "keep" else quirks.message_fields_dropped | _REASONING_KEYS
+    if not _has_any_key(raw, keys):
+        return raw
+    messages = _decode(raw)
+    for message in messages:
+        if type(message) is not dict:
+            continue
+        for key in quirks.message_fields_dropped:
+            message.pop(key, None)
+        if history != "keep" and message.get("role") == "assistant":
+            _mend_reasoning(message, history)
+    return messages
+
+
+def _mend_reasoning(message: Bag, history: str) -> None:
+    found = [message.pop(key, None) for key in ("reasoning_content", "reasoning")]
+    text = next((value for value in found if isinstance(value, str) and value), None)
+    if text is None or history == "drop":
+        return
+    if history == "reasoning":
+        message["reasoning"] = text
+    elif history == "parts":
+        content = message.get("content")
+        rest = content if type(content) is list else [{"type": "text", "text": content}] if content else []
+        message["content"] = [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}, *rest]
+
+
+def _mend_schemas(pairs: dict[str, Any], keys: frozenset[str]) -> None:
+    """The JSON schemas of tools and of the reply format without `keys` at their top level."""
+    for name in ("tools", "response_format"):
+        raw = pairs.get(name)
+        if raw is None or not _has_any_key(raw, keys):
+            continue
+        value = _decode(raw)
+        for holder in value if type(value) is list else [value]:
+            inside = holder.get("function" if name == "tools" else "json_schema") if type(holder) is dict else None
+            schema = inside.get("parameters" if name == "tools" else "schema") if type(inside) is dict else None
+            if type(schema) is dict:
+                for key in keys:
+                    schema.pop(key, None)
+        pairs[name] = value
+
+
+# --- the neutral form -----------------------------------------------------------------------------------------------------
+
+
+def read_request(call: Call) -> Request:
+    pairs = call.pairs
+    messages = _decode(pairs["messages"])
+    for place, message in enumerate(messages):
+        if type(message) is not dict or not isinstance(message.get("role"), str):
+            raise ClientError(f"messages[{place}] must be an object with a role", param="messages")
+    request = Request(
+        model=call.models[0] if call.models else "",
+        messages=[read_message(message) for message in messages],
+        is_stream=call.is_stream,
+    )
+    bag: Bag = {}
+    for key, raw in pairs.items():
+        if key not in _NOT_PARAMS:
+            name = PARAMS.get(key, key)
+            request.params[name] = raw
+            if OWN_KEYS.get(name, key) != key:
+                request.spelling[name] = key
+    if "stream" in pairs and not call.is_stream:
+        bag["stream"] = pairs["stream"]
+    tools = pairs.get("tools")
+    if tools is not None:
+        value = _decode(tools)
+        if type(value) is list and all(type(tool) is dict for tool in value):
+            request.tools = [_read_tool(tool) for tool in value]
+        else:
+            bag["tools"] = tools
+    if bag:
+        request.bags[NAME] = bag
+    return request
+
+
+def _read_tool(tool: Bag) -> Tool:
+    kind = tool.get("type")
+    inside = tool.get("function")
+    if kind != "function" or type(inside) is not dict:
+        return Tool(kind if isinstance(kind, str) else "", bag=tool)
+    del tool["type"], tool["function"]
+    read = Tool(
+        "function",
+        inside.pop("name", ""),
+        inside.pop("description") if isinstance(inside.get("description"), str) else None,
+        inside.pop("parameters") if inside.get("parameters") is not None else None,
+        inside.pop("strict") if isinstance(inside.get("strict"), bool) else None,
+        tool,
+    )
+    if inside:
+        tool["function"] = inside
+    return read
+
+
+def _write_tool(tool: Tool) -> Bag:
+    if tool.kind != "function":
+        return tool.bag
+    inside: Bag = {"name": tool.name}
+    for key, value in (("description", tool.description), ("parameters", tool.parameters), ("strict", tool.strict)):
+        if value is not None:
+            inside[key] = value
+    inside |= tool.bag.get("function", {})
+    return {"type": "function", **tool.bag, "function": inside}
+
+
+def write_request(request: Request, target: Target) -> bytes:
+    spelling = target.quirks.spelling
+    pairs: dict[str, Any] = {"model": "", "messages": Raw(_encode([write_message(message) for message in request.messages]))}
+    for name, raw in request.params.items():
+        key = spelling.get(name) or request.spelling.get(name) or OWN_KEYS.get(name, name)
+        pairs[key] = raw
+    if request.tools is not None:
+        pairs["tools"] = Raw(_encode([_write_tool(tool) for tool in request.tools]))
+    if request.is_stream:
+        pairs["stream"] = True
+    pairs |= request.bags.get(NAME, {})
+    return _finish(pairs, target, request.is_stream)

@@ -1,0 +1,95 @@
+"""The fast lane for streams of OpenAI chat: a template learnt from one chunk recognises its likes without decoding them.
+
+A chunk that differs from the learnt one only inside one JSON string is `head + text + tail`, byte for byte. Learning proves the place:
+the string is replaced by HOLE and the result is decoded again. Matching proves the rest: a text without a raw quote, a line end or a
+trailing backslash cannot end its string early, so nothing but that string can differ. Everything else is decoded by the ordinary reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from aigate.core.events import HOLE
+from aigate.core.neutral import Chunk, Delta
+
+_HOLE = HOLE.encode()
+_encode = msgspec.json.encode
+
+
+class Template:
+    """`match_all` takes a whole read, `match_first` one event of a mixed one."""
+
+    __slots__ = ("chunk", "head", "tail", "_joint")
+
+    def __init__(self, head: bytes, tail: bytes, chunk: Chunk):
+        self.chunk = chunk
+        self.head = head
+        self.tail = tail
+        self._joint = tail + head
+
+    def match_all(self, run: bytes) -> tuple[list[bytes], bytes] | None:
+        """The texts of `run` and the same joined by LF, if every event in it is of this template."""
+        head, tail = self.head, self.tail
+        if not run.startswith(head) or not run.endswith(tail) or len(run) < len(head) + len(tail):
+            return None
+        texts = run[len(head) : -len(tail)].split(self._joint)
+        joined = b"\n".join(texts)
+        if joined.count(b"\n") != len(texts) - 1 or not _are_insides(joined):
+            return None
+        return texts, joined
+
+    def match_first(self, run: bytes, at: int) -> tuple[bytes, int] | None:
+        """The text of the event that starts at `at`, and where the next one starts."""
+        if not run.startswith(self.head, at):
+            return None
+        start = at + len(self.head)
+        end = run.find(self.tail, start)
+        if end < 0:
+            return None
+        text = run[start:end]
+        return (text, end + len(self.tail)) if b"\n" not in text and _are_insides(text) else None
+
+
+def _are_insides(texts: bytes) -> bool:
+    """Whether texts, joined by LF, can each stand inside a JSON string. May refuse odd ones; never takes a wrong one."""
+    if b"\\" not in texts:
+        return b'"' not in texts
+    if texts.endswith(b"\\") or b"\\\n" in texts:
+        return False
+    if b'"' not in texts:
+        return True
+    return b"\\\\" not in texts and texts.count(b'"') == texts.count(b'\\"')
+
+
+def _varying(delta: Delta) -> str | None:
+    """The one string of a delta that can vary from chunk to chunk; None where there is no such or more than one."""
+    if delta.finish_reason is not None or delta.logprobs is not None:
+        return None
+    strings = [text for text in (delta.text, delta.reasoning, delta.refusal) if text]
+    strings += [call.arguments for call in delta.tool_calls if call.arguments]
+    return strings[0] if len(strings) == 1 else None
+
+
+def _begins_a_call(delta: Delta) -> bool:
+    return any(call.id is not None or call.name is not None for call in delta.tool_calls)
+
+
+def learn(block: bytes, chunk: Chunk, read: Callable[[bytes], Chunk | None]) -> Template | None:
+    """The template of `block`, whose decoded form is `chunk`, or None where its string is not found for certain.
+
+    `read` decodes a block in the reader's present state, and leaves that state as it is for a block just read.
+    """
+    text = _varying(chunk.deltas[0]) if len(chunk.deltas) == 1 else None
+    if text is None or _HOLE in block:
+        return None
+    token = _encode(text)
+    at = block.find(token)
+    if at < 0 or block.find(token, at + 1) >= 0:
+        return None
+    head, tail = block[: at + 1], block[at + len(token) - 1 :]
+    found = read(head + _HOLE + tail)
+    if found is None or len(found.deltas) != 1 or _varying(found.deltas[0]) != HOLE or _begins_a_call(found.deltas[0]):
+        return None
+    return Template(head, tail, found)

@@ -1,0 +1,134 @@
+"""Streams of OpenAI chat, from events to client bytes. Pure; one writer per stream.
+
+Keeps what the official SDKs insist on: `object` on each chunk, a role once, an index on every list entry, usage in exactly one chunk,
+the last one, and `[DONE]` always. A plain run costs one join: its template is encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from aigate.core.events import HOLE, Event
+from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
+from aigate.dialects.dialect import Settlement
+from aigate.dialects.openai_errors import write_error
+from aigate.dialects.openai_usage import write_usage_object
+from aigate.errors import GateError
+
+DONE = b"data: [DONE]\n\n"
+_KEPT_FIELDS = ("system_fingerprint", "service_tier")  # of the last chunk, repeated on the usage chunk
+_HOLE = HOLE.encode()
+_encode = msgspec.json.encode
+
+
+class ChatStreamWriter:
+    """`asked` is the model name every chunk carries; `include_usage` as the caller said (None: it did not)."""
+
+    __slots__ = ("_asked", "_include_usage", "_reply_id", "_created", "_kept", "_template", "_head", "_tail", "_joint", "_begun", "_finished")
+
+    def __init__(self, asked: str, reply_id: str, include_usage: bool | None):
+        self._asked = asked
+        self._include_usage = include_usage
+        self._reply_id = reply_id
+        self._created = 0
+        self._kept: Bag = {}
+        self._template: Chunk | None = None
+        self._head = self._tail = self._joint = b""
+        self._begun: set[int] = set()  # choices whose role was sent
+        self._finished: set[int] = set()
+
+    def write(self, events: Sequence[Event]) -> bytes:
+        pieces: list[bytes] = []
+        for event in events:
+            chunk = event.chunk
+            if chunk is None:
+                pieces.append(event.raw)
+            elif event.texts is None:
+                pieces.append(self._write_chunk(chunk, event.usage is not None))
+            else:
+                if chunk is not self._template:
+                    self._learn(chunk)
+                pieces.append(self._head + self._joint.join(event.texts) + self._tail)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def finish(self, settlement: Settlement) -> bytes:
+        if self._include_usage is False:
+            return DONE
+        # Loops that read choices[0] of every chunk must not fail; who asked for usage knows OpenAI's own form of it.
+        choices = [] if self._include_usage else [{"index": 0, "delta": {}, "finish_reason": None}]
+        chunk = self._frame(self._reply_id, self._created, self._kept)
+        return b"data: " + _encode({**chunk, "choices": choices, "usage": write_usage_object(settlement)}) + b"\n\n" + DONE
+
+    def fail(self, error: GateError, request_id: str) -> bytes:
+        return b"data: " + write_error(error, request_id) + b"\n\n" + DONE
+
+    def keep_alive(self) -> bytes:
+        return b": keep-alive\n\n"
+
+    # --- chunks -------------------------------------------------------------------------------------------------------------
+
+    def _frame(self, reply_id: str, created: int, bag: Bag) -> Bag:
+        return {"id": reply_id, "object": "chat.completion.chunk", "created": created, "model": self._asked, **bag}
+
+    def _write_chunk(self, chunk: Chunk, has_usage: bool) -> bytes:
+        """One chunk; b"" for what nothing is left of once its usage is taken out."""
+        if chunk.id:
+            self._reply_id = chunk.id
+        self._created = chunk.created or self._created
+        for key in _KEPT_FIELDS:
+            if key in chunk.bag:
+                self._kept[key] = chunk.bag[key]
+        choices = [written for delta in chunk.deltas if (written := self._write_delta(delta)) is not None]
+        if not choices and (has_usage or chunk.deltas):
+            return b""
+        fields = self._frame(chunk.id or self._reply_id, chunk.created or self._created, chunk.bag)
+        return b"data: " + _encode({**fields, "choices": choices}) + b"\n\n"
+
+    def _write_delta(self, delta: Delta) -> Bag | None:
+        """One choice of a chunk; None for an empty one after its finish (some say it again beside their usage)."""
+        index = delta.index
+        if index in self._finished and not (delta.text or delta.reasoning or delta.refusal or delta.tool_calls or any(delta.delta_bag.values())):
+            return None
+        if delta.finish_reason is not None:
+            self._finished.add(index)
+        fields: Bag = {}
+        if delta.role is not None and index not in self._begun:
+            self._begun.add(index)
+            fields["role"] = delta.role
+        if delta.reasoning is not None:
+            fields["reasoning_content"] = delta.reasoning
+        if delta.text is not None:
+            fields["content"] = delta.text
+        if delta.refusal is not None:
+            fields["refusal"] = delta.refusal
+        if delta.tool_calls:
+            fields["tool_calls"] = [_write_call(call) for call in delta.tool_calls]
+        for key, value in delta.delta_bag.items():
+            fields.setdefault(key, _with_indexes(value) if type(value) is list else value)
+        choice: Bag = {"index": index, "delta": fields, **delta.bag, "finish_reason": delta.finish_reason}
+        if delta.logprobs is not None:
+            choice["logprobs"] = delta.logprobs
+        return choice
+
+    def _learn(self, template: Chunk) -> None:
+        self._template = template
+        self._head, _, self._tail = self._write_chunk(template, False).partition(_HOLE)
+        self._joint = self._tail + self._head
+
+
+def _write_call(call: ToolCallDelta) -> Bag:
+    inside: Bag = {} if call.name is None else {"name": call.name}
+    inside["input" if call.kind == "custom" else "arguments"] = call.arguments
+    inside |= call.bag.get(call.kind, {})
+    fields: Bag = {"index": call.index, **call.bag, call.kind: inside}
+    if call.id is not None:
+        fields["id"] = call.id
+        fields["type"] = call.kind
+    return fields
+
+
+def _with_indexes(entries: list[object]) -> list[object]:
+    """Each object with an index: a reader that folds deltas cannot do without."""
+    return [{"index": place, **entry} if type(entry) is dict and "index" not in entry else entry for place, entry in enumerate(entries)]

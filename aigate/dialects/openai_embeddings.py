@@ -1,0 +1,127 @@
+"""The OpenAI embeddings format: input in, vectors out. Pure. Vectors are never decoded; there is nothing to stream.
+
+It keeps the parts of `Dialect` that a plain endpoint has; the neutral form of an embeddings call is its pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from aigate.core.call import Call
+from aigate.core.edits import Edit, apply_to_pairs
+from aigate.core.neutral import Reply, Request
+from aigate.core.target import Target
+from aigate.core.usage import Usage
+from aigate.dialects import openai_errors
+from aigate.dialects.body import read_pairs, typed, wrong
+from aigate.dialects.dialect import Settlement, StreamReader, StreamWriter
+from aigate.dialects.openai_chat_request import read_models
+from aigate.dialects.openai_errors import read_error_object
+from aigate.dialects.openai_usage import read_usage_object, write_usage_object
+from aigate.errors import ClientError, ProviderError
+
+NAME = "openai-embeddings"
+ACTED_ON = frozenset({"model", "input", "encoding_format", "dimensions", "fallbacks"})
+MAX_INPUTS = 2048  # contract: items in one call
+
+_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
+_inputs = msgspec.json.Decoder(str | list[str | int | list[int]]).decode
+_formats = msgspec.json.Decoder(str | None).decode
+_dimensions = msgspec.json.Decoder(int | None).decode
+_fallbacks = msgspec.json.Decoder(bool | list[str] | None).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_INPUT_FORMS = "a string, an array of strings, an array of token numbers or an array of such arrays"
+
+
+class OpenAIEmbeddings:
+    """Keeps `Dialect` (dialects/dialect.py) for endpoint embeddings."""
+
+    name = NAME
+    params: Mapping[str, str] = {}
+    read_error = staticmethod(openai_errors.read_error)
+    write_error = staticmethod(openai_errors.write_error)
+
+    def read_call(self, body: bytes, endpoint: str) -> Call:
+        pairs = read_pairs(body, ACTED_ON)
+        if "input" not in pairs:
+            raise ClientError(f"input is missing: send {_INPUT_FORMS}", param="input")
+        _check_input(pairs)
+        form = typed(pairs, "encoding_format", _formats, '"float" or "base64"')
+        if form not in (None, "float", "base64"):
+            raise wrong("encoding_format", '"float" or "base64"', pairs["encoding_format"])
+        dimensions = typed(pairs, "dimensions", _dimensions, "a whole number from 1")
+        if dimensions is not None and dimensions < 1:  # type: ignore[operator]
+            raise wrong("dimensions", "a whole number from 1", pairs["dimensions"])
+        fallbacks = typed(pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
+        return Call(
+            NAME,
+            endpoint,
+            pairs,
+            len(body),
+            read_models(pairs),
+            allows_fallback=fallbacks is not False,
+            fallbacks=tuple(fallbacks) if isinstance(fallbacks, list) else (),
+        )
+
+    def edit_pairs(self, call: Call, edits: Sequence[Edit], target: Target) -> bytes:
+        pairs: dict[str, Any] = apply_to_pairs(call.pairs, edits, self.params, {})
+        pairs["model"] = target.upstream_model
+        return msgspec.json.encode(pairs)
+
+    def read_request(self, call: Call) -> Request:
+        return Request(call.models[0] if call.models else "", [], params=apply_to_pairs(call.pairs, (), self.params, {}))
+
+    def write_request(self, request: Request, target: Target) -> bytes:
+        spelling = target.quirks.spelling
+        return msgspec.json.encode({**{spelling.get(k, k): v for k, v in request.params.items()}, "model": target.upstream_model})
+
+    def read_usage(self, body: bytes, target: Target) -> tuple[Usage | None, bytes]:
+        try:
+            pairs = _decode_pairs(body)
+            raw = pairs.get("usage")
+            fields = None if raw is None else msgspec.json.decode(raw)
+        except _UNREADABLE:
+            return None, b""
+        if "error" in pairs and "data" not in pairs:
+            raise read_error_object(msgspec.json.decode(pairs["error"]))
+        usage = read_usage_object(fields, target.quirks) if type(fields) is dict else None
+        return (None, b"") if usage is None else (usage, bytes(raw))  # type: ignore[arg-type]
+
+    def splice_reply(self, body: bytes, target: Target, asked: str, settlement: Settlement) -> bytes:
+        return self.write_reply(self.read_reply(body, target), asked, settlement)
+
+    def read_reply(self, body: bytes, target: Target) -> Reply:
+        try:
+            pairs = _decode_pairs(body)
+        except _UNREADABLE:
+            pairs = {}
+        if "data" not in pairs:
+            raise ProviderError(f"the provider's reply of {len(body)} bytes holds no embeddings", kind="bad_reply", provider_status=200)
+        return Reply("", 0, "", [], bags={NAME: pairs})
+
+    def write_reply(self, reply: Reply, asked: str, settlement: Settlement) -> bytes:
+        usage = write_usage_object(settlement)
+        if not usage.get("completion_tokens"):
+            usage.pop("completion_tokens", None)  # there is none here; OpenAI leaves it out
+        return msgspec.json.encode({"object": "list", **reply.bags[NAME], "model": asked, "usage": usage})
+
+    def stream_reader(self, target: Target, is_spliced: bool) -> StreamReader:
+        raise ClientError("embeddings are not streamed", param="stream")
+
+    def stream_writer(self, call: Call, asked: str, reply_id: str) -> StreamWriter:
+        raise ClientError("embeddings are not streamed", param="stream")
+
+
+def _check_input(pairs: Mapping[str, Raw]) -> None:
+    raw = pairs["input"]
+    value = typed(pairs, "input", _inputs, _INPUT_FORMS)
+    if not isinstance(value, list):
+        return
+    if not value or len({type(item) for item in value}) > 1:
+        raise wrong("input", _INPUT_FORMS + " (not empty, not mixed)", raw)
+    if type(value[0]) is not int and len(value) > MAX_INPUTS:
+        raise ClientError(f"input has {len(value)} items; at most {MAX_INPUTS} are allowed in one call", param="input")

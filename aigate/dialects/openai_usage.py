@@ -1,0 +1,102 @@
+"""Usage as OpenAI and its neighbours report it → our one meaning, and back into the object a client gets. Pure.
+
+The neighbours spell cached tokens in five ways and disagree on whether reasoning tokens are inside completion tokens; what a provider
+does is told by its quirks, never by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from aigate.core.target import Quirks
+from aigate.core.usage import Usage
+from aigate.dialects.dialect import Settlement
+
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+
+
+def _count(fields: Mapping[str, object], *keys: str) -> int:
+    """The first of `keys` that is a whole number above zero; 0 when none is."""
+    for key in keys:
+        value = fields.get(key)
+        if type(value) is int and value > 0:
+            return value
+    return 0
+
+
+def _details(fields: Mapping[str, object], *keys: str) -> Mapping[str, object]:
+    for key in keys:
+        value = fields.get(key)
+        if type(value) is dict:
+            return value
+    return {}
+
+
+def read_usage_object(fields: Mapping[str, object], quirks: Quirks) -> Usage | None:
+    """Neutral usage; None for an object that reports no token count at all."""
+    prompt = _count(fields, "prompt_tokens", "input_tokens")
+    completion = _count(fields, "completion_tokens", "output_tokens")
+    total = _count(fields, "total_tokens")
+    if not (prompt or completion or total) and "prompt_tokens" not in fields and "completion_tokens" not in fields:
+        return None
+    inside = _details(fields, "prompt_tokens_details", "prompt_token_details", "input_tokens_details")
+    made = _details(fields, "completion_tokens_details", "output_tokens_details")
+    cached = _count(inside, "cached_tokens") or _count(fields, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens")
+    written = _count(inside, "cache_write_tokens", "cache_creation_input_tokens", "cache_creation_tokens")
+    reasoning = _count(made, "reasoning_tokens") or _count(fields, "reasoning_tokens")
+    if cached > prompt:  # counted beside the prompt, not inside it
+        prompt += cached
+    output = _output(prompt, completion, total, reasoning, quirks.reasoning_tokens)
+    if quirks.reasoning_tokens == "hidden" and not reasoning:
+        reasoning = output - completion
+    return Usage(
+        prompt,
+        output,
+        cached,
+        min(written, prompt - cached),
+        min(reasoning, output),
+        min(_count(inside, "audio_tokens"), prompt),
+        min(_count(made, "audio_tokens"), output),
+    )
+
+
+def _output(prompt: int, completion: int, total: int, reasoning: int, where: str) -> int:
+    """Output tokens with reasoning among them. A reported total that fits one reading decides between the two."""
+    if where == "hidden":
+        return max(completion, total - prompt)
+    if total == prompt + completion and total:
+        return completion
+    if where == "outside" or reasoning > completion:
+        return completion + reasoning
+    return completion
+
+
+def write_usage_object(settlement: Settlement) -> dict[str, object]:
+    """The usage object of a reply or usage chunk: the provider's own numbers where it gave any in this shape, what it left out
+    filled from ours, and `cost` in USD."""
+    own: dict[str, object] = _decode(settlement.raw_usage) if settlement.raw_usage else {}
+    usage = settlement.usage
+    fields: dict[str, object] = own if "prompt_tokens" in own or "total_tokens" in own else {}
+    if fields.get("prompt_tokens") is None:
+        fields["prompt_tokens"] = usage.input_tokens
+    if fields.get("completion_tokens") is None:
+        fields["completion_tokens"] = usage.output_tokens
+    if fields.get("total_tokens") is None:
+        fields["total_tokens"] = usage.input_tokens + usage.output_tokens
+    if usage.cached_tokens or usage.cache_write_tokens:
+        _fill(fields, "prompt_tokens_details", "cached_tokens", usage.cached_tokens)
+    if usage.reasoning_tokens:
+        _fill(fields, "completion_tokens_details", "reasoning_tokens", usage.reasoning_tokens)
+    fields["cost"] = settlement.cost_nanousd / 1e9  # the nearest double: prints as the exact decimal up to 15 digits
+    return fields
+
+
+def _fill(fields: dict[str, object], group: str, key: str, value: int) -> None:
+    details = fields.get(group)
+    if type(details) is not dict:
+        fields[group] = {key: value}
+    elif details.get(key) is None:
+        details[key] = value
