@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import os
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
 
@@ -41,13 +42,22 @@ class JournalWriter:
     __slots__ = (
         "folder", "journal_id", "segment_bytes", "trouble", "lost_records", "open_intents", "is_closed",
         "_lock_fd", "_fd", "_offset", "_seq", "_spares", "_spare_slots", "_slots_per_segment", "_retired", "_is_dirty", "_next_number",
+        "_sync_file",
     )  # fmt: skip
 
-    def __init__(self, folder: str | os.PathLike[str], journal_id: str, *, segment_bytes: int = 16 << 20):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        journal_id: str,
+        *,
+        segment_bytes: int = 16 << 20,
+        sync: Callable[[int], None] = os.fdatasync,
+    ):
         if segment_bytes < MIN_SEGMENT_BYTES:
             raise ValueError(f"segment_bytes is {segment_bytes}; at least {MIN_SEGMENT_BYTES} is needed")
         self.journal_id = journal_id
         self.segment_bytes = segment_bytes
+        self._sync_file = sync
         self.trouble = ""  # why intents are refused for good; "" = they are not
         self.lost_records = 0
         self.open_intents = 0
@@ -152,22 +162,23 @@ class JournalWriter:
 
     async def run_sync(self, interval_s: float) -> None:
         """Group sync and spare segments until cancelled. The only task of the journal."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(interval_s)
-            await self._keep_up(loop)
+            await self.keep_up()
 
-    async def _keep_up(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def keep_up(self) -> None:
+        """One turn: a spare segment where one is due, then everything written so far onto the disk."""
+        loop = asyncio.get_running_loop()
         if self._needs_spare() and not self.trouble:
             try:
                 self._add_spare(await loop.run_in_executor(None, self._create_segment))
             except OSError:
-                pass  # `healthy` and the next intent say it once the room is used up; tried again at the next turn
+                pass  # said by `healthy` and by `intent` once the room is used up; tried again at the next turn
         if self._is_dirty and not self.trouble:
             self._is_dirty = False
             retired, self._retired = self._retired, []
             try:
-                await loop.run_in_executor(None, _sync, retired, self._fd)
+                await loop.run_in_executor(None, self._sync, retired, self._fd)
             except OSError as error:
                 # What the kernel did with the dirty pages is unknown now: a second sync could lie.
                 self._fail(f"sync failed ({error.strerror})")
@@ -209,6 +220,13 @@ class JournalWriter:
         _sync_folder(self.folder.parent)
         return fd
 
+    def _sync(self, retired: list[int], current: int) -> None:
+        """The full segments first, each then closed for good; they are never written again."""
+        while retired:
+            self._sync_file(retired[-1])
+            os.close(retired.pop())
+        self._sync_file(current)
+
     def close(self) -> None:
         """Syncs what was written and lets the lock go: from now on the journal may be replayed and sealed."""
         if self.is_closed:
@@ -216,21 +234,13 @@ class JournalWriter:
         self.is_closed = True
         try:
             if not self.trouble:
-                _sync(self._retired, self._fd)
+                self._sync(self._retired, self._fd)
         finally:
             self.trouble = self.trouble or "closed"
             os.close(self._fd)
             for fd in self._spares:
                 os.close(fd)
             os.close(self._lock_fd)
-
-
-def _sync(retired: list[int], current: int) -> None:
-    """The full segments first, each then closed for good; they are never written again."""
-    while retired:
-        os.fdatasync(retired[-1])
-        os.close(retired.pop())
-    os.fdatasync(current)
 
 
 def _sync_folder(folder: Path) -> None:
