@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Sequence
 
@@ -26,7 +25,7 @@ from aigate.process import ChildOptions, child_options, read_config, say_ready, 
 from aigate.worker.attempt import Attempts, Limits
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
-from aigate.worker.client import Pool
+from aigate.worker.client import Pool, tls_context
 from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange, Listener
 from aigate.worker.listener import Limits as ListenerLimits
@@ -93,13 +92,13 @@ class Worker:
         config = self.config
         catalog = load_catalog(config, sim_base_url="unix://" + os.path.abspath(os.path.join(self.run_dir, "sim.sock")) + ":/v1")
         pool = Pool(
-            connect_timeout_s=config.upstream.connect_timeout_s, idle_s=config.upstream.idle_s, tls=_tls(config), loop=loop
+            connect_timeout_s=config.upstream.connect_timeout_s, idle_s=config.upstream.idle_s, tls=tls_context(config.upstream.ca_file, verify=config.upstream.tls_verify), loop=loop
         )
         attempts = Attempts(
             pool=pool,
             journal=self.journal,
             dialects=DIALECTS,
-            origins=Origins(catalog.providers_live()),
+            origins=Origins(catalog.providers.values()),
             limits=Limits(
                 max_reply_bytes=config.upstream.max_reply_bytes,
                 default_max_output_tokens=config.ledger.default_max_output_tokens,
@@ -138,7 +137,7 @@ class Worker:
                 header_timeout_s=server.header_timeout_s,
                 body_timeout_s=server.body_timeout_s,
                 keep_alive_s=server.keep_alive_s,
-                allowed_hosts=server.allowed_hosts,
+                allowed_hosts=frozenset({*server.allowed_hosts, server.host}) if server.allowed_hosts else frozenset(),
             ),
             write_error=_write_error,
             loop=loop,
@@ -164,11 +163,3 @@ def _write_error(error: GateError, request_id: str, path: str) -> bytes:
     """Errors the listener makes before a surface is known: the OpenAI envelope (the only surface there is)."""
     return DIALECTS["openai-chat"].write_error(error, request_id)
 
-
-def _tls(config: Config) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=config.upstream.ca_file or None)
-    context.set_alpn_protocols(["http/1.1"])
-    if not config.upstream.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -24,12 +24,13 @@ from aigate.dialects.dialect import Dialect, Settlement
 from aigate.errors import ClientError, GateError, ProviderError
 from aigate.journal.writer import JournalWriter
 from aigate.worker.answer import reply_fields, stream_fields
-from aigate.worker.client import Connection, Head, Pool, decode_body
+from aigate.worker.client import Connection, Pool, decode_body
 from aigate.worker.count import count_usage
 from aigate.worker.origins import Origins
 from aigate.worker.relay import Relay
 from aigate.worker.run import CLIENT_CLOSED, Run
 from aigate.worker.settle import cost_of, write_intent, write_settled
+from aigate.worker.upstream_connection import Head
 
 MAX_ERROR_BYTES = 1 << 20  # of a provider's error body that we read
 
