@@ -31,7 +31,7 @@ async def provider_health(caller: Caller, services: Wired) -> Response:
     """Live providers with the targets that have failed lately, as the workers see them; and why the others are not live."""
     troubled = _worst_states(services.workers.targets())
     live = []
-    for name in (provider.name for provider in services.catalog.providers_live()):
+    for name in services.catalog.providers_live():
         targets = [{"model": slug, **state} for slug, state in sorted(troubled.items()) if slug.startswith(name + "/")]
         is_degraded = any(target["state"] != "closed" for target in targets)
         live.append({"provider": name, "status": "degraded" if is_degraded else "operational", "targets": targets})

@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import uvicorn
+from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
@@ -37,6 +37,8 @@ log = logging.getLogger("aigate.keeper")
 DEFAULT_ACCOUNT = "acc_default"
 REQUESTS_DRAIN_S = 3
 JOURNALS_DRAIN_S = 5.0
+
+logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every step
 
 
 def run(config: Config, options: ChildOptions, sockets: Sequence[socket.socket]) -> int:
@@ -61,7 +63,7 @@ class Keeper:
         loop = asyncio.get_running_loop()
         watch_life(loop, options.life_fd)
         http = _http_server(self._control_plane())
-        loop.add_signal_handler(signal.SIGTERM, setattr, http, "should_exit", True)
+        loop.add_signal_handler(signal.SIGTERM, http.stop)
         await self._prepare_database()
         listener = await loop.create_unix_server(self._messages.protocol, sock=messages)
         shipping = loop.create_task(self._shipper.run())
@@ -69,7 +71,7 @@ class Keeper:
         say_ready(options.ready_fd)
         await asyncio.wait((serving, shipping), return_when=asyncio.FIRST_COMPLETED)
         if shipping.done():
-            shipping.result()  # raises: a keeper that cannot ship is of no use, and a new one starts clean
+            shipping.result()  # raises: a keeper that cannot ship is of no use, and the next one starts clean
         await serving
         listener.close()
         self._messages.close()
@@ -79,7 +81,7 @@ class Keeper:
         self._database.close()
         return 0
 
-    def _control_plane(self) -> uvicorn.ASGIApplication:
+    def _control_plane(self) -> FastAPI:
         services = Services(
             keys=self._keys,
             usage=UsageStore(self._database, self._shipper),
@@ -134,8 +136,11 @@ class _HttpServer(uvicorn.Server):
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
+    def stop(self) -> None:
+        self.should_exit = True
 
-def _http_server(app: object) -> uvicorn.Server:
+
+def _http_server(app: FastAPI) -> _HttpServer:
     return _HttpServer(
         uvicorn.Config(
             app,
