@@ -15,7 +15,7 @@ from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
 from aigate.core.sse import BlockSplitter, read_block
 from aigate.core.target import Target
 from aigate.dialects.openai_chat_message import as_text, mint_call_id, split_content
-from aigate.dialects.openai_chat_splice import Template, learn
+from aigate.dialects.openai_chat_splice import Template, learn, padding
 from aigate.dialects.openai_errors import read_error_object
 from aigate.dialects.openai_usage import read_usage_object
 from aigate.dialects.think import ThinkSplitter
@@ -37,13 +37,14 @@ class _Call(msgspec.Struct, frozen=True):
 
 class ChatStreamReader:
     __slots__ = (
-        "_quirks", "_is_spliced", "_blocks", "_template", "_lessons", "_kept", "_kept_bytes", "_more_bytes", "_calls", "_call_counts",
+        "_quirks", "_is_spliced", "_padding", "_blocks", "_template", "_lessons", "_kept", "_kept_bytes", "_more_bytes", "_calls", "_call_counts",
         "_thinking", "_is_done", "_is_final", "_has_failed",
     )  # fmt: skip
 
     def __init__(self, target: Target, is_spliced: bool):
         self._quirks = target.quirks
         self._is_spliced = is_spliced
+        self._padding = padding(target.quirks.drops) if is_spliced and target.quirks.drops else None
         self._blocks = BlockSplitter()
         self._template: Template | None = None
         self._lessons = 0
@@ -59,6 +60,8 @@ class ChatStreamReader:
         run = self._blocks.feed(data)
         if not run:
             return self._check_size()
+        if self._padding is not None:
+            run = self._padding.sub(b"}\n\n", run)
         template = self._template
         if template is not None:
             matched = template.match_all(run)

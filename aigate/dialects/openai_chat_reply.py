@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aigate.core.neutral import Bag, Choice, Reasoning, Reply, Text, ToolCall
+from aigate.core.neutral import Bag, Choice, Reply, ToolCall
 from aigate.core.target import Quirks, Target
 from aigate.core.usage import Usage
 from aigate.dialects.dialect import Settlement
@@ -169,15 +169,3 @@ def _write_choice(choice: Choice) -> Bag:
     if choice.logprobs is not None:
         fields["logprobs"] = choice.logprobs
     return fields
-
-
-def reply_text(reply: Reply) -> str:
-    """All text a reply was made of, for counting a usage that was not reported."""
-    texts: list[str] = []
-    for choice in reply.choices:
-        for part in choice.parts:
-            if type(part) is ToolCall:
-                texts.append(part.name + part.arguments)
-            elif isinstance(part, Text | Reasoning):
-                texts.append(part.text)
-    return "".join(texts)

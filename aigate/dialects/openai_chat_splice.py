@@ -7,7 +7,9 @@ trailing backslash cannot end its string early, so nothing but that string can d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import cache
 
 import msgspec
 
@@ -16,6 +18,13 @@ from aigate.core.neutral import Chunk, Delta
 
 _HOLE = HOLE.encode()
 _encode = msgspec.json.encode
+
+
+@cache
+def padding(keys: frozenset[str]) -> re.Pattern[bytes]:
+    """Matches the end of an event whose last key is one of `keys` with a string: that `}` before a blank line is the chunk's own."""
+    names = b"|".join(re.escape(key.encode()) for key in sorted(keys))
+    return re.compile(rb',"(?:%b)":"[^"\\]*"\}\n\n' % names)
 
 
 class Template:

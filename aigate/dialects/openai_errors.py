@@ -76,17 +76,14 @@ def write_error(error: GateError, request_id: str) -> bytes:
 
 def read_error(status: int, headers: Mapping[bytes, bytes], body: bytes) -> ProviderError:
     """A provider's refusal. Its message is kept, capped, for the caller; the spine redacts it with the secrets it knows."""
-    message, code, kind_of_error = _read_body(body)
-    retry_after_s = _retry_after(headers, message)
-    error = _classify(status, {code.lower(), kind_of_error.lower()}, retry_after_s)
-    shown = f"the provider answered {status}" if status else "the provider failed"
-    if error.kind == "auth":
-        shown += " to the gateway's own credential"
-    error.message = f"{shown}: {message}" if message else shown
-    error.provider_status = status
+    said, code, kind_of_error = _read_body(body)
+    fields = _classify(status, {code.lower(), kind_of_error.lower()})
+    message = f"the provider answered {status}" + (" to the gateway's own credential" if fields["kind"] == "auth" else "")
     if code:
-        error.extra["provider_code"] = code[:200]
-    return error
+        fields["provider_code"] = code[:200]
+    if fields.get("retryable", True):
+        fields["retry_after_s"] = _retry_after(headers, said)
+    return ProviderError(f"{message}: {said}" if said else message, provider_status=status, **fields)  # type: ignore[arg-type]
 
 
 def read_error_object(fields: object, status: int = 0) -> ProviderError:
@@ -101,28 +98,22 @@ def read_error_object(fields: object, status: int = 0) -> ProviderError:
     return read_error(status or 502, {}, msgspec.json.encode({"error": fields}))
 
 
-def _classify(status: int, words: set[str], retry_after_s: float | None) -> ProviderError:
+def _classify(status: int, words: set[str]) -> dict[str, object]:
+    """How a provider's status reads to us, as fields of a ProviderError."""
     if status in (401, 402, 403) or (status == 429 and words & _OUT_OF_MONEY):
-        return ProviderError("", kind="auth", retryable=False)
+        return {"kind": "auth", "retryable": False}
     if status == 429:
-        return ProviderError(
-            "", kind="rate_limited", status=429, type="rate_limit_error", code="rate_limited", retry_after_s=retry_after_s
-        )
+        return {"kind": "rate_limited", "status": 429, "type": "rate_limit_error", "code": "rate_limited"}
     if status == 404:
-        return ProviderError("", kind="rejected", status=404, type="model_not_found", code="unknown_model", retryable=False)
+        return {"kind": "rejected", "status": 404, "type": "model_not_found", "code": "unknown_model", "retryable": False}
     if status in (408, 504):
-        return ProviderError("", kind="timeout", status=504, type="timeout_error", code="provider_timeout")
+        return {"kind": "timeout", "status": 504, "type": "timeout_error", "code": "provider_timeout"}
     if status in (503, 529):
-        return ProviderError("", kind="overloaded", status=503, code="capacity_exceeded", retry_after_s=retry_after_s)
-    if status == 413:
-        return _rejected(413, "payload_too_large")
+        return {"kind": "overloaded", "status": 503, "code": "capacity_exceeded"}
     if 400 <= status < 500 and status not in (409, 425):
-        return _rejected(status if status == 422 else 400, "invalid_request")
-    return ProviderError("", kind="error", retry_after_s=retry_after_s)
-
-
-def _rejected(status: int, code: str) -> ProviderError:
-    return ProviderError("", kind="rejected", status=status, type="invalid_request_error", code=code, retryable=False)
+        status, code = (413, "payload_too_large") if status == 413 else (422 if status == 422 else 400, "invalid_request")
+        return {"kind": "rejected", "status": status, "type": "invalid_request_error", "code": code, "retryable": False}
+    return {"kind": "error"}
 
 
 def _read_body(body: bytes) -> tuple[str, str, str]:
