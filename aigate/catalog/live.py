@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from aigate.config import Config, ProviderConfig
 from aigate.core.target import Provider, Quirks
-from aigate.providers.table import ROWS, SIM
+from aigate.providers.table import EMBEDDINGS_OF, ROWS, SIM
 
 
 def live_providers(config: Config, sim_base_url: str | None) -> tuple[dict[str, Provider], dict[str, str]]:
@@ -56,23 +56,21 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
             stated[field] = value
     if configured.unpriced:
         stated["unpriced"] = configured.unpriced
-    dialects = dict(row.dialects)
-    if configured.dialect:
-        dialects = dict.fromkeys(dialects, configured.dialect)
-    if row.doc == "configuration" and configured.embeddings is not False:
-        dialects["embeddings"] = dialects["chat"]
-    elif configured.embeddings is not None:
-        dialects.pop("embeddings", None)
-        if configured.embeddings:
-            dialects["embeddings"] = dialects["chat"]
-    quirks: dict[str, object] = {}
-    if configured.on_cancel:
-        quirks["on_cancel"] = configured.on_cancel
-    if configured.reasoning_field:
-        quirks["reasoning_field"] = configured.reasoning_field
-    if quirks:
+    stated["dialects"] = _dialects(row, configured)
+    if quirks := {field: value for field in ("on_cancel", "reasoning_field") if (value := getattr(configured, field))}:
         stated["quirks"] = tuple((pattern, replace(known, **quirks)) for pattern, known in row.quirks)
-    return replace(row, dialects=dialects, **stated)
+    return replace(row, **stated)
+
+
+def _dialects(row: Provider, configured: ProviderConfig) -> dict[str, str]:
+    """Endpoint → wire format. An operator's own provider is taken to have embeddings unless that is denied."""
+    chat = configured.dialect or row.dialects["chat"]
+    has_embeddings = configured.embeddings
+    if has_embeddings is None:
+        has_embeddings = "embeddings" in row.dialects or row.name not in ROWS
+    if has_embeddings and chat in EMBEDDINGS_OF:
+        return {"chat": chat, "embeddings": EMBEDDINGS_OF[chat]}
+    return {"chat": chat}
 
 
 def url_prefix(base_url: str) -> str:

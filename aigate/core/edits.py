@@ -129,8 +129,9 @@ def _plan_reasoning(call: Call, quirks: Quirks, edits: list[Edit], warnings: lis
         edits.append(Edit("drop", EFFORT))
         warnings.append(Warning("dropped", param, "unsupported"))
         return
-    if given != call.effort:
-        edits.append(Edit("set", EFFORT, Raw(msgspec.json.encode(given)), quirks.spelling.get(EFFORT)))
+    on_wire = quirks.values.get(EFFORT, {}).get(given, given)
+    if on_wire != call.effort:
+        edits.append(Edit("set", EFFORT, Raw(msgspec.json.encode(on_wire)), quirks.spelling.get(EFFORT)))
     if given != asked:
         warnings.append(Warning("clamped", param, "the model takes " + " ".join(quirks.effort or ()), asked, given))
 

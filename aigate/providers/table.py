@@ -10,7 +10,10 @@ from aigate.core.target import Price, Provider
 from aigate.providers import quirks
 
 _CHAT = {"chat": "openai-chat"}
-_CHAT_AND_EMBEDDINGS = {"chat": "openai-chat", "embeddings": "openai-chat"}
+_CHAT_AND_EMBEDDINGS = {"chat": "openai-chat", "embeddings": "openai-embeddings"}
+
+# chat dialect → the dialect of the same vendor's embeddings
+EMBEDDINGS_OF = {"openai-chat": "openai-embeddings"}
 
 SIM = "sim"  # the one provider that is always there
 
