@@ -1,7 +1,8 @@
-"""The outbound pool: connections to providers, kept by origin and credential. Step 7 of the data path, its only network call.
+"""The outbound pool: connections to providers, kept by origin and credential. `send` of the data path.
 
-Owns where connections come from (DNS, TCP, Unix sockets, TLS), which are idle, and one timer that closes what is past its deadline.
-What travels over a connection is worker/upstream_connection.py. It must not retry, choose a provider or write a head.
+Owns where connections come from (DNS, TCP, Unix sockets, TLS), which are idle, and the one timer that ends what is past
+its deadline. What travels over a connection is worker/upstream_connection.py. It must not retry, choose a provider or
+write a head.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SWEEP_S = 0.5  # how late a deadline may be noticed
 
 
 class Origin(msgspec.Struct, frozen=True, cache_hash=True):
-    """Where connections go and on whose behalf: two credentials never share a connection. Keep it and reuse it: it is the pool's key."""
+    """Where connections go and on whose behalf: two credentials never share a connection. It is the pool's key."""
 
     scheme: str  # http | https
     host: str  # name or address, without brackets
@@ -40,7 +41,9 @@ class Origin(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 def parse_base_url(url: str) -> tuple[Origin, str]:
-    """`https://host:1/v1` → (origin, "/v1"), `unix:///run/a.sock:/v1` → a Unix socket. ValueError names the problem, not the URL."""
+    """`https://host:1/v1` → (origin, "/v1"); `unix:///run/a.sock:/v1` → a Unix socket.
+
+    A ValueError names the problem, never the URL: it may hold a secret."""
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("a base URL is printable ASCII without spaces")
     parts = urlsplit(url)
@@ -117,7 +120,7 @@ class Pool:
         return self.take(origin) or await self._open(origin)
 
     async def warm(self, origin: Origin, count: int) -> int:
-        """Opens connections until `count` are idle; returns how many are. What fails here will be reported by the call that meets it."""
+        """Opens connections until `count` are idle; returns how many are. A failure is reported by the call that meets it."""
         missing = count - len(self._idle.get(origin, ()))
         for result in await asyncio.gather(*(self._open(origin) for _ in range(missing)), return_exceptions=True):
             if isinstance(result, Connection):
@@ -201,7 +204,7 @@ def _unreachable(origin: Origin, error: OSError | UnicodeError) -> ProviderError
 
 
 def decode_body(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
-    """A plain reply that came compressed though we asked for identity. More than `max_bytes` of it is refused, not unpacked."""
+    """A plain reply that came compressed though we asked for identity; unpacks to `max_bytes` at most."""
     encoding = encoding.strip().lower()
     if encoding in (b"", b"identity"):
         return body

@@ -1,8 +1,9 @@
 """One HTTP/1.1 connection to a provider: a request out, its reply in, then back to the pool or closed.
 
-Owns framing, deadlines and the mapping of whatever goes wrong on the wire to ProviderError. It is reused only after a reply with
-explicit framing that came whole, with no byte before or behind it. It must not look inside a body, retry, or know of money.
-The pool (worker/client.py) opens connections and calls `expire` on those past their deadline: no call costs a timer of its own.
+Owns framing, deadlines and the mapping of whatever goes wrong on the wire to ProviderError. It is reused only after a
+reply with explicit framing that came whole, with no byte before or behind it. It must not look inside a body, retry, or
+know of money. The pool (worker/client.py) opens connections and calls `expire` on those past their deadline: no call
+costs a timer of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, cast
 
 import msgspec
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from httptools import HttpParserError, HttpResponseParser
 
 from aigate.errors import ProviderError
 
@@ -47,8 +48,8 @@ class Connection(asyncio.Protocol):
         "host", "_pool", "_idle", "_loop", "_now", "_transport", "_parser", "_feed", "_pieces", "on_body",
         "is_reused", "is_idle", "is_closed",
         # for one call
-        "is_complete", "is_close_delimited", "deadline", "_is_keepable", "_is_head_request", "_is_paused", "_head", "_headers",
-        "_head_bytes", "_written_at", "_timeout_s", "_waiter", "_on_data", "_on_end", "_error",
+        "is_complete", "is_close_delimited", "deadline", "_is_keepable", "_is_head_request", "_is_paused",
+        "_head", "_headers", "_head_bytes", "_written_at", "_timeout_s", "_waiter", "_on_data", "_on_end", "_error",
     )
     # fmt: on
 
@@ -140,9 +141,9 @@ class Connection(asyncio.Protocol):
         return b"".join(parts)
 
     def stream(self, on_data: OnData, on_end: OnEnd, idle_timeout_s: float) -> None:
-        """From now on body bytes go to `on_data` as they are read, one call per read; `on_end` is called once, also by `abort`.
+        """From now on body bytes go to `on_data` as they are read, one call per read; what came before is delivered at once.
 
-        What came before is delivered before this returns."""
+        `on_end` is called once, also by `abort`: None if the body is whole."""
         self._on_data = on_data
         self._on_end = on_end
         self._timeout_s = idle_timeout_s
@@ -168,7 +169,7 @@ class Connection(asyncio.Protocol):
             return
         if self._on_end is not None and not self.is_complete and not self.is_close_delimited:
             self._linger()
-        elif self._is_keepable and not self._transport.get_write_buffer_size() and self._pool.is_open:
+        elif self._is_keepable and not self._transport.get_write_buffer_size():
             self._on_data = self._on_end = None
             self._pieces.clear()
             self.resume()
@@ -185,8 +186,8 @@ class Connection(asyncio.Protocol):
             self._fail(ProviderError("The connection to the provider was given up.", kind="cut"))
 
     def _linger(self) -> None:
-        """The call has its terminal event, but the last bytes of the framing are still under way: a moment for them is cheaper than
-        a new connection. A byte of body instead of them closes it."""
+        """The call has its terminal event, but the last bytes of the framing are still under way: a moment for them is
+        cheaper than a new connection. A byte of body instead of them closes it."""
         self.resume()
         self._on_data = self._refuse
         self._on_end = self._end_linger
@@ -239,7 +240,7 @@ class Connection(asyncio.Protocol):
                 self._feed_head(data)
             else:
                 self._feed(data)
-        except (HttpParserError, HttpParserUpgrade) as error:
+        except HttpParserError as error:
             self._is_keepable = False  # the parser cannot go on
             if not self.is_complete:
                 self._error = self._bad_reply(f"is not valid HTTP/1.1 ({error.__context__ or error})")
@@ -273,7 +274,6 @@ class Connection(asyncio.Protocol):
                 raise HttpParserError(f"status {status}")
             self._headers = {}
             return
-        self._pieces.clear()
         self._head = Head(status, headers)
         if self._is_head_request:
             self.is_complete = True
@@ -305,8 +305,9 @@ class Connection(asyncio.Protocol):
         """Tells whoever waits what has come."""
         if self._on_data is not None:
             self._deliver()
-        elif self._waiter is not None and (self._head is not None or self._error is not None) and not self._waiter.done():
-            self._waiter.set_result(None)
+        elif self._waiter is not None and (self._head is not None or self._error is not None):
+            if not self._waiter.done():  # the call may have been cancelled
+                self._waiter.set_result(None)
 
     def _deliver(self) -> None:
         pieces = self._pieces
@@ -360,8 +361,8 @@ class Connection(asyncio.Protocol):
 
     def _loss(self) -> ProviderError:
         if self._head is not None:
-            return ProviderError(f"The provider at {self.host} closed the connection before its reply was whole.", kind="cut")
-        error = ProviderError(f"The provider at {self.host} closed the connection before it answered.", kind="reset")
+            return ProviderError(f"The provider at {self.host} closed before its reply was whole.", kind="cut")
+        error = ProviderError(f"The provider at {self.host} closed before it answered.", kind="reset")
         error.is_stale = self.is_reused and not self._head_bytes and self._now() - self._written_at <= STALE_S
         return error
 

@@ -8,11 +8,18 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 import uvloop
 
+from aigate.errors import ProviderError
 from aigate.worker.client import Origin, Pool
+from aigate.worker.upstream_connection import Connection
 
 REQUEST = b"POST /v1/chat HTTP/1.1\r\nhost: p\r\ncontent-length: 2\r\n\r\n{}"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+MEGABYTE = 1 << 20
 
 Script = Callable[["Peer"], Awaitable[None]]
 
@@ -102,7 +109,7 @@ async def provider(*scripts: Script, **options: object) -> AsyncIterator[Origin]
 
 @asynccontextmanager
 async def pool(**options: object) -> AsyncIterator[Pool]:
-    settings: dict[str, object] = {"connect_timeout_s": 5.0, "sweep_s": 0.005, "loop": asyncio.get_running_loop(), **options}
+    settings = {"connect_timeout_s": 5.0, "sweep_s": 0.005, "loop": asyncio.get_running_loop()} | options
     outbound = Pool(**settings)  # type: ignore[arg-type]
     try:
         yield outbound
@@ -128,3 +135,58 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
             await test()
 
     uvloop.run(limited())
+
+
+class Stream:
+    """What a reader of a stream saw."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.ends: list[ProviderError | None] = []
+        self.changed = asyncio.Event()
+
+    def on_data(self, data: bytes) -> None:
+        self.pieces.append(data)
+        self.changed.set()
+
+    def on_end(self, error: ProviderError | None) -> None:
+        self.ends.append(error)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self.changed.clear()
+            await self.changed.wait()
+
+
+async def ask(outbound: Pool, origin: Origin, request: bytes = REQUEST) -> Connection:
+    connection = await outbound.connect(origin)
+    connection.send(request)
+    return connection
+
+
+async def call(outbound: Pool, origin: Origin, request: bytes = REQUEST) -> tuple[int, bytes, Connection]:
+    """One whole plain call; the connection is released."""
+    connection = await ask(outbound, origin, request)
+    head = await connection.head(5)
+    body = await connection.body(MEGABYTE, 5)
+    connection.release()
+    return head.status, body, connection
+
+
+async def start_stream(connection: Connection, idle_timeout_s: float = 5) -> Stream:
+    await connection.head(5)
+    stream = Stream()
+    connection.stream(stream.on_data, stream.on_end, idle_timeout_s)
+    return stream
+
+
+async def failure(awaitable: Awaitable[object]) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        await awaitable
+    return caught.value
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)

@@ -18,26 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from aigate.errors import ProviderError
-from aigate.worker.client import Origin, Pool, decode_body, parse_base_url, tls_context
-from tests.worker.raw_provider import REQUEST, ClockedLoop, Peer, Script, answers, pool, provider, run
-
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-
-
-async def call(outbound: Pool, origin: Origin) -> bytes:
-    connection = await outbound.connect(origin)
-    connection.send(REQUEST)
-    await connection.head(5)
-    body = await connection.body(100, 5)
-    connection.release()
-    return body
-
-
-async def failure(outbound: Pool, origin: Origin) -> ProviderError:
-    with pytest.raises(ProviderError) as caught:
-        await outbound.connect(origin)
-    return caught.value
-
+from aigate.worker.client import Origin, decode_body, parse_base_url, tls_context
+from tests.worker.raw_provider import (
+    OK, REQUEST, ClockedLoop, Peer, Script, answers, call, failure, pool, provider, run,
+)  # fmt: skip
 
 # --- base URLs ---
 
@@ -170,10 +154,10 @@ def test_a_unix_socket_is_an_origin_like_any_other(tmp_path: Path) -> None:
         server = await asyncio.start_unix_server(serve, path)
         async with pool() as outbound:
             origin, _ = parse_base_url(f"unix://{path}:/v1")
-            assert await call(outbound, origin) + await call(outbound, origin) == b"okok"
+            assert (await call(outbound, origin))[1] == (await call(outbound, origin))[1] == b"ok"
             assert outbound.stats().opened == 1
             missing, _ = parse_base_url(f"unix://{path}x:/v1")
-            assert (await failure(outbound, missing)).kind == "refused"
+            assert (await failure(outbound.connect(missing))).kind == "refused"
         server.close()
         await server.wait_closed()
 
@@ -193,7 +177,7 @@ def test_a_refused_connection_names_the_host_and_why() -> None:
     async def main() -> None:
         async with pool() as outbound:
             origin = unused_origin()
-            error = await failure(outbound, origin)
+            error = await failure(outbound.connect(origin))
             assert (error.kind, error.status, error.retryable) == ("refused", 502, True)
             assert error.message == f"Could not connect to {origin.authority}: connection refused."
             assert outbound.stats() == (0, 0, 0)
@@ -205,7 +189,7 @@ def test_a_refused_connection_names_the_host_and_why() -> None:
 def test_a_name_that_does_not_resolve_is_refused(host: str) -> None:
     async def main() -> None:
         async with pool() as outbound:
-            error = await failure(outbound, Origin("http", host, 80))
+            error = await failure(outbound.connect(Origin("http", host, 80)))
             assert error.kind == "refused" and host in error.message and "does not resolve" in error.message
 
     run(main)
@@ -217,7 +201,7 @@ def test_a_handshake_that_never_ends_is_a_timeout() -> None:
 
     async def main() -> None:
         async with provider(silent) as origin, pool(connect_timeout_s=0.05) as outbound:
-            error = await failure(outbound, replace(origin, scheme="https"))
+            error = await failure(outbound.connect(replace(origin, scheme="https")))
             assert (error.kind, error.status, error.code) == ("timeout", 504, "provider_timeout")
             assert outbound.stats() == (0, 0, 0)
 
@@ -276,7 +260,7 @@ def test_tls_checks_the_certificate_and_speaks_http_1(certificate: Path) -> None
             provider(noting(answers(OK, OK)), ssl=server_context(certificate)) as origin,
             pool(tls=tls_context(str(certificate))) as outbound,
         ):
-            assert await call(outbound, origin) + await call(outbound, origin) == b"okok"
+            assert (await call(outbound, origin))[1] == (await call(outbound, origin))[1] == b"ok"
             assert outbound.stats() == (1, 1, 1) and agreed == ["http/1.1"]
 
     run(main)
@@ -286,13 +270,13 @@ def test_an_unknown_authority_or_another_name_is_refused(certificate: Path) -> N
     async def main() -> None:
         async with provider(answers(OK), ssl=server_context(certificate)) as origin:
             async with pool() as outbound:  # the system's authorities only
-                error = await failure(outbound, origin)
+                error = await failure(outbound.connect(origin))
                 assert error.kind == "refused" and "certificate was refused" in error.message
             async with pool(tls=tls_context(str(certificate))) as outbound:
-                error = await failure(outbound, replace(origin, host="localhost"))
+                error = await failure(outbound.connect(replace(origin, host="localhost")))
                 assert error.kind == "refused" and "certificate was refused" in error.message
             async with pool(tls=tls_context(verify=False)) as outbound:
-                assert await call(outbound, origin) == b"ok"
+                assert (await call(outbound, origin))[:2] == (200, b"ok")
 
     run(main)
 
@@ -303,7 +287,7 @@ def test_tls_to_a_server_without_it_is_refused() -> None:
 
     async def main() -> None:
         async with provider(plain) as origin, pool() as outbound:
-            error = await failure(outbound, replace(origin, scheme="https"))
+            error = await failure(outbound.connect(replace(origin, scheme="https")))
             assert error.kind == "refused" and "TLS failed" in error.message
 
     run(main)
