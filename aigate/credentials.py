@@ -1,4 +1,4 @@
-"""Credentials: which provider has a key, where it came from, and why a provider without one is not live.
+"""Credentials: which provider has a key and where it came from.
 
 Reads the environment it is given, at start only. No message here holds a key.
 """
@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aigate.config import Config, ConfigError, ProviderConfig
+from aigate.config import ConfigError, ProviderConfig
 from aigate.core.target import Provider
-from aigate.providers.table import ROWS
-
-SIM = "sim"  # built in, and needs nothing
+from aigate.providers.table import ROWS, SIM
 
 
 def find_credentials(providers: Mapping[str, ProviderConfig], environ: Mapping[str, str]) -> dict[str, str]:
@@ -37,31 +35,9 @@ def add_local_providers(providers: Mapping[str, ProviderConfig], environ: Mappin
     local = {
         name: ProviderConfig(base_url=url.rstrip("/"))
         for name, row in ROWS.items()
-        if _is_local(name, row) and name not in providers and (url := environ.get(base_url_variable(name)))
+        if not row.key_variable and name != SIM and name not in providers and (url := environ.get(f"{name.upper()}_BASE_URL"))
     }
     return {**providers, **local}
-
-
-def dormant_reasons(config: Config) -> dict[str, str]:
-    """Every known provider that cannot be called, and what would make it live."""
-    reasons = {}
-    for name in _names(config.providers):
-        stated = config.providers[name].api_key if name in config.providers else ""
-        variables = _variables(name, stated)
-        if variables and name not in config.credentials:
-            reasons[name] = f"set {' or '.join(variables)}"
-        elif _is_local(name, ROWS.get(name)) and name not in config.providers:
-            reasons[name] = f"set {base_url_variable(name)}"
-    return reasons
-
-
-def live_providers(config: Config) -> list[str]:
-    dormant = dormant_reasons(config)
-    return [name for name in _names(config.providers) if name not in dormant]
-
-
-def base_url_variable(name: str) -> str:
-    return f"{name.upper()}_BASE_URL"
 
 
 def _names(providers: Mapping[str, ProviderConfig]) -> list[str]:
@@ -73,7 +49,3 @@ def _variables(name: str, stated: str) -> list[str]:
     if stated.startswith("env:"):
         return [stated.removeprefix("env:")]
     return ROWS[name].key_variable.replace(",", " ").split() if name in ROWS and not stated else []
-
-
-def _is_local(name: str, row: Provider | None) -> bool:
-    return row is not None and not row.key_variable and name != SIM

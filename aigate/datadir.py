@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 VERSION = 1  # of the layout; a directory with a higher one was written by a newer aigate
-LOCK_WAIT_S = 5.0  # the children of a server that was killed need a moment to notice
+LOCK_WAIT_S = 2.0  # the children of a server that was killed need a moment to notice
 _SOCKET_PATH_BYTES = 107  # sun_path, less its final NUL
 _HARMLESS = {"lost+found"}  # what a fresh volume may hold
 
@@ -70,8 +70,8 @@ class DataDir:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-                if time.monotonic() > deadline or _is_running(owner):
+                if time.monotonic() > deadline:
+                    owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
                     os.close(descriptor)
                     raise DataDirError(f"data directory {self.path}: another aigate uses it (process {owner or 'unknown'}); stop that one or choose another") from None
                 time.sleep(0.02)  # the children of a killed server are about to exit: there is no event to wait for
@@ -91,11 +91,6 @@ def _new_root_key() -> bytes:
     from aigate.core.client_key import KEY_RANDOM_BYTES, make_key  # here: it brings OpenSSL, 4 MB that a later start saves
 
     return make_key(os.urandom(KEY_RANDOM_BYTES)).encode() + b"\n"
-
-
-def _is_running(pid: str) -> bool:
-    """Whether the supervisor that wrote its pid into the lock still lives: then waiting is of no use."""
-    return pid.isdigit() and Path(f"/proc/{pid}").exists()
 
 
 def _read_or_write(path: Path, make: Callable[[], bytes]) -> bytes:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from aigate.catalog.live import live_providers
 from aigate.config import Config, ConfigError, find_file, load
-from aigate.credentials import dormant_reasons, live_providers
 from aigate.datadir import DataDir, DataDirError
 from aigate.process import start_logging
 from aigate.supervisor import Supervisor
@@ -112,8 +112,7 @@ def url_of(host: str, port: int) -> str:
 
 def banner(config: Config, admin_key_path: Path, environ: Mapping[str, str]) -> str:
     url = url_of(config.server.host, config.server.port)
-    dormant = dormant_reasons(config)
-    live = [*(["sim (built in, simulated)"] if config.sim.enabled else []), *live_providers(config)]
+    live, dormant = live_providers(config, "" if config.sim.enabled else None)
     if not config.auth.admin_key:
         key_place, key = str(admin_key_path), f"$(cat '{admin_key_path}')"
     elif environ.get("AIGATE_ADMIN_KEY") == config.auth.admin_key:
@@ -125,11 +124,15 @@ def banner(config: Config, admin_key_path: Path, environ: Mapping[str, str]) -> 
     return f"""aigate is serving at {url}
   root key   {key_place}
   live       {', '.join(live) or 'none'}
-  not live   {', '.join(f'{name} ({reason})' for name, reason in dormant.items()) or 'none'}
+{_dormant_lines(dormant)}
 Try it:
   curl {url}/v1/chat/completions -H "Authorization: Bearer {key}" -H 'Content-Type: application/json' -d '{body}'
 Any OpenAI client: base URL {url}/v1 and that key.
 """
+
+
+def _dormant_lines(dormant: Mapping[str, str]) -> str:
+    return "\n".join(f"  {'not live' if number == 0 else '':<11}{name}: {reason}" for number, (name, reason) in enumerate(dormant.items()))
 
 
 if __name__ == "__main__":
