@@ -120,7 +120,7 @@ class Pool:
         return self.take(origin) or await self._open(origin)
 
     async def warm(self, origin: Origin, count: int) -> int:
-        """Opens connections until `count` are idle; returns how many are. A failure is reported by the call that meets it."""
+        """Opens until `count` are idle; returns how many are. A failure is left to the call that meets it."""
         missing = count - len(self._idle.get(origin, ()))
         for result in await asyncio.gather(*(self._open(origin) for _ in range(missing)), return_exceptions=True):
             if isinstance(result, Connection):

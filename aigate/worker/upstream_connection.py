@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
         return b"".join(parts)
 
     def stream(self, on_data: OnData, on_end: OnEnd, idle_timeout_s: float) -> None:
-        """From now on body bytes go to `on_data` as they are read, one call per read; what came before is delivered at once.
+        """From now on body bytes go to `on_data` as they are read, one call per read; what came before, at once.
 
         `on_end` is called once, also by `abort`: None if the body is whole."""
         self._on_data = on_data
