@@ -32,8 +32,9 @@ def json_reply(content: object, status: int = 200) -> Response:
 
 
 class Boundary:
-    """The app's outermost middleware: an id on every reply, one trailing slash ignored, bodies kept small, no exception let out. `outages`: exceptions that mean
-    the database is away."""
+    """The app's outermost middleware: an id on every reply, one trailing slash ignored, bodies kept small, no exception let out.
+
+    `outages`: exceptions that mean the database is away."""
 
     def __init__(self, app: ASGIApp, *, log: Callable[[str], None], outages: tuple[type[Exception], ...] = ()):
         self._app = app
@@ -112,7 +113,10 @@ def _http_error(request: Request, error: HTTPException) -> GateError:
         allowed = (error.headers or {}).get("Allow", "")
         return ClientError(f"{request.method} is not possible on {path}; use {allowed}.", status=405, code="method_not_allowed")
     if error.status_code == 413:
-        return ClientError(f"The body has more than {MAX_BODY_BYTES} bytes, the most this route takes.", status=413, code="payload_too_large")
+        words = f"The body has more than {MAX_BODY_BYTES} bytes, the most this route takes."
+        return ClientError(words, status=413, code="payload_too_large")
+    if error.status_code == 400:  # the framework's only one: a body that its JSON reader gave up on
+        return ClientError("The body cannot be read as JSON: it is nested too deeply, or holds a number that is too long.")
     return ClientError(str(error.detail), status=error.status_code)
 
 
@@ -135,8 +139,9 @@ def _describe(problem: dict[str, Any]) -> tuple[str | None, str]:
         return field, f"{field}: no such field; remove it or correct its name"
     if problem["type"] == "missing":
         return field, f"{field}: missing from the {place}"
+    words = problem["msg"].removeprefix("Value error, ")
     value = repr(problem["input"])
-    return field, f"{field}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {value if len(value) <= 80 else value[:77] + '…'}"
+    return field, f"{field}: {words[0].lower()}{words[1:]}, got {value if len(value) <= 80 else value[:77] + '…'}"
 
 
 def _request_id(headers: list[tuple[bytes, bytes]]) -> str:

@@ -1,5 +1,6 @@
 """Client keys: make, list, revoke. A change is in force on every worker before its call answers, or the answer says so."""
 
+import re
 import secrets
 import time
 from datetime import UTC, datetime
@@ -10,21 +11,23 @@ from pydantic import Field, StringConstraints, field_validator
 
 from aigate.api.access import Admin
 from aigate.api.boundary import json_reply
-from aigate.api.inputs import Input
+from aigate.api.inputs import Input, Line
 from aigate.api.services import Services, Wired
 from aigate.core.client_key import KEY_RANDOM_BYTES, ClientKey, key_digest, make_key
 from aigate.errors import ClientError
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
-Glob = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+_KEY_ID = re.compile(r"key_[0-9a-z]{1,40}\Z")
+
+Glob = Annotated[Line, StringConstraints(min_length=1, max_length=200)]
 
 
 class NewKey(Input):
-    name: str = Field(min_length=1, max_length=200)
+    name: Line = Field(min_length=1, max_length=200)
     expires_at: datetime | None = Field(None, description="ISO 8601 or unix seconds")
     allowed_models: list[Glob] = Field([], max_length=200, description="patterns over slugs, such as moonshot/*; empty: all")
-    default_tag: str | None = Field(None, min_length=1, max_length=64)
+    default_tag: Line | None = Field(None, min_length=1, max_length=64)
     is_admin: bool = False
 
     @field_validator("expires_at")
@@ -65,7 +68,7 @@ async def list_keys(
     admin: Admin,
     services: Wired,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    cursor: Annotated[str | None, Query(pattern="^key_[0-9a-z]{1,40}$")] = None,
 ) -> Response:
     """Newest first, revoked ones included; `next_cursor` where there are more."""
     rows = await services.keys.list(limit + 1, cursor)
@@ -75,7 +78,7 @@ async def list_keys(
 
 @router.get("/{key_id}")
 async def get_key(key_id: str, admin: Admin, services: Wired) -> Response:
-    row = await services.keys.get(key_id)
+    row = await services.keys.get(key_id) if _KEY_ID.match(key_id) else None
     if row is None:
         raise _no_such_key(key_id)
     return json_reply(_record(row))
@@ -94,7 +97,7 @@ async def revoke_key(key_id: str, admin: Admin, services: Wired) -> Response:
 
 
 async def _revoke(key_id: str, services: Services) -> Response:
-    row = await services.keys.revoke(key_id, int(time.time() * 1000))
+    row = await services.keys.revoke(key_id, int(time.time() * 1000)) if _KEY_ID.match(key_id) else None
     if row is None:
         raise _no_such_key(key_id)
     effective = await services.workers.push(((row.digest, None),))

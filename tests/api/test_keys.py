@@ -1,6 +1,7 @@
 """POST, GET and DELETE /v1/keys: what is stored, what is shown once, who may, what a wrong body is told."""
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -110,6 +111,11 @@ def test_an_expired_key_is_told_so(tmp_path):
         ({"name": ""}, "name", "at least 1 character"),
         ({"name": "  "}, "name", "at least 1 character"),
         ({"name": 5}, "name", "string"),
+        ({"name": "a\0b"}, "name", "match"),
+        ({"name": "\ud800"}, "name", "unicode"),
+        ({"name": "x", "default_tag": "a\nb"}, "default_tag", "match"),
+        ({"name": "x", "expires_at": "0001-01-01T00:00:00+23:59"}, "expires_at", "future"),
+        ({"name": "x", "expires_at": 1e20}, "expires_at", "9999"),
         ({"name": "x" * 201}, "name", "at most 200"),
         ({"name": "x", "expires_at": 1}, "expires_at", "future"),
         ({"name": "x", "expiresAt": "soon"}, "expiresAt", "date"),
@@ -125,7 +131,7 @@ def test_an_expired_key_is_told_so(tmp_path):
 )
 def test_a_wrong_body_is_a_400_that_names_the_field(tmp_path, body, param, words):
     async def test(plane):
-        reply = await plane.post("/v1/keys", body)
+        reply = await plane.client.post("/v1/keys", content=json.dumps(body), headers={"content-type": "application/json"})
         error = reply.json()["error"]
         assert (reply.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
         assert words in error["message"]
@@ -134,7 +140,7 @@ def test_a_wrong_body_is_a_400_that_names_the_field(tmp_path, body, param, words
     run(tmp_path, test)
 
 
-@pytest.mark.parametrize("body", [b"{", b'{"name": "x"', b"\xff\xfe", b'{"name": "\xff"}', b"", b"NaN", b"[" * 5000])
+@pytest.mark.parametrize("body", [b"{", b'{"name": "x"', b"\xff\xfe", b'{"name": "\xff"}', b"", b"NaN", b"[" * 100_000, b"1" * 5000])
 def test_a_body_that_is_not_json_is_a_400(tmp_path, body):
     async def test(plane):
         reply = await plane.client.post("/v1/keys", content=body, headers={"content-type": "application/json"})
@@ -176,9 +182,18 @@ def test_keys_are_listed_in_pages_newest_first(tmp_path):
     run(tmp_path, test)
 
 
+@pytest.mark.parametrize("cursor", ["%00", "nonsense", "key_%FF"])
+def test_an_odd_cursor_is_a_400(tmp_path, cursor):
+    async def test(plane):
+        reply = await plane.get(f"/v1/keys?cursor={cursor}")
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "cursor")
+
+    run(tmp_path, test)
+
+
 def test_a_key_that_does_not_exist_is_a_404(tmp_path):
     async def test(plane):
-        for method, path in (("GET", "/v1/keys/key_x"), ("DELETE", "/v1/keys/key_x"), ("POST", "/v1/keys/key_x/revoke")):
+        for method, path in (("GET", "/v1/keys/%00"), ("GET", "/v1/keys/key_x"), ("DELETE", "/v1/keys/key_x"), ("POST", "/v1/keys/key_x/revoke")):
             reply = await plane.client.request(method, path)
             assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
 
