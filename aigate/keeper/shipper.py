@@ -107,11 +107,21 @@ def _lost_intent(settled: Settled) -> Intent:
 class Shipper:
     """One per data directory. `ship` and all below it run on the database's writing thread."""
 
-    def __init__(self, database: Database, folder: str | os.PathLike[str], *, node: str = "", keep_s: float = KEEP_S, hook: Hook | None = None):
+    def __init__(
+        self,
+        database: Database,
+        folder: str | os.PathLike[str],
+        *,
+        node: str = "",
+        keep_s: float = KEEP_S,
+        after_failure_s: float = AFTER_FAILURE_S,
+        hook: Hook | None = None,
+    ):
         self.folder = Path(folder)
         self._database = database
         self._node = node
         self._keep_s = keep_s
+        self._after_failure_s = after_failure_s
         self._hook = hook
         self._journals: dict[str, _Journal] = {}
         self._sealed: set[str] = set()
@@ -119,6 +129,7 @@ class Shipper:
         self._shipped_rows = 0
         self._next_look = 0.0
         self._next_clearing = 0.0
+        self._seen_folder_ns = 0
         self._turn = asyncio.Lock()
 
     @property
@@ -133,7 +144,7 @@ class Shipper:
                 pause_s = POLL_S
             except (SQLAlchemyError, OSError) as error:
                 self._note("database", str(error))
-                pause_s = AFTER_FAILURE_S
+                pause_s = self._after_failure_s
             await asyncio.sleep(pause_s)
 
     async def catch_up(self) -> None:
@@ -154,15 +165,20 @@ class Shipper:
             await asyncio.sleep(POLL_S / 2)
 
     def _has_news(self) -> bool:
-        return time.monotonic() >= self._next_look or any(journal.reader.has_news() for journal in self._journals.values())
+        return self._is_time_to_look() or any(journal.reader.has_news() for journal in self._journals.values())
+
+    def _is_time_to_look(self) -> bool:
+        """A worker's death is seen at the next round, a new journal at once."""
+        return time.monotonic() >= self._next_look or _changed_ns(self.folder) != self._seen_folder_ns
 
     # --- on the writing thread ----------------------------------------------------------------------------------------------
 
     def ship(self) -> bool:
         """One batch of each journal; whether any has more. Problems of one journal do not hold up the others."""
-        if time.monotonic() >= self._next_look:
-            self._look_around()
+        if self._is_time_to_look():
             self._next_look = time.monotonic() + LOOK_AROUND_S
+            self._seen_folder_ns = _changed_ns(self.folder)
+            self._look_around()
         has_more = False
         for journal in list(self._journals.values()):
             with self._watching(journal.id):
@@ -235,8 +251,8 @@ class Shipper:
     # --- journals come and go ---------------------------------------------------------------------------------------------
 
     def _look_around(self) -> None:
-        if not self.folder.exists():
-            return
+        if not self._seen_folder_ns:
+            return  # no worker has started here yet
         names = [entry.name for entry in os.scandir(self.folder) if entry.is_dir() and not entry.name.startswith(".")]
         for name in names:
             if name not in self._sealed:
@@ -328,6 +344,14 @@ class _Watch:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
+
+
+def _changed_ns(folder: Path) -> int:
+    """When something came into the folder or left it; 0 = there is no folder."""
+    try:
+        return os.stat(folder).st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _row(connection: Connection, name: str) -> object:
