@@ -145,9 +145,10 @@ class Catalog:
         return [f"{prefix}/{name}" for name in get_close_matches(upstream, names, n=3, cutoff=0.6)]
 
     def _known(self) -> list[str]:
-        """Slugs of live providers that we could name."""
-        own = [slug for slug in (*self._overrides, *self._facts) if slug.partition("/")[0] in self.providers]
-        return list(dict.fromkeys(slug for slug in own if "*" not in slug))
+        """Slugs of live providers that we could name: configured, limited to, or in our own file."""
+        limited = (f"{row.name}/{name}" for row in self.providers.values() for name in row.models if not set(name) & set("*?["))
+        own = (slug for slug in (*self._overrides, *self._facts) if slug.partition("/")[0] in self.providers)
+        return list(dict.fromkeys((*limited, *own)))
 
     def _canonical(self, slug: str) -> str:
         prefix, slash, upstream = slug.partition("/")

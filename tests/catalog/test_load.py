@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aigate.catalog.load import MAX_REMEMBERED, load_catalog
 from aigate.config import Config, ModelConfig, ProviderConfig, Server
@@ -27,6 +29,9 @@ def refusal(catalog, slug, endpoint="chat"):
 
 MOCK = {"mock": ProviderConfig(dialect="openai-chat", base_url="http://127.0.0.1:9100/v1", unpriced="allow")}
 MOCK_STRICT = {"mock": ProviderConfig(dialect="openai-chat", base_url="http://127.0.0.1:9100/v1")}
+
+
+EVERYTHING = make(providers=MOCK)
 
 
 # --- names ---------------------------------------------------------------------------------------------------------------------
@@ -84,6 +89,16 @@ def test_a_malformed_name_is_refused(slug):
     error = refusal(make(), slug)
     assert (error.status, error.code, error.param) == (404, "unknown_model", "model")
     assert len(error.message) < 500
+
+
+@given(st.text(max_size=250) | st.from_regex(r"(openai|sim|groq|huggingface)/[ -~]{0,40}", fullmatch=True))
+def test_any_text_is_a_target_or_a_clients_error(slug):
+    try:
+        target = EVERYTHING.resolve(slug, "chat")
+    except ClientError as error:
+        assert error.status in (400, 404) and error.param == "model"
+    else:
+        assert target.url_path.isascii() and target.slug.startswith(target.provider.name + "/")
 
 
 def test_a_bare_name_is_told_its_whole_name():
@@ -218,6 +233,13 @@ def test_models_lists_what_can_be_called_and_nothing_else():
         endpoint = "embeddings" if model.modality == "embedding" else "chat"
         assert catalog.resolve(model.slug, endpoint).model == model
         assert catalog.model(model.slug) == model
+
+
+def test_names_a_provider_is_limited_to_are_listed():
+    providers = {"mock": ProviderConfig(dialect="openai-chat", base_url="http://h/v1", unpriced="allow", models=("one", "two", "x-*"))}
+    catalog = make(credentials={}, providers=providers)
+    assert [model.slug for model in catalog.models() if model.slug.startswith("mock/")] == ["mock/one", "mock/two"]
+    assert "did you mean mock/two?" in refusal(catalog, "mock/twoo").message
 
 
 def test_every_price_a_call_can_have_is_among_prices():
