@@ -55,6 +55,12 @@ class Server(Section):
     force_neutral: bool = False  # translate even where client and provider speak the same format (a check, not for production)
     allowed_hosts: tuple[str, ...] = ()  # Host headers answered, against DNS rebinding; empty = any
 
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches the server."""
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
 
 class Auth(Section):
     """Who may call."""

@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -104,14 +105,8 @@ def _listen_unix(path: Path) -> socket.socket:
 # --- the banner -------------------------------------------------------------------------------------------------------------
 
 
-def url_of(host: str, port: int) -> str:
-    """Where a client on this machine reaches the server."""
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def banner(config: Config, admin_key_path: Path, environ: Mapping[str, str]) -> str:
-    url = url_of(config.server.host, config.server.port)
+    url = config.server.url
     live, dormant = live_providers(config, "" if config.sim.enabled else None)
     if not config.auth.admin_key:
         key_place, key = str(admin_key_path), f"$(cat '{admin_key_path}')"
@@ -132,7 +127,8 @@ Any OpenAI client: base URL {url}/v1 and that key.
 
 
 def _dormant_lines(dormant: Mapping[str, str]) -> str:
-    return "\n".join(f"  {'not live' if number == 0 else '':<11}{name}: {reason}" for number, (name, reason) in enumerate(dormant.items()))
+    words = ", ".join(f"{name} ({reason})" for name, reason in dormant.items()) or "none"
+    return textwrap.fill(words, 110, initial_indent="  not live   ", subsequent_indent=" " * 13, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+"""The CLI's way to a running server: which one, with which key, and one request at a time. Knows no command."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from aigate.config import Config, find_file, load
+
+TIMEOUT_S = 600.0  # silence; a model may think for minutes before its first word
+
+
+class CommandError(Exception):
+    """A command failed: the message is the one line its user sees."""
+
+
+class Server:
+    """A server and the key to use there."""
+
+    def __init__(self, url: str, key: str):
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CommandError(f"--url {url!r}: expected http://HOST:PORT")
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        self._key = key
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname, parts.port, timeout=TIMEOUT_S)
+
+    def request(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        return json.loads(self._open(method, path, body).read())
+
+    def stream(self, path: str, body: object) -> Iterator[dict[str, Any]]:
+        """The data events of an SSE reply."""
+        for line in self._open("POST", path, body):
+            data = line.removeprefix(b"data:").strip()
+            if line.startswith(b"data:") and data != b"[DONE]":
+                yield json.loads(data)
+
+    def _open(self, method: str, path: str, body: object) -> http.client.HTTPResponse:
+        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+        try:
+            self._connection.request(method, path, None if body is None else json.dumps(body), headers)
+            reply = self._connection.getresponse()
+        except ConnectionRefusedError:
+            raise CommandError(f"no server answers at {self.url}; start one with 'aigate serve', or name another with --url") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise CommandError(f"{self.url}: {error}") from error
+        if reply.status >= 400:
+            raise CommandError(f"{reply.status}: {_message(reply.read())}")
+        return reply
+
+
+def _message(body: bytes) -> str:
+    """The words of an error envelope; whatever came, where it is not one (a proxy in between)."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return body[:300].decode("utf-8", "replace").strip()
+
+
+def read_settings(config_file: str | None, data_dir: str | None = None) -> Config:
+    overrides = {"server.data_dir": data_dir} if data_dir else {}
+    return load(find_file(config_file, os.environ), os.environ, overrides)
+
+
+def find_server(url: str | None, key: str | None, config_file: str | None, data_dir: str | None) -> Server:
+    """What is not given comes from the settings that `aigate serve` would use here."""
+    config = None if url and key else read_settings(config_file, data_dir)
+    if not url:
+        assert config
+        if not config.server.port:
+            raise CommandError("server.port is 0, so the server's port is not known; give --url")
+        url = config.server.url
+    return Server(url, key or _root_key(config))
+
+
+def _root_key(config: Config | None) -> str:
+    assert config
+    if config.auth.admin_key:
+        return config.auth.admin_key
+    path = Path(config.server.data_dir) / "admin.key"
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise CommandError(f"no key: {path}: {error.strerror}; give --key, or --data-dir of the server") from None
