@@ -182,6 +182,7 @@ class _Setting(NamedTuple):
     is_text: bool = False  # from the environment: text to be read as the field's type
 
 
+_EMPTY = _Setting(None, "")  # stands for an entry as a whole: [providers.mock] with nothing in it is one too
 _Settings = dict[tuple[str, ...], _Setting]  # ("server", "port") or ("providers", "mock", "base_url")
 
 
@@ -199,9 +200,9 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
         settings[tuple(dotted.split("."))] = _Setting(value, "--" + dotted.rpartition(".")[2].replace("_", "-"))
     values: dict[str, Any] = {name: {} for name in (*SECTIONS, *TABLES)}
     for key, setting in settings.items():
-        entry = values[key[0]] if len(key) == 2 else values[key[0]].setdefault(key[1], {})
-        if len(key) != 2 or key[0] in SECTIONS:
-            entry[key[-1]] = _convert(key, setting)
+        section = values[key[0]] if key[0] in SECTIONS else values[key[0]].setdefault(key[1], {})
+        if setting is not _EMPTY:
+            section[key[-1]] = _convert(key, setting)
     tables = {name: {entry: kind(**fields) for entry, fields in values[name].items()} for name, kind in TABLES.items()}
     from aigate.credentials import add_local_providers, find_credentials  # here: it needs the types above
 
@@ -242,7 +243,7 @@ def _read_file(path: str) -> _Settings:
         entries = [((name,), content)]
         if name in TABLES and isinstance(content, dict):
             entries = [((name, entry), fields) for entry, fields in content.items()]
-            settings |= {(name, entry): _Setting(None, path) for entry in content}  # an empty entry exists too
+            settings |= {(name, entry): _EMPTY for entry in content}
         for key, fields in entries:
             if not isinstance(fields, dict):
                 raise ConfigError(f"{path}: {'.'.join(key)}: expected a table [{'.'.join(key)}], got {fields!r}")

@@ -1,0 +1,116 @@
+"""A real gateway for tests: `aigate serve` in a process of its own, on a free port, with a data directory of its own and the sim."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+START_S, STOP_S = 30.0, 60.0
+# Nothing of the machine's own settings reaches a gateway under test.
+_INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
+
+
+class Gateway:
+    """A running `aigate serve`. `errors` is the file that its stderr goes to."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, data_dir: Path, errors: Path, banner: str):
+        self.process = process
+        self.url = url
+        self.data_dir = data_dir
+        self.errors = errors
+        self.banner = banner
+
+    @property
+    def key(self) -> str:
+        return (self.data_dir / "admin.key").read_text().strip()
+
+    def stop(self) -> int:
+        """As an operator would: SIGTERM, and everything drains. The exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_S)
+
+    def kill(self) -> None:
+        """As a crash would; its children follow."""
+        self.process.kill()
+        self.process.wait(STOP_S)
+
+    def request(self, method: str, path: str, body: object = None, key: str | None = None) -> tuple[int, dict[str, str], Any]:
+        """(status, headers in lower case, decoded body)."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, method=method)
+        request.add_header("authorization", f"Bearer {key or self.key}")
+        request.add_header("content-type", "application/json")
+        try:
+            reply = urllib.request.urlopen(request, timeout=30)
+        except urllib.error.HTTPError as error:
+            reply = error
+        with reply:
+            text = reply.read().decode()
+            headers = {name.lower(): value for name, value in reply.headers.items()}
+        return reply.status, headers, json.loads(text) if "json" in headers.get("content-type", "") else text
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {**{name: os.environ[name] for name in _INHERITED if name in os.environ}, **(extra or {})}
+
+
+def start_gateway(folder: Path, config_text: str = "", env: Mapping[str, str] | None = None, *arguments: str) -> Gateway:
+    """Starts a gateway whose data directory is `folder`/data (kept from an earlier start) and returns once it serves."""
+    config = folder / "aigate.toml"
+    config.write_text(config_text)
+    errors = folder / "errors.txt"
+    command = [sys.executable, "-m", "aigate", "serve", "--config", str(config), "--data-dir", str(folder / "data"), "--port", "0", *arguments]
+    with errors.open("a") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(env))
+    assert process.stdout
+    banner = ""
+    while "base URL" not in banner:  # its last line; an end of file means that it did not start
+        line = process.stdout.readline()
+        if not line:
+            process.wait(START_S)
+            raise AssertionError(f"the gateway did not start:\n{errors.read_text()}")
+        banner += line
+    return Gateway(process, banner.split()[4], folder / "data", errors, banner)
+
+
+def wait_until(claim: Callable[[], Any], limit_s: float = 10.0) -> Any:
+    """Looks again and again until `claim` holds; its value. Fails after `limit_s`, so a wait costs no more than it must."""
+    deadline = time.monotonic() + limit_s
+    while not (value := claim()):
+        assert time.monotonic() < deadline, f"did not come true within {limit_s} s: {claim}"
+        time.sleep(0.01)
+    return value
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+    """Starts gateways on this test's own folder; what still runs at its end is killed."""
+    started: list[Gateway] = []
+
+    def run(config_text: str = "", env: Mapping[str, str] | None = None, *arguments: str) -> Gateway:
+        started.append(start_gateway(tmp_path, config_text, env, *arguments))
+        return started[-1]
+
+    yield run
+    for gateway in started:
+        if gateway.process.poll() is None:
+            gateway.kill()
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One gateway for all tests that only use it."""
+    running = start_gateway(tmp_path_factory.mktemp("gateway"))
+    yield running
+    running.kill()
