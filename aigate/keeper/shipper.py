@@ -13,7 +13,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -307,8 +308,21 @@ class Shipper:
             if entry.name.endswith(".new") or (number is not None and number > segment):
                 os.unlink(entry.path)
 
-    def _watching(self, name: str) -> "_Watch":
-        return _Watch(self, name)
+    @contextmanager
+    def _watching(self, name: str) -> Iterator[None]:
+        """The boundary of one journal's troubles: they are noted, what is known of it is dropped, the next look around begins again.
+        A database that is away concerns all journals and goes on up."""
+        try:
+            yield
+        except (BadSegment, BadRecord, OffsetMoved, OSError) as error:
+            self._forget(name)
+            self._note(name, f"{type(error).__name__}: {error}")
+        except SQLAlchemyError:
+            self._forget(name)
+            self._next_look = 0.0
+            raise
+        else:
+            self._problems.pop(name, None)
 
     def _note(self, name: str, problem: str) -> None:
         if self._problems.get(name) != problem:
@@ -319,27 +333,6 @@ class Shipper:
         journal = self._journals.pop(name, None)
         if journal is not None:
             journal.reader.close()
-
-
-class _Watch:
-    """The boundary of one journal's troubles: noted, its state dropped, the next look-around starts it again. A database that is away
-    concerns all journals and goes on up."""
-
-    def __init__(self, shipper: Shipper, name: str):
-        self._shipper, self._name = shipper, name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> bool:
-        if error is None:
-            self._shipper._problems.pop(self._name, None)
-            return False
-        self._shipper._forget(self._name)
-        if not isinstance(error, (BadSegment, BadRecord, OffsetMoved, OSError)):
-            return False
-        self._shipper._note(self._name, f"{type(error).__name__}: {error}")
-        return True
 
 
 def _now_ms() -> int:

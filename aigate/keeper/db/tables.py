@@ -1,12 +1,12 @@
 """Tables of the gateway's database, the same on SQLite and PostgreSQL. Owns columns, keys and the schema's revision; no queries.
 
 Money is integer nano-dollars, times are unix milliseconds, months are "YYYY-MM" (UTC). Rows of a call lie together: `attempts` is
-clustered by call, and our ids rise with time, so both big tables grow at their end. A change here needs a migration beside it.
+clustered by call, and the ids a worker makes run on, so both big tables grow at a few places only. A change here needs a migration beside it.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, LargeBinary, MetaData, PrimaryKeyConstraint, Table, Text
 
 SCHEMA_REVISION = "0001"  # newest file in migrations/versions
 
@@ -52,7 +52,7 @@ attempts = Table(
     metadata,
     _text("attempt_id"),
     _text("call_id"),
-    Column("number", Integer, nullable=False),
+    _integer("number"),
     _integer("sent_ms"),
     _text("provider"),
     _text("model"),
@@ -76,7 +76,7 @@ attempts = Table(
     _integer("audio_output_tokens"),
     _integer("cost_nanousd"),
     _text("price_id"),
-    Column("provider_status", Integer, nullable=False),
+    _integer("provider_status"),
     _text("error_kind"),
     _integer("latency_ms"),
     _integer("ttft_ms"),
@@ -95,12 +95,12 @@ calls = Table(
     _text("endpoint"),
     _text("asked_model"),
     _text("served_by"),
-    Column("status", Integer, nullable=False),
+    _integer("status"),
     _integer("started_ms"),
     _integer("latency_ms"),
     _integer("ttft_ms"),
     Column("is_stream", Boolean, nullable=False),
-    Column("attempts", Integer, nullable=False),
+    _integer("attempts"),
     _integer("cost_nanousd"),
     _text("account_id"),
     _text("key_id"),

@@ -14,7 +14,7 @@ from aigate.journal.records import CallEnd
 from aigate.keeper.db.tables import calls, usage_totals
 
 MAX_RECENT = 1000
-_SCAN_ROWS = 200_000  # of other people's calls that one page looks through
+SCAN_ROWS = 200_000
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -30,9 +30,16 @@ class TagTotals(Totals, frozen=True):
 
 
 def recent_calls(
-    connection: Connection, *, limit: int = 100, cursor: str | None = None, account_id: str | None = None, key_id: str | None = None
+    connection: Connection,
+    *,
+    limit: int = 100,
+    cursor: str | None = None,
+    account_id: str | None = None,
+    key_id: str | None = None,
+    scan_rows: int = SCAN_ROWS,
 ) -> tuple[list[CallEnd], str | None]:
-    """Newest first, and the cursor of the next page. With a filter a page may be short, even empty, and still have a next one."""
+    """Newest first, and the cursor of the next page. With a filter a page looks through `scan_rows` calls at most: it may be short,
+    even empty, and still have a next one."""
     order = (calls.c.started_ms.desc(), calls.c.call_id.desc())
     limit = max(1, min(limit, MAX_RECENT))
     before = None if cursor is None else _read_cursor(cursor)
@@ -41,7 +48,7 @@ def recent_calls(
     owner = _owner(calls, account_id, key_id)
     if owner:
         edge = connection.execute(
-            _before(select(calls.c.started_ms, calls.c.call_id), before).order_by(*order).offset(_SCAN_ROWS).limit(1)
+            _before(select(calls.c.started_ms, calls.c.call_id), before).order_by(*order).offset(scan_rows).limit(1)
         ).one_or_none()
         query = query.where(*owner)
         if edge is not None:

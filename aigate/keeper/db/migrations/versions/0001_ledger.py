@@ -17,10 +17,6 @@ def _integer(name: str) -> sa.Column:
     return sa.Column(name, sa.BigInteger, nullable=False)
 
 
-def _small(name: str) -> sa.Column:
-    return sa.Column(name, sa.Integer, nullable=False)
-
-
 def _flag(name: str) -> sa.Column:
     return sa.Column(name, sa.Boolean, nullable=False)
 
@@ -65,7 +61,7 @@ def _create_attempts() -> None:
         "attempts",
         _text("attempt_id"),
         _text("call_id"),
-        _small("number"),
+        _integer("number"),
         _integer("sent_ms"),
         _text("provider"),
         _text("model"),
@@ -89,7 +85,7 @@ def _create_attempts() -> None:
         _integer("audio_output_tokens"),
         _integer("cost_nanousd"),
         _text("price_id"),
-        _small("provider_status"),
+        _integer("provider_status"),
         _text("error_kind"),
         _integer("latency_ms"),
         _integer("ttft_ms"),
@@ -108,12 +104,12 @@ def _create_calls() -> None:
         _text("endpoint"),
         _text("asked_model"),
         _text("served_by"),
-        _small("status"),
+        _integer("status"),
         _integer("started_ms"),
         _integer("latency_ms"),
         _integer("ttft_ms"),
         _flag("is_stream"),
-        _small("attempts"),
+        _integer("attempts"),
         _integer("cost_nanousd"),
         _text("account_id"),
         _text("key_id"),
