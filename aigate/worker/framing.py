@@ -7,6 +7,7 @@ Bodies are cut here, as a parser that runs on into the next request would take i
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import ip_address
 
 import httptools
@@ -29,52 +30,69 @@ class RequestHead:
 
     __slots__ = ("method", "target", "headers", "is_http_1_0", "length", "keeps_alive", "is_websocket")
 
-    def __init__(self) -> None:
-        self.headers: dict[bytes, bytes] = {}
-        self.target = b""
 
-    # callbacks of the parser
+class _Callbacks:
+    """What the parser calls. C functions where no header repeats: no Python frame per header."""
 
-    def on_url(self, url: bytes) -> None:
-        self.target = url
+    __slots__ = ("on_url", "on_header")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in self.headers:
-            value = self.headers[name] + b", " + value
-        self.headers[name] = value
+    def __init__(self, on_url: Callable[[bytes], None], on_header: Callable[[bytes, bytes], None]):
+        self.on_url = on_url
+        self.on_header = on_header
 
 
 def read_head(data: bytes) -> RequestHead:
     """`data` is one whole head, its empty line included."""
-    if data.count(b"\n") > MAX_HEAD_LINES + 2:
+    header_count = data.count(b"\n") - 2
+    if header_count > MAX_HEAD_LINES:
         raise _head_too_large()
-    head = RequestHead()
-    parser = httptools.HttpRequestParser(head)
+    targets: list[bytes] = []
+    raw_headers: dict[bytes, bytes] = {}
+    parser = httptools.HttpRequestParser(_Callbacks(targets.append, raw_headers.__setitem__))
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade:
         pass  # the head is whole; whether anything is upgraded is for us to say
     except httptools.HttpParserError as problem:
-        raise _bad_head(data, head, problem) from None
-    _set_version(head, data)
-    if len(head.target) > MAX_TARGET_BYTES:
-        raise ClientError(f"the request target is longer than {MAX_TARGET_BYTES} bytes", status=414)
+        raise _bad_head(data, raw_headers, problem) from None
+    head = RequestHead()
     head.method = parser.get_method().decode()
+    head.target = targets[0]
+    head.headers = {name.lower(): value for name, value in raw_headers.items()}
+    if len(head.headers) != header_count:
+        head.headers = _join_repeated(data)
     if b" \r\n" in data or b"\t\r\n" in data:  # the parser keeps the white space behind a value
         head.headers = {name: value.rstrip(b" \t") for name, value in head.headers.items()}
+    _set_version(head, data)
     _set_host(head)
     _set_connection(head)
     _set_length(head)
     return head
 
 
+def _join_repeated(data: bytes) -> dict[bytes, bytes]:
+    headers: dict[bytes, bytes] = {}
+
+    def on_header(name: bytes, value: bytes) -> None:
+        name = name.lower()
+        headers[name] = headers[name] + b", " + value if name in headers else value
+
+    try:
+        httptools.HttpRequestParser(_Callbacks(bytes, on_header)).feed_data(data)
+    except httptools.HttpParserUpgrade:
+        pass  # as above
+    return headers
+
+
 def _set_version(head: RequestHead, data: bytes) -> None:
-    line_end = data.index(b"\r\n")
-    version = data[line_end - 9 : line_end]
-    head.is_http_1_0 = version == b" HTTP/1.0"
-    if not head.is_http_1_0 and version != b" HTTP/1.1":
-        raise _wrong_version()
+    line_end = data.find(b"\r")
+    head.is_http_1_0 = False
+    if not data.endswith(b" HTTP/1.1", 0, line_end):
+        if not data.endswith(b" HTTP/1.0", 0, line_end):
+            raise _wrong_version()
+        head.is_http_1_0 = True
+    if line_end > MAX_TARGET_BYTES:
+        raise ClientError(f"the request target is longer than {MAX_TARGET_BYTES} bytes", status=414)
 
 
 def _set_host(head: RequestHead) -> None:
@@ -103,7 +121,7 @@ def _set_connection(head: RequestHead) -> None:
     head.is_websocket = False
     head.keeps_alive = not head.is_http_1_0
     connection = headers.get(b"connection")
-    if connection is None or connection == b"keep-alive" and not head.is_http_1_0:
+    if connection is None or connection == b"keep-alive" and head.keeps_alive:
         return
     options = {option.strip() for option in connection.lower().split(b",")}
     if b"close" in options:
@@ -130,12 +148,13 @@ def _set_length(head: RequestHead) -> None:
         raise ClientError("compressed request bodies are not supported: send it without Content-Encoding", status=415)
 
 
-def _bad_head(data: bytes, head: RequestHead, problem: Exception) -> ClientError:
+def _bad_head(data: bytes, raw_headers: dict[bytes, bytes], problem: Exception) -> ClientError:
     if data.startswith(b"PRI * HTTP/2"):
         return _wrong_version()
     if isinstance(problem, httptools.HttpParserInvalidMethodError) and re.match(rb"[A-Z-]+ [!-~]+ HTTP/", data):
         return ClientError("the request method is not supported", status=501)
-    if head.headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked" and b"content-length" not in head.headers:
+    headers = {name.lower(): value.lower() for name, value in raw_headers.items()}
+    if headers.get(b"transfer-encoding", b"chunked") != b"chunked" and b"content-length" not in headers:
         return ClientError("only the transfer coding chunked is supported", status=501)
     return ClientError(f"the request head is malformed: {problem}")
 

@@ -64,7 +64,7 @@ class Listener:
         self._loop = loop or asyncio.get_running_loop()
         self.time = self._loop.time
         self._connections: set[Connection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._emptied: asyncio.Future[None] | None = None
         self._id_prefix = "req_" + secrets.token_hex(8)
         self._id_number = 0
@@ -81,7 +81,7 @@ class Listener:
         if self._tasks or self._connections:
             self._emptied = self._loop.create_future()
             await asyncio.wait((self._emptied,), timeout=timeout_s)
-        tasks = list(self._tasks)
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         for connection in list(self._connections):
@@ -112,10 +112,10 @@ class Listener:
         return handler
 
     def run(self, handler: Handler, exchange: Exchange) -> None:
-        self._tasks.add(self._loop.create_task(self._run(handler(exchange), exchange)))
+        self._tasks[exchange] = self._loop.create_task(self._run(handler(exchange), exchange))
 
     def run_fallback(self, exchange: Exchange, body: BodyStream) -> None:
-        self._tasks.add(self._loop.create_task(self._run(self._fallback(exchange, body), exchange)))
+        self._tasks[exchange] = self._loop.create_task(self._run(self._fallback(exchange, body), exchange))
 
     def add(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -140,7 +140,7 @@ class Listener:
             self._loop.call_exception_handler({"message": f"handler failed on {exchange.request_id}", "exception": problem})
             self._fail(exchange, GatewayError("internal error: the gateway's log has it under this request id"))
         finally:
-            self._tasks.discard(asyncio.current_task())
+            del self._tasks[exchange]
             if self._emptied is not None:
                 self._tell_emptied()
 

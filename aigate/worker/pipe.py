@@ -1,0 +1,203 @@
+"""Pipes what is not an inference route to the keeper's HTTP server on its Unix socket, streamed both ways. Shell.
+
+One connection a request: control-plane calls are few, and a fresh socket can leave nothing behind for the next one. Both heads
+are re-written: hop-by-hop fields go, our request id is put in. A 101 turns both connections into a tunnel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import httptools
+
+from aigate.errors import ClientError, GatewayError
+from aigate.worker.exchange import BodyStream, Exchange
+from aigate.worker.heads import Fields, request_head
+
+_READ_BYTES = 64 << 10
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+        b"transfer-encoding", b"upgrade", b"content-length", b"host", b"expect", b"date", b"x-request-id", b"x-aig-request-id",
+    }
+)  # fmt: skip
+
+
+class Pipe:
+    """A listener's fallback."""
+
+    def __init__(self, socket_path: str):
+        self._socket_path = socket_path
+
+    async def __call__(self, exchange: Exchange, body: BodyStream) -> None:
+        if exchange.is_gone:
+            return
+        task = asyncio.current_task()
+        exchange.on_gone = task.cancel
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._socket_path, limit=_READ_BYTES)
+        except OSError:
+            raise _unavailable("the control plane is not reachable") from None
+        upload = asyncio.create_task(_upload(exchange, body, writer))
+        try:
+            await self._relay(exchange, reader, writer)
+        except (OSError, httptools.HttpParserError) as problem:
+            if upload.done() and isinstance(upload.exception(), ClientError):
+                raise upload.exception() from None
+            raise _unavailable("the control plane ended the connection before its reply was whole") from problem
+        finally:
+            upload.cancel()
+            writer.transport.abort()
+            await asyncio.gather(upload, return_exceptions=True)
+
+    async def _relay(self, exchange: Exchange, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reply = _Reply(exchange)
+        room = _Room(exchange)
+        while not exchange.is_ended:
+            data = await reader.read(_READ_BYTES)
+            if not data:
+                reply.close()
+                return
+            try:
+                reply.feed(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                await _tunnel(exchange, reply.fields, data[upgrade.args[0] :], (reader, writer))
+                return
+            await room.wait()
+
+
+class _Room:
+    """Waits until the client has taken most of what was sent to it."""
+
+    def __init__(self, exchange: Exchange):
+        self._exchange = exchange
+        self._drained = asyncio.Event()
+        exchange.on_drain = self._drained.set
+
+    async def wait(self) -> None:
+        if self._exchange.is_full:
+            self._drained.clear()
+            await self._drained.wait()
+
+
+class _Reply:
+    """The keeper's reply, sent on as it is parsed. The callbacks are the parser's."""
+
+    def __init__(self, exchange: Exchange):
+        self.fields: list[tuple[bytes, bytes]] = []
+        self._exchange = exchange
+        self._length: int | None = None
+        self._is_cut_by_close = True
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def close(self) -> None:
+        """The keeper's connection ended: the end of a reply without framing, too early for any other."""
+        if not self._exchange.is_started or not self._is_cut_by_close:
+            raise ConnectionResetError("the reply was cut")
+        self._exchange.end()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-length":
+            self._length = int(value)
+        elif name == b"transfer-encoding":
+            self._is_cut_by_close = False
+        self.fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status != 101:
+                self.fields = []  # 100 and its like are between the keeper and us
+            return
+        exchange = self._exchange
+        if self._length is not None:
+            self._is_cut_by_close = False
+        exchange.start(status, _reply_fields(self.fields, exchange), length=self._length)
+        if exchange.method == "HEAD":
+            exchange.end()
+
+    def on_body(self, data: bytes) -> None:
+        self._exchange.send(data)
+
+    def on_message_complete(self) -> None:
+        if self._exchange.is_started:
+            self._exchange.end()
+
+
+async def _upload(exchange: Exchange, body: BodyStream, writer: asyncio.StreamWriter) -> None:
+    """The request, head and body. A body that fails takes the keeper's connection with it, so that no half request is acted on."""
+    try:
+        is_chunked = body.length is None
+        writer.write(_request_head(exchange, body.length))
+        while piece := await body.read():
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+            await writer.drain()
+        if is_chunked:
+            writer.write(b"0\r\n\r\n")
+    except ClientError:
+        writer.transport.abort()
+        raise
+    except ConnectionError:
+        pass  # the client left, or the keeper closed: each has its own reader who knows
+
+
+def _request_head(exchange: Exchange, length: int | None) -> bytes:
+    target = f"{exchange.path}?{exchange.query}" if exchange.query else exchange.path
+    fields = _end_to_end(exchange.headers.items(), exchange.headers.get(b"connection", b""))
+    fields.append((b"x-aig-request-id", exchange.request_id.encode()))
+    if exchange.is_websocket:
+        fields.append((b"upgrade", b"websocket"))
+    return request_head(
+        exchange.method.encode(),
+        target.encode(),
+        exchange.headers.get(b"host") or b"localhost",
+        fields,
+        length or None if exchange.method in ("GET", "HEAD") else length,
+        is_chunked=length is None,
+        connection=b"Upgrade" if exchange.is_websocket else b"close",
+    )
+
+
+def _reply_fields(fields: Fields, exchange: Exchange) -> Fields:
+    connection = b",".join([value for name, value in fields if name == b"connection"])
+    return [*_end_to_end(fields, connection), (b"x-request-id", exchange.request_id.encode())]
+
+
+def _end_to_end(fields: Fields, connection: bytes) -> list[tuple[bytes, bytes]]:
+    """Without what concerns one connection only: the known fields and those that Connection names."""
+    named = {option.strip() for option in connection.lower().split(b",")}
+    return [(name, value) for name, value in fields if name not in _HOP_BY_HOP and name not in named]
+
+
+async def _tunnel(
+    exchange: Exchange, fields: Fields, first: bytes, keeper: tuple[asyncio.StreamReader, asyncio.StreamWriter]
+) -> None:
+    reader, writer = keeper
+    from_client = exchange.tunnel([*_reply_fields(fields, exchange), (b"upgrade", b"websocket")])
+    exchange.send(first)
+    upload = asyncio.create_task(_pass_on(from_client, writer))
+    room = _Room(exchange)
+    try:
+        while data := await reader.read(_READ_BYTES):
+            exchange.send(data)
+            await room.wait()
+    finally:
+        upload.cancel()
+        exchange.end()
+
+
+async def _pass_on(from_client: BodyStream, writer: asyncio.StreamWriter) -> None:
+    try:
+        while piece := await from_client.read():
+            writer.write(piece)
+            await writer.drain()
+    except ConnectionError:
+        pass  # the client left: its exchange ends the tunnel
+
+
+def _unavailable(message: str) -> GatewayError:
+    return GatewayError(message, status=503, code="capacity_exceeded", retryable=True, retry_after_s=1)
