@@ -22,6 +22,7 @@ _POSITION = re.compile(r"\(byte (\d+)\)")
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _STRING = re.compile(rb'"[^"]*"')
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_OPENER = bytes(set(range(256)) - set(b"[{"))
 _NO_BRACKET = bytes(set(range(256)) - set(b'[]{}"'))
 
 
@@ -33,7 +34,7 @@ def read_pairs(body: bytes, acted_on: frozenset[str]) -> dict[str, Raw]:
             str(body, "utf-8")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ClientError(_explain(body, error)) from None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth_exceeds(body, MAX_DEPTH):
+    if len(body.translate(None, _NO_OPENER)) > MAX_DEPTH and _depth_exceeds(body, MAX_DEPTH):
         raise ClientError(f"the body is nested more than {MAX_DEPTH} levels deep")
     for key in pairs:
         if key not in acted_on and key.lower() in acted_on:

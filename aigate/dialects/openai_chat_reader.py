@@ -133,7 +133,7 @@ class ChatStreamReader:
 
     def _read_block(self, block: bytes) -> Event | None:
         payload = read_block(block)
-        if payload is None:
+        if not payload:
             return None
         if payload.strip() == b"[DONE]":
             self._is_done = True
@@ -255,13 +255,12 @@ class ChatStreamReader:
 
     def _read_text(self, fields: Bag, index: int, is_last: bool) -> tuple[str | None, str | None]:
         """(text, reasoning) of a delta, taken out of `fields` wherever this provider puts them."""
-        field = self._quirks.reasoning_field
         text = reasoning = None
         if isinstance(fields.get("reasoning_content"), str):
             reasoning = fields.pop("reasoning_content")
-        if field == "reasoning" and "reasoning" in fields:
+        if isinstance(fields.get("reasoning"), str):
             value = fields.pop("reasoning")
-            reasoning = value if reasoning is None and isinstance(value, str) else reasoning
+            reasoning = value if reasoning is None else reasoning
         content = fields.get("content")
         if isinstance(content, str):
             text = fields.pop("content")
@@ -270,7 +269,7 @@ class ChatStreamReader:
             reasoning = thought if reasoning is None else reasoning
             if others:
                 fields["content_parts"] = others
-        if field == "think_tags" and (text or is_last):
+        if self._quirks.reasoning_field == "think_tags" and (text or is_last):
             splitter = self._thinking.setdefault(index, ThinkSplitter())
             thought, rest = splitter.feed(text or "", is_last)
             reasoning = (reasoning or "") + thought if thought else reasoning

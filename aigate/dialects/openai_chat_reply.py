@@ -10,6 +10,7 @@ from msgspec import Raw
 from aigate.core.neutral import Bag, Choice, Reply, ToolCall
 from aigate.core.target import Quirks, Target
 from aigate.core.usage import Usage
+from aigate.dialects.body import is_array
 from aigate.dialects.dialect import Settlement
 from aigate.dialects.openai_chat_message import NAME, mint_call_id, read_parts, split_content, write_parts
 from aigate.dialects.openai_errors import read_error_object
@@ -22,9 +23,7 @@ _decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.encode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-# What in the text of `choices` may need mending, by where the provider puts its reasoning.
-_REASONING_SIGNS = {"reasoning": (b'"reasoning"',), "parts": (b'"thinking"',), "think_tags": (b"think", b"\\u")}
-_ESCAPED_LETTER = b"\\u00"
+_ESCAPED_LETTER = b"\\u00"  # keys and tags may be spelt with it
 
 
 def _bad_reply(body: bytes) -> ProviderError:
@@ -58,7 +57,7 @@ def splice_reply(body: bytes, target: Target, asked: str, settlement: Settlement
     except _UNREADABLE:
         raise _bad_reply(body) from None
     choices = pairs.get("choices")
-    if choices is None:
+    if choices is None or not is_array(choices):
         raise _bad_reply(body)
     if _needs_mending(choices, target.quirks):
         return None
@@ -71,11 +70,14 @@ def splice_reply(body: bytes, target: Target, asked: str, settlement: Settlement
 
 
 def _needs_mending(choices: Raw, quirks: Quirks) -> bool:
-    signs = _REASONING_SIGNS.get(quirks.reasoning_field)
-    if signs is None and not quirks.mints_tool_ids:
-        return False
+    """Whether the text of the choices shows what only the neutral form puts right. May say yes for nothing; never no wrongly."""
     text = bytes(choices)
-    if _ESCAPED_LETTER in text or (signs and any(sign in text for sign in signs)):
+    if b'"reasoning"' in text or _ESCAPED_LETTER in text:
+        return True
+    field = quirks.reasoning_field
+    if field == "parts" and b'"thinking"' in text:
+        return True
+    if field == "think_tags" and b"<think>" in text:
         return True
     return quirks.mints_tool_ids and b'"tool_calls"' in text
 
@@ -131,9 +133,9 @@ def _gather_reasoning(message: Bag, field: str) -> None:
     """Reasoning from wherever this provider puts it to `reasoning_content`, content to one string."""
     content = message.get("content")
     reasoning = None
-    if field == "reasoning":
-        reasoning = message.pop("reasoning", None)
-    elif field == "think_tags" and isinstance(content, str):
+    if isinstance(message.get("reasoning"), str):
+        reasoning = message.pop("reasoning")
+    if field == "think_tags" and isinstance(content, str):
         thought, text = split_thinking(content)
         if thought:
             reasoning, message["content"] = thought, text

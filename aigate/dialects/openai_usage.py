@@ -18,13 +18,9 @@ _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
 
-def _count(fields: Mapping[str, object], *keys: str) -> int:
-    """The first of `keys` that is a whole number above zero; 0 when none is."""
-    for key in keys:
-        value = fields.get(key)
-        if type(value) is int and value > 0:
-            return value
-    return 0
+def _whole(value: object) -> int:
+    """A whole number above zero, or 0 for anything else."""
+    return value if type(value) is int and value > 0 else 0
 
 
 def _details(fields: Mapping[str, object], *keys: str) -> Mapping[str, object]:
@@ -37,29 +33,37 @@ def _details(fields: Mapping[str, object], *keys: str) -> Mapping[str, object]:
 
 def read_usage_object(fields: Mapping[str, object], quirks: Quirks) -> Usage | None:
     """Neutral usage; None for an object that reports no token count at all."""
-    prompt = _count(fields, "prompt_tokens", "input_tokens")
-    completion = _count(fields, "completion_tokens", "output_tokens")
-    total = _count(fields, "total_tokens")
+    get = fields.get
+    prompt = _whole(get("prompt_tokens")) or _whole(get("input_tokens"))
+    completion = _whole(get("completion_tokens")) or _whole(get("output_tokens"))
+    total = _whole(get("total_tokens"))
     if not (prompt or completion or total) and "prompt_tokens" not in fields and "completion_tokens" not in fields:
         return None
-    inside = _details(fields, "prompt_tokens_details", "prompt_token_details", "input_tokens_details")
-    made = _details(fields, "completion_tokens_details", "output_tokens_details")
-    cached = _count(inside, "cached_tokens") or _count(fields, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens")
-    written = _count(inside, "cache_write_tokens", "cache_creation_input_tokens", "cache_creation_tokens")
-    reasoning = _count(made, "reasoning_tokens") or _count(fields, "reasoning_tokens")
+    inside = _details(fields, "prompt_tokens_details", "prompt_token_details", "input_tokens_details").get
+    made = _details(fields, "completion_tokens_details", "output_tokens_details").get
+    cached = (
+        _whole(inside("cached_tokens"))
+        or _whole(get("prompt_cache_hit_tokens"))
+        or _whole(get("num_cached_tokens"))
+        or _whole(get("cached_tokens"))
+    )
+    written = _whole(inside("cache_write_tokens")) or _whole(inside("cache_creation_input_tokens"))
+    reasoning = _whole(made("reasoning_tokens")) or _whole(get("reasoning_tokens"))
     if cached > prompt:  # counted beside the prompt, not inside it
         prompt += cached
-    output = _output(prompt, completion, total, reasoning, quirks.reasoning_tokens)
-    if quirks.reasoning_tokens == "hidden" and not reasoning:
+    where = quirks.reasoning_tokens
+    output = completion if where == "inside" and reasoning <= completion else _output(prompt, completion, total, reasoning, where)
+    if where == "hidden" and not reasoning:
         reasoning = output - completion
+    audio_in, audio_out = _whole(inside("audio_tokens")), _whole(made("audio_tokens"))
     return Usage(
         prompt,
         output,
         cached,
-        min(written, prompt - cached),
-        min(reasoning, output),
-        min(_count(inside, "audio_tokens"), prompt),
-        min(_count(made, "audio_tokens"), output),
+        written and min(written, prompt - cached),
+        reasoning and min(reasoning, output),
+        audio_in and min(audio_in, prompt),
+        audio_out and min(audio_out, output),
     )
 
 
