@@ -75,7 +75,7 @@ def start_gateway(folder: Path, config_text: str = "", env: Mapping[str, str] | 
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(env))
     assert process.stdout
     banner = ""
-    while "base URL" not in banner:  # its last line; an end of file means that it did not start
+    while not banner.endswith("and that key.\n"):  # its last line; an end of file means that it did not start
         line = process.stdout.readline()
         if not line:
             process.wait(START_S)
