@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aigate.journal.segment import (
+    MAX_RECORD_BYTES,
     SEGMENT_HEADER_BYTES,
     BadSegment,
     check_segment_header,
@@ -42,13 +43,17 @@ class JournalReader:
         self.position = position
         self.damage = ""
         self._fd = -1
+        self._size_bytes = 0
         self._next_seq = -1  # -1: take the first one met
 
     def has_news(self) -> bool:
-        """Whether a read would likely give something; one small system call, for pollers."""
+        """Whether a read may give something: one small system call, for pollers."""
         if not self._open():
             return False
-        return any(os.pread(self._fd, 4, self.position.offset)) or self._is_begun(self.position.segment + 1)
+        if any(os.pread(self._fd, 4, self.position.offset)):
+            return True
+        # The writer only goes on to the next segment where a record may not fit this one.
+        return self._size_bytes - self.position.offset < MAX_RECORD_BYTES and self._is_begun(self.position.segment + 1)
 
     def read(self, limit_bytes: int = 1 << 20) -> list[Record]:
         """The records from `position` on, about `limit_bytes` of them; [] when there are none (yet). Raises BadSegment."""
@@ -100,6 +105,7 @@ class JournalReader:
             os.close(fd)
             raise
         self._fd = fd
+        self._size_bytes = os.fstat(fd).st_size
         return True
 
     def _read_chunk(self, records: list[Record]) -> int:
@@ -127,7 +133,7 @@ class JournalReader:
         self.damage = f"{self.damage}; {words}".lstrip("; ")[:1000]
 
     def _rest(self) -> bytes:
-        return os.pread(self._fd, os.fstat(self._fd).st_size, self.position.offset)
+        return os.pread(self._fd, self._size_bytes, self.position.offset)
 
     def _first_beyond(self) -> Position | None:
         """Where the next whole record lies, past whatever stands at `position`."""

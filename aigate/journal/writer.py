@@ -42,7 +42,7 @@ class JournalWriter:
     __slots__ = (
         "folder", "journal_id", "segment_bytes", "trouble", "lost_records", "open_intents", "is_closed",
         "_lock_fd", "_fd", "_offset", "_seq", "_spares", "_spare_slots", "_slots_per_segment", "_retired", "_is_dirty", "_next_number",
-        "_sync_file",
+        "_sync_file", "_written",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +69,7 @@ class JournalWriter:
         self._spare_slots = 0
         self._retired: list[int] = []  # full segments that may hold unsynced records
         self._is_dirty = False
+        self._written = asyncio.Event()  # set by the first record since the last sync
         self.folder = Path(folder) / journal_id
         self._lock_fd = self._create_folder()
         self._fd = self._create_segment()
@@ -138,7 +139,9 @@ class JournalWriter:
             return self._fail(f"only {written} of {size + 8} bytes were written")
         self._offset += written
         self._seq += 1
-        self._is_dirty = True
+        if not self._is_dirty:
+            self._is_dirty = True
+            self._written.set()
         return True
 
     def _rotate(self) -> bool:
@@ -161,8 +164,11 @@ class JournalWriter:
     # --- upkeep: off the event loop -----------------------------------------------------------------------------------------
 
     async def run_sync(self, interval_s: float) -> None:
-        """Group sync and spare segments until cancelled. The only task of the journal."""
+        """Group sync and spare segments until cancelled. The only task of the journal; asleep while nothing is written."""
         while True:
+            if not self._is_dirty and not self._needs_spare():
+                self._written.clear()
+                await self._written.wait()
             await asyncio.sleep(interval_s)
             await self.keep_up()
 

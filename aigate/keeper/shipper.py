@@ -31,7 +31,8 @@ from aigate.keeper.db.tables import journals
 log = logging.getLogger("aigate.shipper")
 
 BATCH_BYTES = 1 << 20  # of journal, about two thousand calls
-POLL_S = 0.1
+POLL_S = 0.1  # while there is traffic: larger batches cost less a row
+IDLE_POLL_S = 0.2
 LOOK_AROUND_S = 1.0
 AFTER_FAILURE_S = 1.0
 KEEP_S = 7 * 86_400
@@ -141,19 +142,19 @@ class Shipper:
         """Until cancelled. A database that is away is waited for: nothing is lost meanwhile, the journals grow."""
         while True:
             try:
-                await self.catch_up()
-                pause_s = POLL_S
+                pause_s = POLL_S if await self.catch_up() else IDLE_POLL_S
             except (SQLAlchemyError, OSError) as error:
                 self._note("database", str(error))
                 pause_s = self._after_failure_s
             await asyncio.sleep(pause_s)
 
-    async def catch_up(self) -> None:
-        """Everything that is in the journals now is in the tables when this returns."""
-        has_more = True
+    async def catch_up(self) -> bool:
+        """Everything that is in the journals now is in the tables when this returns; whether there was anything."""
+        rows_before, has_more = self._shipped_rows, True
         while has_more:
             async with self._turn:
                 has_more = self._has_news() and await self._database.on_write_thread(self.ship)
+        return self._shipped_rows > rows_before
 
     async def finish(self, timeout_s: float) -> bool:
         """Ships until every journal is sealed (its worker has gone) or the time is up; whether all were."""

@@ -304,3 +304,25 @@ def test_whatever_was_appended_before_a_sigkill_is_read(tmp_path: Path, seed: in
     assert records == expected[: len(records)]
     assert len(records) >= 2 * done
     assert lock_is_free(tmp_path / "journals" / "jrn_a")
+
+
+def test_the_journals_task_syncs_after_each_burst_and_sleeps_between(tmp_path: Path) -> None:
+    async def write_in_bursts() -> None:
+        synced = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def sync(_fd: int) -> None:
+            loop.call_soon_threadsafe(synced.set)
+
+        writer = JournalWriter(tmp_path, "jrn_a", segment_bytes=MIN_SEGMENT_BYTES, sync=sync)
+        task = loop.create_task(writer.run_sync(0.0))
+        for _ in range(3):
+            writer.intent(b"i")
+            writer.settled(b"s")
+            await asyncio.wait_for(synced.wait(), 10)
+            synced.clear()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        writer.close()
+
+    asyncio.run(write_in_bursts())
