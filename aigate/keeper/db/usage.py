@@ -108,5 +108,5 @@ def _read_cursor(cursor: str) -> tuple[int, str]:
         if colon and len(started_ms) < 19 and "\0" not in call_id:
             return int(started_ms), call_id
     except (binascii.Error, ValueError):
-        pass
+        pass  # told below
     raise ClientError("cursor is not one that this gateway gave; send next_cursor as it came, or none.", param="cursor")
