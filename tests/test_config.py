@@ -180,7 +180,7 @@ def test_the_file_is_the_given_one_or_the_variable_or_the_one_at_hand(tmp_path, 
     assert find_file("a.toml", {"AIGATE_CONFIG": "b.toml"}) == "a.toml"
 
 
-SECRET = "sk-hunter\n"
+SECRET = "sk-\nhunter"
 
 
 @pytest.mark.parametrize(
