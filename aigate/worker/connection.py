@@ -37,7 +37,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, listener: Listener):
         self._listener = listener
-        self._head_buffer = HeadBuffer()
+        self._head_buffer: HeadBuffer | None = None  # a head that has begun
         self._ahead = b""
         self._deadline = 0.0  # loop time; 0 = none
         self._is_closing = False
@@ -49,6 +49,7 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._started_at = 0.0
         self._body: SizedBody | ChunkedBody | RawBody | DroppedBody | None = None  # still being read
+        self._body_bytes = 0
         self._pieces: list[bytes] = []
         self._stream: BodyStream | None = None  # where the pieces go instead, when piped
 
@@ -94,7 +95,7 @@ class Connection(asyncio.Protocol):
         if not self._started_at:
             self._started_at = listener.time()
         end = data.find(b"\r\n\r\n")
-        if end <= 0 or self._head_buffer or data[0] < 0x21:
+        if end <= 0 or self._head_buffer is not None or data[0] < 0x21:
             whole = self._gather(data)
             if whole is None:
                 return
@@ -121,15 +122,21 @@ class Connection(asyncio.Protocol):
                 self._read_body(data[end:])
 
     def _gather(self, data: bytes) -> bytes | None:
+        """All bytes from the start of the head on, once it is whole."""
+        if self._head_buffer is None:
+            data = data.lstrip(b"\r\n")  # empty lines before a request are allowed, and are none yet
+            if not data:
+                self._started_at = 0.0
+                return None
+            self._head_buffer = HeadBuffer()
+            self._deadline = self._started_at + self._listener.limits.header_timeout_s
         try:
             whole = self._head_buffer.add(data)
         except ClientError as error:
             self._refuse(error)
             return None
-        if whole is None and self._head_buffer:
-            self._deadline = self._started_at + self._listener.limits.header_timeout_s
-        elif whole is None:
-            self._started_at = 0.0  # empty lines are no request yet
+        if whole is not None:
+            self._head_buffer = None
         return whole
 
     # --- request body ---
@@ -268,7 +275,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def close_if_idle(self) -> None:
-        if self._exchange is None and not self._is_closing and not self._head_buffer:
+        if self._exchange is None and not self._is_closing and self._head_buffer is None:
             self._is_closing = True
             self._transport.close()
 
@@ -298,7 +305,7 @@ class Connection(asyncio.Protocol):
                 self._deadline = earned_until
             else:
                 self._fail_body(_too_slow("body"))
-        elif self._head_buffer:
+        elif self._head_buffer is not None:
             self._refuse(_too_slow("head"))
         else:
             self.close_if_idle()

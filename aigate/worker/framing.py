@@ -44,7 +44,7 @@ class _Callbacks:
 def read_head(data: bytes) -> RequestHead:
     """`data` is one whole head, its empty line included."""
     header_count = data.count(b"\n") - 2
-    if header_count > MAX_HEAD_LINES:
+    if header_count > MAX_HEAD_LINES or len(data) > MAX_HEAD_BYTES:
         raise _head_too_large()
     targets: list[bytes] = []
     raw_headers: dict[bytes, bytes] = {}
@@ -55,6 +55,8 @@ def read_head(data: bytes) -> RequestHead:
         pass  # the head is whole; whether anything is upgraded is for us to say
     except httptools.HttpParserError as problem:
         raise _bad_head(data, raw_headers, problem) from None
+    if not targets:
+        raise ClientError("the request head is empty")
     head = RequestHead()
     head.method = parser.get_method().decode()
     head.target = targets[0]
@@ -168,23 +170,16 @@ def _head_too_large() -> ClientError:
 
 
 class HeadBuffer:
-    """Gathers a head that came in pieces, looking at each byte once."""
+    """Gathers one head that comes in pieces, looking at each byte once."""
 
     __slots__ = ("_bytes",)
 
     def __init__(self) -> None:
         self._bytes = bytearray()
 
-    def __len__(self) -> int:
-        return len(self._bytes)
-
     def add(self, data: bytes) -> bytes | None:
-        """All bytes so far once a whole head stands at their front, else None."""
+        """All bytes so far, once they hold the whole head, else None."""
         held = self._bytes
-        if not held:
-            data = data.lstrip(b"\r\n")  # empty lines before a request are allowed
-            if not data:
-                return None
         looked_at = max(0, len(held) - 3)
         held += data
         end = held.find(b"\r\n\r\n", looked_at)
@@ -194,9 +189,7 @@ class HeadBuffer:
             if not 0x41 <= held[0] <= 0x5A or held.find(b"\n\n", looked_at) >= 0:
                 raise ClientError("this is no HTTP/1.1 request (plain HTTP is spoken here, not TLS)")
             return None
-        whole = bytes(held)
-        held.clear()
-        return whole
+        return bytes(held)
 
 
 # --- bodies ---------------------------------------------------------------------------------------------------------------
