@@ -277,7 +277,7 @@ class Attempts:
         target, call, exchange = run.target, run.call, run.exchange
         assert target is not None and call is not None
         if relay.first_byte_at >= 0:
-            attempt.first_byte_ms = int((relay.first_byte_at - exchange.started_at) * 1000)
+            run.first_byte_ms = attempt.first_byte_ms = int((relay.first_byte_at - exchange.started_at) * 1000)
         usage, source = relay.usage, REPORTED
         if usage is None:
             usage, source = await count_usage(call, target, *relay.reader.text_so_far())

@@ -23,7 +23,7 @@ class Run:
 
     __slots__ = (
         "exchange", "surface", "endpoint", "principal", "call", "tag", "client_request_id", "is_strict", "attempts",
-        "cost_nanousd", "warnings", "target", "asked", "has_ended",
+        "cost_nanousd", "warnings", "target", "asked", "first_byte_ms", "has_ended",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, surface: Dialect, endpoint: str):
@@ -40,6 +40,7 @@ class Run:
         self.warnings: tuple[Warning, ...] = ()
         self.target: Target | None = None
         self.asked = ""
+        self.first_byte_ms = -1
         self.has_ended = False  # its end is in the journal
 
     def read_headers(self, principal: Principal) -> None:
@@ -71,7 +72,7 @@ class Run:
             status,
             int((started_at + unix_offset_s) * 1000),
             int((now - started_at) * 1000),
-            -1,
+            self.first_byte_ms,
             call is not None and call.is_stream,
             self.attempts,
             self.cost_nanousd,
