@@ -64,6 +64,13 @@ class RawClient:
     def close(self) -> None:
         self.writer.close()
 
+    async def closed(self) -> None:
+        self.writer.transport.abort()
+        try:
+            await self.writer.wait_closed()
+        except ConnectionError:
+            pass  # closed is closed
+
 
 class Server:
     """A listener on a free port; what its handlers could not say is in `problems`."""
@@ -72,9 +79,11 @@ class Server:
         self.listener = listener
         self.port = port
         self.problems: list[dict[str, Any]] = []
+        self.clients: list[RawClient] = []
 
     async def client(self) -> RawClient:
-        return RawClient(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.clients.append(RawClient(*await asyncio.open_connection("127.0.0.1", self.port)))
+        return self.clients[-1]
 
     async def ask(self, data: bytes) -> tuple[int, bytes, bytes]:
         client = await self.client()
@@ -126,6 +135,8 @@ def serve(
             await asyncio.wait_for(scenario(server), 3 * GIVE_UP_S)
         finally:
             asyncio_server.close()
+            for client in server.clients:
+                await client.closed()
             await listener.drain(1.0)
         assert not listener._tasks and not listener._connections
         return server
