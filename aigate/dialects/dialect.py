@@ -74,7 +74,8 @@ class Dialect(Protocol):
 
     def read_reply(self, body: bytes, target: Target) -> Reply: ...
     def read_usage(self, body: bytes, target: Target) -> tuple[Usage | None, bytes]:
-        """Neutral usage and the provider's own object, from a plain reply, without decoding the rest."""
+        """Neutral usage and the provider's own object, from a plain reply, without decoding the rest; (None, b"") where there is none.
+        Raises ProviderError for an error that came under status 200."""
 
     def stream_reader(self, target: Target, is_spliced: bool) -> StreamReader: ...
     def read_error(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> ProviderError: ...

@@ -79,7 +79,7 @@ def _needs_mending(choices: Raw, quirks: Quirks) -> bool:
         return True
     if field == "think_tags" and b"<think>" in text:
         return True
-    return quirks.mints_tool_ids and b'"tool_calls"' in text
+    return b'"function"' in text and (quirks.mints_tool_ids or b'"type"' not in text)  # calls that lack an id, or say no type
 
 
 # --- the neutral form -----------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def read_reply(body: bytes, target: Target) -> Reply:
         [_read_choice(choice, reply_id, quirks) for choice in choices],
         read_usage_object(usage, quirks) if type(usage) is dict else None,
         _encode(usage) if type(usage) is dict else b"",
-        {NAME: pairs} if pairs else {},
+        {NAME: pairs},
     )
 
 
@@ -150,21 +150,25 @@ def _gather_reasoning(message: Bag, field: str) -> None:
 
 
 def write_reply(reply: Reply, asked: str, settlement: Settlement) -> bytes:
+    own = reply.bags.get(NAME)
     return _encode(
         {
             "id": reply.id,
             "object": "chat.completion",
             "created": reply.created,
             "model": asked,
-            **reply.bags.get(NAME, {}),
-            "choices": [_write_choice(choice) for choice in reply.choices],
+            **(own or {}),
+            "choices": [_write_choice(choice, own is not None) for choice in reply.choices],
             "usage": write_usage_object(settlement),
         }
     )
 
 
-def _write_choice(choice: Choice) -> Bag:
-    message: Bag = {"role": "assistant", "content": None, **write_parts(choice.parts, True)}
+def _write_choice(choice: Choice, is_own: bool) -> Bag:
+    """`is_own`: it came in this format, so what it left out is left out."""
+    message: Bag = {"role": "assistant", **write_parts(choice.parts, True)}
+    if not is_own:
+        message.setdefault("content", None)
     for key, value in choice.message_bag.items():
         message.setdefault(key, value)
     fields: Bag = {"index": choice.index, "message": message, **choice.bag, "finish_reason": choice.finish_reason}

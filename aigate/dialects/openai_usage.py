@@ -90,9 +90,10 @@ def write_usage_object(settlement: Settlement) -> dict[str, object]:
         fields["completion_tokens"] = usage.output_tokens
     if fields.get("total_tokens") is None:
         fields["total_tokens"] = usage.input_tokens + usage.output_tokens
-    if usage.cached_tokens or usage.cache_write_tokens:
+    # Details only where they are parts of the total beside them: some leave reasoning out of completion_tokens.
+    if usage.cached_tokens and fields["prompt_tokens"] == usage.input_tokens:
         _fill(fields, "prompt_tokens_details", "cached_tokens", usage.cached_tokens)
-    if usage.reasoning_tokens:
+    if usage.reasoning_tokens and fields["completion_tokens"] == usage.output_tokens:
         _fill(fields, "completion_tokens_details", "reasoning_tokens", usage.reasoning_tokens)
     fields["cost"] = settlement.cost_nanousd / 1e9  # the nearest double: prints as the exact decimal up to 15 digits
     return fields
