@@ -80,7 +80,15 @@ def test_no_body_can_make_it_fail(body: bytes) -> None:
     assert refused(500, body).message.startswith("the provider answered 500")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["error", "message", "detail", "code", "type", "loc", "msg", "metadata", "raw"]), inner, max_size=4), max_leaves=12), st.integers(100, 599))  # fmt: skip
+ERROR_KEYS = st.sampled_from(["error", "message", "detail", "code", "type", "loc", "msg", "metadata", "raw"])
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ERROR_KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(ANY_JSON, st.integers(100, 599))
 def test_no_json_can_make_it_fail(value: Any, status: int) -> None:
     assert refused(status, value).status >= 400
     assert read_error_object(value).status >= 400
