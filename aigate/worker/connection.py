@@ -351,4 +351,5 @@ class Connection(asyncio.Protocol):
 
 
 def _too_slow(part: str) -> GateError:
-    return ClientError(f"the request {part} took too long to arrive", status=408, type="timeout_error", code="request_timeout")
+    message = f"the request {part} took too long to arrive"
+    return ClientError(message, status=408, type="timeout_error", code="request_timeout", retryable=True)
