@@ -228,6 +228,8 @@ class ChatStreamReader:
                 event.usage = read_usage_object(fields, self._quirks)
                 if event.usage is not None:
                     event.raw_usage = _encode(fields)
+                    tier = pairs.get("service_tier")
+                    event.service_tier = tier if type(tier) is str else ""
                     return
 
     def _read_choice(self, choice: Bag, reply_id: str) -> Delta:

@@ -29,10 +29,11 @@ def reply_of(message: dict[str, Any], **fields: Any) -> bytes:
 
 def answered(body: bytes, where: Target) -> dict[str, Any]:
     """What the client gets; both lanes must say the same, as far as the fast one goes."""
-    usage, raw_usage = CHAT.read_usage(body, where)
+    opened = CHAT.open_reply(body, where)
+    usage, raw_usage = opened.usage, opened.raw_usage
     settlement = Settlement(usage or Usage(1, 2), 1_234_500, raw_usage)
     neutral = json.loads(CHAT.write_reply(CHAT.read_reply(body, where), "mock/asked", settlement))
-    spliced = CHAT.splice_reply(body, where, "mock/asked", settlement)
+    spliced = CHAT.splice_reply(opened, where, "mock/asked", settlement)
     if spliced is not None:
         assert json.loads(spliced) == neutral
     return neutral
@@ -42,12 +43,13 @@ def test_model_and_cost_are_ours_and_the_rest_is_the_providers() -> None:
     body = reply_of({"content": "hi", "refusal": None, "annotations": []}, x_groq={"id": "r"}, service_tier="default")
     wanted = json.loads(body) | {"model": "mock/asked", "usage": {**USAGE, **COST}}
     assert answered(body, target()) == wanted
-    assert CHAT.splice_reply(body, target(), "mock/asked", Settlement(Usage(7, 3), 0)) is not None
+    assert CHAT.splice_reply(CHAT.open_reply(body, target()), target(), "mock/asked", Settlement(Usage(7, 3), 0)) is not None
+    assert CHAT.open_reply(body, target()).service_tier == "default"
 
 
 def test_missing_usage_is_filled_from_ours() -> None:
     body = reply_of({"content": "hi"}, usage=None)
-    assert CHAT.read_usage(body, target()) == (None, b"")
+    assert CHAT.open_reply(body, target()).usage is None
     assert answered(body, target())["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, **COST}
 
 
@@ -93,16 +95,22 @@ def test_what_another_dialect_answered_is_written_in_this_one() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"choices":null}', b'{"choices":"x"}', b'{"choices":[1', b'{"choices":[{}'])
 def test_what_is_no_reply_is_a_bad_reply(body: bytes) -> None:
-    for read in (lambda: CHAT.read_reply(body, target()), lambda: CHAT.splice_reply(body, target(), "m", Settlement(Usage(), 0))):
+    for read in (CHAT.read_reply, CHAT.open_reply):
         with pytest.raises(ProviderError) as caught:
-            read()
+            read(body, target())
         assert caught.value.kind == "bad_reply"
-    assert CHAT.read_usage(body, target()) == (None, b"")
+
+
+def test_what_only_lenient_readers_take_is_metered_and_passed_as_it_came() -> None:
+    body = reply_of({"content": "hi"}).replace(b'"hi"', rb'"\ud800"')
+    opened = CHAT.open_reply(body, target())
+    assert opened.usage == CHAT.open_reply(reply_of({"content": "hi"}), target()).usage
+    assert CHAT.splice_reply(opened, target(), "mock/asked", Settlement(Usage(), 0)) == body
 
 
 def test_an_error_under_status_200_is_an_error() -> None:
     with pytest.raises(ProviderError) as caught:
-        CHAT.read_usage(b'{"error":{"message":"slow down","code":429}}', target())
+        CHAT.open_reply(b'{"error":{"message":"slow down","code":429}}', target())
     assert (caught.value.kind, caught.value.status) == ("rate_limited", 429)
 
 

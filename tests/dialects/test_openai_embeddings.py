@@ -53,9 +53,10 @@ def test_input_must_be_there() -> None:
 
 
 def test_the_reply_is_the_providers_but_for_model_and_usage() -> None:
-    usage, raw_usage = EMBEDDINGS.read_usage(BODY, WHERE)
+    opened = EMBEDDINGS.open_reply(BODY, WHERE)
+    usage, raw_usage = opened.usage, opened.raw_usage
     assert usage == Usage(8, 0)
-    sent = EMBEDDINGS.splice_reply(BODY, WHERE, "mock/e", Settlement(usage, 160, raw_usage))
+    sent = EMBEDDINGS.splice_reply(opened, WHERE, "mock/e", Settlement(usage, 160, raw_usage))
     assert sent is not None
     assert b"[0.10,-1e-7]" in sent
     wanted = {"model": "mock/e", "usage": {"prompt_tokens": 8, "total_tokens": 8, "cost": 1.6e-07}}
@@ -64,7 +65,6 @@ def test_the_reply_is_the_providers_but_for_model_and_usage() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"data":[1'])
 def test_what_holds_no_embeddings_is_a_bad_reply(body: bytes) -> None:
-    assert EMBEDDINGS.read_usage(body, WHERE) == (None, b"")
     with pytest.raises(ProviderError) as caught:
         EMBEDDINGS.read_reply(body, WHERE)
     assert caught.value.kind == "bad_reply"
@@ -72,5 +72,5 @@ def test_what_holds_no_embeddings_is_a_bad_reply(body: bytes) -> None:
 
 def test_an_error_under_status_200_is_an_error() -> None:
     with pytest.raises(ProviderError) as caught:
-        EMBEDDINGS.read_usage(b'{"error":{"message":"no","code":404}}', WHERE)
+        EMBEDDINGS.open_reply(b'{"error":{"message":"no","code":404}}', WHERE)
     assert caught.value.status == 404
