@@ -122,9 +122,9 @@ def _open_leniently(body: bytes, target: Target, content: str) -> OpenedReply | 
     return opened
 
 
-def write_usage_object(settlement: Settlement) -> dict[str, object]:
+def write_usage_object(settlement: Settlement, has_output: bool = True) -> dict[str, object]:
     """The usage object of a reply or usage chunk: the provider's own numbers where it gave any in this shape, what it left out
-    filled from ours, and `cost` in USD."""
+    filled from ours, and `cost` in USD. `has_output`: the endpoint makes tokens, so their number is said even when it is 0."""
     own = settlement.usage_fields
     if own is None:
         own = _decode(settlement.raw_usage) if settlement.raw_usage else {}
@@ -132,14 +132,14 @@ def write_usage_object(settlement: Settlement) -> dict[str, object]:
     fields: dict[str, object] = own if "prompt_tokens" in own or "total_tokens" in own else {}
     if fields.get("prompt_tokens") is None:
         fields["prompt_tokens"] = usage.input_tokens
-    if fields.get("completion_tokens") is None:
+    if fields.get("completion_tokens") is None and (has_output or usage.output_tokens):
         fields["completion_tokens"] = usage.output_tokens
     if fields.get("total_tokens") is None:
         fields["total_tokens"] = usage.input_tokens + usage.output_tokens
     # Details only where they are parts of the total beside them: some leave reasoning out of completion_tokens.
     if usage.cached_tokens and fields["prompt_tokens"] == usage.input_tokens:
         _fill(fields, "prompt_tokens_details", "cached_tokens", usage.cached_tokens)
-    if usage.reasoning_tokens and fields["completion_tokens"] == usage.output_tokens:
+    if usage.reasoning_tokens and fields.get("completion_tokens") == usage.output_tokens:
         _fill(fields, "completion_tokens_details", "reasoning_tokens", usage.reasoning_tokens)
     fields["cost"] = settlement.cost_nanousd / 1e9  # the nearest double: prints as the exact decimal up to 15 digits
     return fields
