@@ -99,7 +99,8 @@ class Supervisor:
         reader.setblocking(False)
         writer.setblocking(False)
         for number in (*_STOP_SIGNALS, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)  # a handler must exist for the wake-up byte to be written
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+                signal.signal(number, lambda *_: None)  # a handler must exist for the wake-up byte to be written
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         self._wake_writer = writer  # kept: the descriptor lives as long as the loop
         self._selector.register(reader, selectors.EVENT_READ, lambda: self._read_signals(reader))
