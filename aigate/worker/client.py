@@ -117,7 +117,8 @@ class Pool:
         return None
 
     async def connect(self, origin: Origin) -> Connection:
-        return self.take(origin) or await self._open(origin)
+        # In a task of its own, as its time limit needs one and calls are not tasks (drive.py).
+        return self.take(origin) or await self.loop.create_task(self._open(origin))
 
     async def warm(self, origin: Origin, count: int) -> int:
         """Opens until `count` are idle; returns how many are. A failure is left to the call that meets it."""
