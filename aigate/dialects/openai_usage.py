@@ -17,6 +17,8 @@ from aigate.core.usage import Usage
 from aigate.dialects.dialect import OpenedReply, Settlement
 from aigate.dialects.openai_errors import read_error_object
 
+MAX_TOKENS = 1 << 40  # of one call: keeps sums and costs far inside 64 bits
+
 _decode = msgspec.json.decode
 _decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -24,8 +26,8 @@ _encode = msgspec.json.encode
 
 
 def _whole(value: object) -> int:
-    """A whole number above zero, or 0 for anything else."""
-    return value if type(value) is int and value > 0 else 0
+    """A whole number above zero that can be true, or 0 for anything else."""
+    return value if type(value) is int and 0 < value <= MAX_TOKENS else 0
 
 
 def _details(fields: Mapping[str, object], *keys: str) -> Mapping[str, object]:

@@ -121,6 +121,10 @@ class Attempts:
             is_over = failure is None
         except ProviderError as error:
             failure = self._failed(run, attempt, error)
+        except Exception:  # a bug of ours: the listener answers it, and the attempt must not stay open
+            if not run.has_ended:
+                self.settle(run, attempt, Outcome(end="failed", error_kind="internal"), status=500, error_code="internal_error")
+            raise
         finally:
             if is_over or connection.is_complete:
                 connection.release()

@@ -32,7 +32,7 @@ class Step(NamedTuple):
 
 
 # After these, asking the very same target again is pointless or could be paid for twice; another target may still do.
-ONCE_PER_TARGET = frozenset({"auth", "timeout", "rejected"})
+ONCE_PER_TARGET = frozenset({"auth", "timeout", "rejected", "bad_reply"})
 
 
 class Plan:
