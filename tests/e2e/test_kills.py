@@ -15,8 +15,8 @@ from pathlib import Path
 
 from aigate.cli.verify import report_lines, verify_data_dir
 from tests.conftest import Gateway, start_gateway, wait_until
-from tests.e2e.wire import chat, connect, post, provider_config, request_id, rows, run, running_sim, said_in
-from tests.test_serve import children, is_gone, open_stream
+from tests.e2e.wire import chat, connect, events_of, post, provider_config, request_id, rows, run, running_sim, said_in
+from tests.test_serve import children, is_gone
 
 KILLS = int(os.environ.get("AIGATE_KILLS", "52"))
 SEED = int(os.environ.get("AIGATE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
@@ -135,7 +135,8 @@ def read_bill(path: Path) -> tuple[list[str], dict[str, dict]]:
     return seen, {line["attempt"]: line for line in lines if line["event"] == "billed"}
 
 
-def check_ledger(data_dir: Path, bill: Path, load: Load) -> None:
+def check_ledger(data_dir: Path, bill: Path, load: Load) -> int:
+    """Holds the ledger against the provider's bill and against what the clients saw; how many attempts are unsettled."""
     seen, billed = read_bill(bill)
     attempts = {row["attempt_id"]: row for row in rows(data_dir, "attempts")}
     assert len(seen) == len(set(seen)), "an attempt was sent twice under one id"
@@ -155,6 +156,7 @@ def check_ledger(data_dir: Path, bill: Path, load: Load) -> None:
             assert row["cost_nanousd"] == 0 and row["reserved_nanousd"] == row["hold_nanousd"] > 0
     report = verify_data_dir(str(data_dir))
     assert report.is_sound and not report.unshipped_bytes, report_lines(report)
+    return len(unsettled)
 
 
 def test_no_kill_loses_an_attempt_or_changes_a_bill(tmp_path):
@@ -185,7 +187,45 @@ def test_no_kill_loses_an_attempt_or_changes_a_bill(tmp_path):
             assert load.gateway.stop() == 0
         finally:
             load.gateway.kill()
-        print(f"killed {dict(done)}; {len(load.whole)} calls whole, {load.broken} broken, by status {dict(load.statuses)}")
-        check_ledger(load.gateway.data_dir, bill, load)
+        unsettled = check_ledger(load.gateway.data_dir, bill, load)
+        print(f"killed {dict(done)}; {len(load.whole)} calls whole, by status {dict(load.statuses)}; {load.broken} broken, {unsettled} unsettled")
     assert load.whole and load.broken
     assert load.statuses.keys() <= {200, 502, 503}, load.statuses
+
+
+def test_a_drain_ends_every_stream_and_leaves_nothing_open(tmp_path):
+    bill = tmp_path / "bill.jsonl"
+    streams = 12
+    with running_sim(bill) as base_url:
+        gateway = start_gateway(tmp_path, "[server]\nworkers = 2\n" + provider_config("simx", base_url, ("slow-20ms+long-60",)))
+
+        async def stream(number: int, begun: asyncio.Semaphore) -> None:
+            client = await connect(gateway)
+            await client.send(post(gateway, chat("simx/slow-20ms+long-60", f"stream {number}", stream=True)))
+            await client.head()
+            pieces = [await client.chunk()]
+            begun.release()
+            while pieces[-1]:
+                pieces.append(await client.chunk())
+            *chunks, done = events_of(b"".join(pieces))
+            assert done == "[DONE]" and chunks[-1]["usage"]["completion_tokens"] == 60
+            assert await client.rest() == b""
+
+        async def drain() -> int:
+            begun = asyncio.Semaphore(0)
+            running = [asyncio.create_task(stream(number, begun)) for number in range(streams)]
+            for _ in running:
+                await begun.acquire()
+            stopping = asyncio.create_task(asyncio.to_thread(gateway.stop))
+            await asyncio.gather(*running)
+            return await stopping
+
+        try:
+            assert run(drain) == 0
+        finally:
+            gateway.kill()
+    attempts = rows(gateway.data_dir, "attempts")
+    assert [(row["end"], row["output_tokens"]) for row in attempts] == [("complete", 60)] * streams
+    assert sorted(read_bill(bill)[0]) == sorted(row["attempt_id"] for row in attempts)
+    report = verify_data_dir(str(gateway.data_dir))
+    assert report.is_sound and not report.counts, report_lines(report)
