@@ -39,10 +39,12 @@ class Call(msgspec.Struct):
     thinking_budget: int | None = None  # thinking.budget_tokens as asked; 0 = disabled
     allows_fallback: bool = True
     fallbacks: tuple[str, ...] = ()
+    forward_headers: tuple[tuple[bytes, bytes], ...] = ()  # sent on where the target speaks the surface's dialect
+    received_at: int = 0  # unix seconds: `created` of a reply whose provider gives none
 
 
 class Warning(msgspec.Struct, frozen=True):
-    """One change we made to what was asked: `kind` dropped | clamped | rerouted, `param` as the caller spelt it."""
+    """One change we made to what was asked: `kind` dropped | clamped | rerouted | moved, `param` as the caller spelt it."""
 
     kind: str
     param: str

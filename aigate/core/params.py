@@ -2,6 +2,12 @@
 
 The vocabulary is OpenAI chat's, as that is what warnings and the contract speak; only what has several spellings there has one name here.
 A key that no dialect maps keeps its wire name: an unknown parameter is passed, and dropped only where a row says so.
+
+In a neutral request every parameter of this vocabulary has OpenAI chat's shape, whoever read it: `stop` a string or array,
+`tool_choice` "auto" | "none" | "required" | {"type":"function","function":{"name"}}, `parallel_tool_calls`, `response_format`,
+`reasoning_effort` a word of core/edits.EFFORTS, `thinking` {"type","budget_tokens"}, `temperature`, `top_p`, `n`, `seed`, `metadata`,
+`service_tier`, `safety_identifier`, `logprobs`, `top_logprobs`, penalties, and `top_k`, which the others share. A dialect's own
+parameters stay in Request.bags[its name].
 """
 
 from __future__ import annotations

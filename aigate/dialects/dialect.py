@@ -12,13 +12,21 @@ from typing import Protocol
 import msgspec
 from msgspec import Raw
 
-from aigate.core.call import Call
+from aigate.core.call import Call, Warning
 from aigate.core.edits import Edit
 from aigate.core.events import Event
 from aigate.core.neutral import Reply, Request
 from aigate.core.target import Target
 from aigate.core.usage import Usage
 from aigate.errors import GateError, ProviderError
+
+
+class Head(Protocol):
+    """What a surface may read of a request besides its body (worker/exchange.Exchange). Header names are lower-case."""
+
+    path: str
+    query: str
+    headers: dict[bytes, bytes]
 
 
 class Settlement(msgspec.Struct):
@@ -72,7 +80,7 @@ class Dialect(Protocol):
     params: Mapping[str, str]  # key on this wire → neutral parameter name (core/params.py)
 
     # client side
-    def read_call(self, body: bytes, endpoint: str) -> Call: ...
+    def read_call(self, body: bytes, endpoint: str, head: Head) -> Call: ...
     def read_request(self, call: Call) -> Request: ...
     def write_reply(self, reply: Reply, asked: str, settlement: Settlement) -> bytes: ...
     def splice_reply(self, opened: OpenedReply, target: Target, asked: str, settlement: Settlement) -> bytes | None:
@@ -82,6 +90,9 @@ class Dialect(Protocol):
     def write_error(self, error: GateError, request_id: str) -> bytes: ...
 
     # provider side
+    def lost(self, request: Request, target: Target) -> list[Warning]:
+        """What of `request` this dialect cannot say to `target`, as paths of the neutral form (messages[3].content[1])."""
+
     def write_request(self, request: Request, target: Target) -> bytes: ...
     def edit_pairs(self, call: Call, edits: Sequence[Edit], target: Target) -> bytes:
         """Same-dialect lane: the caller's pairs with the planned edits applied, re-encoded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aigate.core.call import Call
 from aigate.core.target import Target
-from aigate.dialects import openai_chat_reply, openai_chat_request, openai_errors
+from aigate.dialects import openai_chat_lost, openai_chat_reply, openai_chat_request, openai_errors
 from aigate.dialects.openai_chat_message import NAME
 from aigate.dialects.openai_chat_reader import ChatStreamReader
 from aigate.dialects.openai_chat_writer import ChatStreamWriter
@@ -18,6 +18,7 @@ class OpenAIChat:
 
     read_call = staticmethod(openai_chat_request.read_call)
     read_request = staticmethod(openai_chat_request.read_request)
+    lost = staticmethod(openai_chat_lost.lost)
     write_request = staticmethod(openai_chat_request.write_request)
     edit_pairs = staticmethod(openai_chat_request.edit_pairs)
 
@@ -35,4 +36,4 @@ class OpenAIChat:
 
     @staticmethod
     def stream_writer(call: Call, asked: str, reply_id: str) -> ChatStreamWriter:
-        return ChatStreamWriter(asked, reply_id, call.include_usage)
+        return ChatStreamWriter(asked, reply_id, call.include_usage, call.received_at)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from aigate.core.neutral import Bag, Media, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+from aigate.core.neutral import Bag, Media, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 
 NAME = "openai-chat"
 LEGACY_CALL = "function_call"  # ToolCall.kind of the one call that had no id, of before tools
@@ -59,17 +59,14 @@ def read_message(fields: Bag) -> Message:
     role, name, call_id = fields.pop("role", ""), fields.get("name"), fields.get("tool_call_id")
     if isinstance(name, str):
         del fields["name"]
-    if isinstance(call_id, str):
+    else:
+        name = None
+    if role == "tool" and isinstance(call_id, str):
         del fields["tool_call_id"]
+        parts, is_plain = read_parts(fields)
+        return Message(role, [ToolResult(call_id, parts, is_plain=is_plain, name=name, bag=fields)])
     parts, is_plain = read_parts(fields)
-    return Message(
-        role,
-        parts,
-        name if isinstance(name, str) else None,
-        call_id if isinstance(call_id, str) else None,
-        is_plain,
-        fields,
-    )
+    return Message(role, parts, name, is_plain, fields)
 
 
 def read_parts(fields: Bag) -> tuple[list[Part], bool]:
@@ -126,7 +123,7 @@ def _read_part(part: Any) -> Part:
         return Refusal(part.pop("refusal"), part)
     inside = part.get(kind) if isinstance(kind, str) else None
     if type(inside) is not dict or kind not in ("image_url", "video_url", "input_audio", "file"):
-        return Opaque(NAME, msgspec.Raw(_encode(part)))
+        return Opaque(NAME, msgspec.Raw(_encode(part)), kind if isinstance(kind, str) else "")
     del part["type"], part[kind]
     media = _read_media(kind, inside)
     if inside:
@@ -155,14 +152,41 @@ def _read_media(kind: str, inside: Bag) -> Media:
 # --- neutral → wire -------------------------------------------------------------------------------------------------------
 
 
-def write_message(message: Message) -> Bag:
+def write_message(message: Message) -> list[Bag]:
+    """The wire messages of one neutral message: each tool result is one, and what stands beside them follows in one of the user's."""
+    results = [part for part in message.parts if type(part) is ToolResult]
+    if not results:
+        return [_write_message(message)]
+    written = [_write_result(result) for result in results]
+    others = [part for result in results for part in result.parts if not _is_text(part)]
+    others += [part for part in message.parts if type(part) is not ToolResult]
+    if others:
+        written.append(_write_message(Message("user", others, message.name, False, message.bag)))
+    return written
+
+
+def _is_text(part: Part) -> bool:
+    return type(part) is Text or (type(part) is Opaque and part.dialect == NAME)
+
+
+def _write_message(message: Message) -> Bag:
     fields: Bag = {"role": message.role}
     if message.name is not None:
         fields["name"] = message.name
-    if message.tool_call_id is not None:
-        fields["tool_call_id"] = message.tool_call_id
-    fields |= write_parts(message.parts, message.is_plain)
-    for key, value in message.bag.items():
+    return _fill(fields | write_parts(message.parts, message.is_plain), message.bag)
+
+
+def _write_result(result: ToolResult) -> Bag:
+    """Text only: this format takes nothing else in a tool message."""
+    fields: Bag = {"role": "tool", "tool_call_id": result.call_id}
+    if result.name is not None:
+        fields["name"] = result.name
+    texts = [part for part in result.parts if _is_text(part)]
+    return _fill({"content": "", **fields, **write_parts(texts, result.is_plain)}, result.bag)
+
+
+def _fill(fields: Bag, bag: Bag) -> Bag:
+    for key, value in bag.items():
         fields.setdefault(key, value)
     return fields
 

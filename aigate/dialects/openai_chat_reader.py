@@ -14,7 +14,7 @@ from aigate.core.events import Event
 from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
 from aigate.core.sse import BlockSplitter, read_block
 from aigate.core.target import Target
-from aigate.dialects.openai_chat_message import as_text, mint_call_id, split_content
+from aigate.dialects.openai_chat_message import NAME, as_text, mint_call_id, split_content
 from aigate.dialects.openai_chat_splice import Template, learn, padding
 from aigate.dialects.openai_errors import read_error_object
 from aigate.dialects.openai_usage import read_usage_object
@@ -212,6 +212,7 @@ class ChatStreamReader:
             model if isinstance(model, str) else "",
             [self._read_choice(choice, reply_id) for choice in choices or ()],
             pairs,
+            NAME,
         )
         event.is_final = any(delta.finish_reason is not None for delta in event.chunk.deltas)
         return event

@@ -94,6 +94,7 @@ def read_reply(body: bytes, target: Target) -> Reply:
         read_usage_object(usage, quirks) if type(usage) is dict else None,
         _encode(usage) if type(usage) is dict else b"",
         {NAME: pairs},
+        NAME,
     )
 
 

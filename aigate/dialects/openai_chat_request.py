@@ -17,6 +17,7 @@ from aigate.core.neutral import Bag, Request, Tool
 from aigate.core.params import GATEWAY_FIELDS, MAX_OUTPUT_TOKENS
 from aigate.core.target import Quirks, Target
 from aigate.dialects.body import is_array, read_pairs, typed, wrong
+from aigate.dialects.dialect import Head
 from aigate.dialects.openai_chat_message import NAME, read_message, write_message
 from aigate.errors import ClientError
 
@@ -75,7 +76,7 @@ def read_models(pairs: Mapping[str, Raw]) -> tuple[str, ...]:
     return models
 
 
-def read_call(body: bytes, endpoint: str) -> Call:
+def read_call(body: bytes, endpoint: str, head: Head) -> Call:
     pairs = read_pairs(body, ACTED_ON)
     messages = pairs.get("messages")
     if messages is None:
@@ -218,6 +219,7 @@ def read_request(call: Call) -> Request:
         model=call.models[0] if call.models else "",
         messages=[read_message(message) for message in messages],
         is_stream=call.is_stream,
+        dialect=NAME,
     )
     bag: Bag = {}
     for key, raw in pairs.items():
@@ -272,7 +274,7 @@ def _write_tool(tool: Tool) -> Bag:
 
 def write_request(request: Request, target: Target) -> bytes:
     spelling = target.quirks.spelling
-    pairs: dict[str, Any] = {"model": "", "messages": Raw(_encode([write_message(message) for message in request.messages]))}
+    pairs: dict[str, Any] = {"model": "", "messages": Raw(_encode([wire for message in request.messages for wire in write_message(message)]))}
     for name, raw in request.params.items():
         key = spelling.get(name) or request.spelling.get(name) or OWN_KEYS.get(name, name)
         pairs[key] = raw

@@ -13,6 +13,7 @@ import msgspec
 from aigate.core.events import HOLE, Event
 from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
 from aigate.dialects.dialect import Settlement
+from aigate.dialects.openai_chat_message import NAME
 from aigate.dialects.openai_errors import write_error
 from aigate.dialects.openai_usage import write_usage_object
 from aigate.errors import GateError
@@ -31,13 +32,13 @@ class ChatStreamWriter:
         "_finished",
     )  # fmt: skip
 
-    def __init__(self, asked: str, reply_id: str, include_usage: bool | None):
+    def __init__(self, asked: str, reply_id: str, include_usage: bool | None, created: int = 0):
         self._asked = asked
         self._include_usage = include_usage
         # Loops that read choices[0] of every chunk must not fail; who asked for usage knows chunks without choices.
         self._no_choices: list[Bag] = [] if include_usage else [{"index": 0, "delta": {}, "finish_reason": None}]
         self._reply_id = reply_id
-        self._created = 0
+        self._created = created
         self._kept: Bag = {}
         self._template: Chunk | None = None
         self._head = self._tail = self._joint = b""
@@ -80,16 +81,18 @@ class ChatStreamWriter:
         if chunk.id:
             self._reply_id = chunk.id
         self._created = chunk.created or self._created
+        is_own = chunk.dialect == NAME
+        bag = chunk.bag if is_own else {}
         for key in _KEPT_FIELDS:
-            if key in chunk.bag:
-                self._kept[key] = chunk.bag[key]
-        choices = [written for delta in chunk.deltas if (written := self._write_delta(delta)) is not None]
+            if key in bag:
+                self._kept[key] = bag[key]
+        choices = [written for delta in chunk.deltas if (written := self._write_delta(delta, is_own)) is not None]
         if not choices and (has_usage or chunk.deltas):
             return b""
-        fields = self._frame(chunk.id or self._reply_id, chunk.created or self._created, chunk.bag)
+        fields = self._frame(chunk.id or self._reply_id, chunk.created or self._created, bag)
         return b"data: " + _encode({**fields, "choices": choices or self._no_choices}) + b"\n\n"
 
-    def _write_delta(self, delta: Delta) -> Bag | None:
+    def _write_delta(self, delta: Delta, is_own: bool) -> Bag | None:
         """One choice of a chunk; None for an empty one after its finish (some say it again beside their usage)."""
         index = delta.index
         if index in self._finished and not _says_something(delta):
@@ -107,10 +110,11 @@ class ChatStreamWriter:
         if delta.refusal is not None:
             fields["refusal"] = delta.refusal
         if delta.tool_calls:
-            fields["tool_calls"] = [_write_call(call) for call in delta.tool_calls]
-        for key, value in delta.delta_bag.items():
-            fields.setdefault(key, _with_indexes(value) if type(value) is list else value)
-        choice: Bag = {"index": index, "delta": fields, **delta.bag, "finish_reason": delta.finish_reason}
+            fields["tool_calls"] = [_write_call(call, is_own) for call in delta.tool_calls]
+        if is_own:
+            for key, value in delta.delta_bag.items():
+                fields.setdefault(key, _with_indexes(value) if type(value) is list else value)
+        choice: Bag = {"index": index, "delta": fields, **(delta.bag if is_own else {}), "finish_reason": delta.finish_reason}
         if delta.logprobs is not None:
             choice["logprobs"] = delta.logprobs
         return choice
@@ -125,11 +129,12 @@ def _says_something(delta: Delta) -> bool:
     return bool(delta.text or delta.reasoning or delta.refusal or delta.tool_calls or any(delta.delta_bag.values()))
 
 
-def _write_call(call: ToolCallDelta) -> Bag:
+def _write_call(call: ToolCallDelta, is_own: bool) -> Bag:
     inside: Bag = {} if call.name is None else {"name": call.name}
     inside["input" if call.kind == "custom" else "arguments"] = call.arguments
-    inside |= call.bag.get(call.kind, {})
-    fields: Bag = {"index": call.index, **call.bag, call.kind: inside}
+    bag = call.bag if is_own else {}
+    inside |= bag.get(call.kind, {})
+    fields: Bag = {"index": call.index, **bag, call.kind: inside}
     if call.id is not None:
         fields["id"] = call.id
         fields["type"] = call.kind

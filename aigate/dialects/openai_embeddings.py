@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aigate.core.call import Call
+from aigate.core.call import Call, Warning
 from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Reply, Request
 from aigate.core.target import Target
 from aigate.dialects import openai_errors
 from aigate.dialects.body import read_pairs, typed, wrong
-from aigate.dialects.dialect import OpenedReply, Settlement, StreamReader, StreamWriter
+from aigate.dialects.dialect import Head, OpenedReply, Settlement, StreamReader, StreamWriter
 from aigate.dialects.openai_chat_request import read_models
 from aigate.dialects.openai_usage import open_pairs, write_usage_object
 from aigate.errors import ClientError, ProviderError
@@ -41,7 +41,7 @@ class OpenAIEmbeddings:
     read_error = staticmethod(openai_errors.read_error)
     write_error = staticmethod(openai_errors.write_error)
 
-    def read_call(self, body: bytes, endpoint: str) -> Call:
+    def read_call(self, body: bytes, endpoint: str, head: Head) -> Call:
         pairs = read_pairs(body, ACTED_ON)
         if "input" not in pairs:
             raise ClientError(f"input is missing: send {_INPUT_FORMS}", param="input")
@@ -69,7 +69,10 @@ class OpenAIEmbeddings:
         return msgspec.json.encode(pairs)
 
     def read_request(self, call: Call) -> Request:
-        return Request(call.models[0] if call.models else "", [], params=apply_to_pairs(call.pairs, (), self.params, {}))
+        return Request(call.models[0] if call.models else "", [], params=apply_to_pairs(call.pairs, (), self.params, {}), dialect=NAME)
+
+    def lost(self, request: Request, target: Target) -> list[Warning]:
+        return []
 
     def write_request(self, request: Request, target: Target) -> bytes:
         spelling = target.quirks.spelling
@@ -85,7 +88,7 @@ class OpenAIEmbeddings:
         return opened.body if opened.pairs is None else _write(opened.pairs, asked, settlement)
 
     def read_reply(self, body: bytes, target: Target) -> Reply:
-        return Reply("", 0, "", [], bags={NAME: self.open_reply(body, target).pairs or {}})
+        return Reply("", 0, "", [], bags={NAME: self.open_reply(body, target).pairs or {}}, dialect=NAME)
 
     def write_reply(self, reply: Reply, asked: str, settlement: Settlement) -> bytes:
         return _write(reply.bags[NAME], asked, settlement)

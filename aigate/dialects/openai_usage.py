@@ -131,7 +131,7 @@ def write_usage_object(settlement: Settlement, has_output: bool = True) -> dict[
     if own is None:
         own = _decode(settlement.raw_usage) if settlement.raw_usage else {}
     usage = settlement.usage
-    fields: dict[str, object] = own if "prompt_tokens" in own or "total_tokens" in own else {}
+    fields: dict[str, object] = own if "prompt_tokens" in own or ("total_tokens" in own and "input_tokens" not in own) else {}
     if fields.get("prompt_tokens") is None:
         fields["prompt_tokens"] = usage.input_tokens
     if fields.get("completion_tokens") is None and (has_output or usage.output_tokens):

@@ -16,7 +16,7 @@ import msgspec
 from aigate.core.bounds import hold_nanousd, input_bound, output_bound
 from aigate.core.call import Attempt, Call, Outcome
 from aigate.core.edits import Edit, apply_to_request, plan_edits
-from aigate.core.neutral import Reply
+from aigate.core.neutral import Reply, leave_home
 from aigate.core.target import Target
 from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
@@ -88,9 +88,9 @@ class Attempts:
         plan = plan_edits(call, target, run.surface.params)
         run.target = target
         run.warnings = plan.warnings
-        if plan.warnings and run.is_strict:
-            raise _strict_refusal(run)
         request = self._request(run, target, plan.edits)
+        if run.warnings and run.is_strict:
+            raise _strict_refusal(run)
         attempt = self._begin(run, target, call)
         origin = self._origins.origin(target.provider)
         try:
@@ -110,7 +110,8 @@ class Attempts:
         failure: Failure | None = None
         is_over = False
         try:
-            connection.send(self._origins.head(target, attempt.id, len(request)) + request)
+            forwarded = call.forward_headers if target.dialect == call.surface else ()
+            connection.send(self._origins.head(target, attempt.id, len(request), forwarded) + request)
             head = await connection.head(target.provider.timeout_s)
             if head.status != 200:
                 raise await self._refusal(connection, head, target)
@@ -138,9 +139,13 @@ class Attempts:
         assert call is not None
         if target.dialect == run.surface.name and not self._limits.force_neutral:
             return run.surface.edit_pairs(call, edits, target)
+        dialect = self._dialects[target.dialect]
         request = run.surface.read_request(call)
         apply_to_request(request, edits)
-        return self._dialects[target.dialect].write_request(request, target)
+        if dialect is not run.surface:
+            run.warnings += tuple(dialect.lost(request, target))
+            leave_home(request, target.dialect)
+        return dialect.write_request(request, target)
 
     def _begin(self, run: Run, target: Target, call: Call) -> Attempt:
         run.attempts += 1
@@ -227,7 +232,12 @@ class Attempts:
             spliced = run.surface.splice_reply(opened, target, run.asked, settlement)
             if spliced is not None:
                 return spliced
-        return run.surface.write_reply(self._dialects[target.dialect].read_reply(opened.body, target), run.asked, settlement)
+        reply = self._dialects[target.dialect].read_reply(opened.body, target)
+        if not is_same:
+            assert run.call is not None
+            leave_home(reply, run.surface.name)
+            reply.created = reply.created or run.call.received_at
+        return run.surface.write_reply(reply, run.asked, settlement)
 
     # --- streams ------------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from aigate.worker.client import Origin, parse_base_url
 from aigate.worker.heads import FieldBlock, field_block, request_head
 
 
+Fields = tuple[tuple[bytes, bytes], ...]
 MAX_HEADS = 4096  # targets whose heads are kept made
 
 
@@ -29,7 +30,7 @@ class Head(NamedTuple):
 class Origins:
     def __init__(self, providers: Iterable[Provider]):
         self._origins: dict[str, Origin] = {}
-        self._heads: dict[tuple[str, str], Head] = {}
+        self._heads: dict[tuple[str, str, Fields], Head] = {}
         self._secrets: tuple[str, ...] = ()
         for provider in providers:
             origin, _ = parse_base_url(provider.base_url)
@@ -44,20 +45,20 @@ class Origins:
         """`text` without our credentials or anything that looks like one."""
         return redact(text, self._secrets)
 
-    def head(self, target: Target, attempt_id: str, length: int) -> bytes:
-        """The request head of one attempt. All but ids and length is made once per target."""
-        key = (target.slug, target.endpoint)
+    def head(self, target: Target, attempt_id: str, length: int, forwarded: Fields = ()) -> bytes:
+        """The request head of one attempt. All but ids and length is made once per target and the client's fields sent on with it."""
+        key = (target.slug, target.endpoint, forwarded)
         made = self._heads.get(key)
         if made is None:
             if len(self._heads) >= MAX_HEADS:
                 self._heads.clear()
-            made = self._heads[key] = self._make(target)
+            made = self._heads[key] = self._make(target, forwarded)
         if target.provider.sends_attempt_id:
             block = FieldBlock(made.block + field_block([(b"x-aig-attempt", attempt_id.encode())]))
             return request_head(b"POST", made.path, made.host, block, length)
         return request_head(b"POST", made.path, made.host, made.block, length)
 
-    def _make(self, target: Target) -> Head:
+    def _make(self, target: Target, forwarded: Fields) -> Head:
         provider = target.provider
         fields: list[tuple[bytes, bytes]] = [
             (b"content-type", b"application/json"),
@@ -69,7 +70,8 @@ class Origins:
             fields.append((b"authorization", f"Bearer {provider.credential}".encode()))
         elif provider.credential and provider.auth.startswith("header:"):
             fields.append((provider.auth[7:].encode(), provider.credential.encode()))
-        fields += [(name.lower().encode(), value.encode()) for name, value in provider.headers.items()]
+        own = {name.lower().encode(): value.encode() for name, value in provider.headers.items()}
+        fields += (own | dict(forwarded)).items()
         return Head(target.url_path.encode(), host_field(self._origins[provider.name]), field_block(fields))
 
 

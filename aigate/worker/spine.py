@@ -58,7 +58,8 @@ class Spine:
                 principal = await self._ring.authenticate(exchange.headers, self._now() + self._attempts.unix_offset_s)
             run.principal = principal
             run.read_headers(principal)
-            run.call = call = surface.read_call(exchange.body, endpoint)
+            run.call = call = surface.read_call(exchange.body, endpoint, exchange)
+            call.received_at = int(exchange.started_at + self._attempts.unix_offset_s)
             run.asked = call.models[0] if call.models else ""
             await self._try_targets(run, principal)
         except GateError as error:

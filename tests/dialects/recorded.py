@@ -18,6 +18,14 @@ FOLDER = os.environ.get("AIGATE_RECORDINGS", "")
 needs_recordings = pytest.mark.skipif(not FOLDER, reason="AIGATE_RECORDINGS names no folder of recordings")
 
 
+class _Head:
+    path, query = "/v1/chat/completions", ""
+    headers: dict[bytes, bytes] = {}
+
+
+HEAD = _Head()
+
+
 def target(quirks: Quirks | None = None, *, upstream_model: str = "upstream", dialect: str = "openai-chat") -> Target:
     """A target with these quirks and nothing else to it."""
     return Target(

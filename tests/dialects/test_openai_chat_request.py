@@ -14,14 +14,14 @@ from aigate.core.target import Quirks, Target
 from aigate.dialects import DIALECTS
 from aigate.dialects.openai_chat_request import PARAMS
 from aigate.errors import ClientError
-from tests.dialects.recorded import chat_records, needs_recordings, recorded_target, target
+from tests.dialects.recorded import HEAD, chat_records, needs_recordings, recorded_target, target
 
 CHAT = DIALECTS["openai-chat"]
 HI = [{"role": "user", "content": "hi"}]
 
 
 def call_of(**fields: Any) -> Call:
-    return CHAT.read_call(json.dumps({"model": "mock/m", "messages": HI, **fields}).encode(), "chat")
+    return CHAT.read_call(json.dumps({"model": "mock/m", "messages": HI, **fields}).encode(), "chat", HEAD)
 
 
 def sent(call: Call, target: Target, edits: tuple[Edit, ...] = ()) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def test_a_wrong_type_is_refused_by_name(field: str, value: object) -> None:
 
 def test_messages_must_be_there() -> None:
     with pytest.raises(ClientError, match="messages is missing"):
-        CHAT.read_call(b'{"model":"m"}', "chat")
+        CHAT.read_call(b'{"model":"m"}', "chat", HEAD)
 
 
 @pytest.mark.parametrize(("thinking", "budget"), [({"type": "disabled"}, 0), ({"type": "enabled"}, None), ({"budget_tokens": 9}, 9)])
@@ -237,7 +237,7 @@ def test_the_neutral_form_names_what_messages_mean() -> None:
     assert (pdf.kind, pdf.media_type, pdf.filename) == ("document", "application/pdf", "a.pdf")
     assert isinstance(request.messages[1].parts[-1], Opaque)
     assert [type(part) for part in request.messages[2].parts] == [Reasoning, ToolCall, ToolCall]
-    assert request.messages[3].tool_call_id == "call_1"
+    assert request.messages[3].parts[0].call_id == "call_1"
     assert bytes(request.params["max_output_tokens"]) == b"3"
 
 
@@ -278,7 +278,7 @@ def _normal(value: Any) -> Any:
 def test_every_recorded_request_reaches_its_provider_equal_in_meaning() -> None:
     for record in chat_records():
         asked = record["request"]
-        call = CHAT.read_call(json.dumps(asked).encode(), "chat")
+        call = CHAT.read_call(json.dumps(asked).encode(), "chat", HEAD)
         where = target(upstream_model=asked["model"])
         wanted = {**asked, "stream_options": {**(asked.get("stream_options") or {}), "include_usage": True}} if call.is_stream else asked
         assert json.loads(CHAT.edit_pairs(call, (), where)) == wanted, record["id"]
@@ -288,7 +288,7 @@ def test_every_recorded_request_reaches_its_provider_equal_in_meaning() -> None:
 @needs_recordings
 def test_both_lanes_send_the_same_under_the_rows_of_today() -> None:
     for record in chat_records():
-        call = CHAT.read_call(json.dumps(record["request"]).encode(), "chat")
+        call = CHAT.read_call(json.dumps(record["request"]).encode(), "chat", HEAD)
         where = recorded_target(record)
         plan = plan_edits(call, where, PARAMS)
         request = CHAT.read_request(call)

@@ -12,7 +12,7 @@ from aigate.core.usage import Usage
 from aigate.dialects import DIALECTS
 from aigate.dialects.dialect import Settlement
 from aigate.errors import ClientError, ProviderError
-from tests.dialects.recorded import target
+from tests.dialects.recorded import HEAD, target
 
 EMBEDDINGS = DIALECTS["openai-embeddings"]
 WHERE = target(dialect="openai-embeddings")
@@ -20,7 +20,7 @@ BODY = b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0
 
 
 def call_of(**fields: Any) -> Any:
-    return EMBEDDINGS.read_call(json.dumps({"model": "mock/e", "input": "hi", **fields}).encode(), "embeddings")
+    return EMBEDDINGS.read_call(json.dumps({"model": "mock/e", "input": "hi", **fields}).encode(), "embeddings", HEAD)
 
 
 @pytest.mark.parametrize("value", ["hi", ["a", "b"], [1, 2, 3], [[1], [2, 3]]])
@@ -49,7 +49,7 @@ def test_a_wrong_field_is_refused_by_name(field: str, value: object) -> None:
 
 def test_input_must_be_there() -> None:
     with pytest.raises(ClientError, match="input is missing"):
-        EMBEDDINGS.read_call(b'{"model":"m"}', "embeddings")
+        EMBEDDINGS.read_call(b'{"model":"m"}', "embeddings", HEAD)
 
 
 def test_the_reply_is_the_providers_but_for_model_and_usage() -> None:
