@@ -28,17 +28,18 @@ class ChatStreamWriter:
     """`asked` is the model name every chunk carries; `include_usage` as the caller said (None: it did not)."""
 
     __slots__ = (
-        "_asked", "_include_usage", "_no_choices", "_reply_id", "_created", "_kept", "_template", "_head", "_tail", "_joint", "_begun",
+        "_asked", "_include_usage", "_no_choices", "_reply_id", "_created", "_received_at", "_kept", "_template", "_head", "_tail", "_joint", "_begun",
         "_finished",
     )  # fmt: skip
 
-    def __init__(self, asked: str, reply_id: str, include_usage: bool | None, created: int = 0):
+    def __init__(self, asked: str, reply_id: str, include_usage: bool | None, received_at: int = 0):
         self._asked = asked
         self._include_usage = include_usage
         # Loops that read choices[0] of every chunk must not fail; who asked for usage knows chunks without choices.
         self._no_choices: list[Bag] = [] if include_usage else [{"index": 0, "delta": {}, "finish_reason": None}]
         self._reply_id = reply_id
-        self._created = created
+        self._created = 0
+        self._received_at = received_at
         self._kept: Bag = {}
         self._template: Chunk | None = None
         self._head = self._tail = self._joint = b""
@@ -82,6 +83,8 @@ class ChatStreamWriter:
             self._reply_id = chunk.id
         self._created = chunk.created or self._created
         is_own = chunk.dialect == NAME
+        if not is_own:
+            self._created = self._created or self._received_at  # most others say no time
         bag = chunk.bag if is_own else {}
         for key in _KEPT_FIELDS:
             if key in bag:
