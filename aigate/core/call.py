@@ -40,6 +40,7 @@ class Call(msgspec.Struct):
     allows_fallback: bool = True
     fallbacks: tuple[str, ...] = ()
     forward_headers: tuple[tuple[bytes, bytes], ...] = ()  # sent on where the target speaks the surface's dialect
+    holds_proofs: bool = False  # its messages carry sealed proofs of several dialects (dialects/proof.py): only the neutral form sorts them
     received_at: int = 0  # unix seconds: `created` of a reply whose provider gives none
 
 

@@ -90,6 +90,23 @@ def plan_edits(call: Call, target: Target, names: Mapping[str, str]) -> EditPlan
     return EditPlan(tuple(edits), tuple(warnings)) if edits else NO_EDITS
 
 
+def plan_request(call: Call, request: Request, target: Target, names: Mapping[str, str]) -> EditPlan:
+    """The same for a call that crosses dialects: planned over what the neutral form says, warned of in the caller's spelling."""
+    own = {name: key for key, name in names.items()} | request.spelling
+    pairs = {own.get(name, name): raw for name, raw in request.params.items()}
+    if request.tools is not None:
+        pairs["tools"] = Raw(b"[]")  # only whether there are any matters here
+    effort = request.params.get(EFFORT)
+    thinking = request.params.get(THINKING)
+    asked = None if effort is None else msgspec.json.decode(effort)
+    mode = None if thinking is None else msgspec.json.decode(thinking)
+    budget = None
+    if isinstance(mode, dict):
+        budget = 0 if mode.get("type") == "disabled" else mode.get("budget_tokens")
+    crossing = msgspec.structs.replace(call, pairs=pairs, effort=asked if isinstance(asked, str) else None, thinking_budget=budget)
+    return plan_edits(crossing, target, names)
+
+
 def _asked_effort(call: Call) -> str | None:
     if call.effort is not None:
         return call.effort

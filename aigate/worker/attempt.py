@@ -15,7 +15,7 @@ import msgspec
 
 from aigate.core.bounds import hold_nanousd, input_bound, output_bound
 from aigate.core.call import Attempt, Call, Outcome
-from aigate.core.edits import Edit, apply_to_request, plan_edits
+from aigate.core.edits import apply_to_request, plan_edits, plan_request
 from aigate.core.neutral import Reply, leave_home
 from aigate.core.target import Target
 from aigate.core.usage import REPORTED
@@ -85,10 +85,8 @@ class Attempts:
         """One dispatch. None: the client has its answer. Raises GateError where nothing was sent and no other target would help."""
         call, exchange = run.call, run.exchange
         assert call is not None
-        plan = plan_edits(call, target, run.surface.params)
         run.target = target
-        run.warnings = plan.warnings
-        request = self._request(run, target, plan.edits)
+        request = self._request(run, target)
         if run.warnings and run.is_strict:
             raise _strict_refusal(run)
         attempt = self._begin(run, target, call)
@@ -133,16 +131,22 @@ class Attempts:
                 connection.abort()
         return failure
 
-    def _request(self, run: Run, target: Target, edits: tuple[Edit, ...]) -> bytes:
-        """The body for this target: the caller's pairs edited, or the neutral form written in the target's dialect."""
-        call = run.call
+    def _request(self, run: Run, target: Target) -> bytes:
+        """The body for this target, and in `run` what it changes: the caller's pairs edited, or the neutral form written in the target's
+        dialect."""
+        call, surface = run.call, run.surface
         assert call is not None
-        if target.dialect == run.surface.name and not self._limits.force_neutral:
-            return run.surface.edit_pairs(call, edits, target)
+        is_same = target.dialect == surface.name
+        if is_same and not call.holds_proofs and not self._limits.force_neutral:
+            plan = plan_edits(call, target, surface.params)
+            run.warnings = plan.warnings
+            return surface.edit_pairs(call, plan.edits, target)
+        request = surface.read_request(call)
+        plan = plan_edits(call, target, surface.params) if is_same else plan_request(call, request, target, surface.params)
+        apply_to_request(request, plan.edits)
+        run.warnings = plan.warnings
         dialect = self._dialects[target.dialect]
-        request = run.surface.read_request(call)
-        apply_to_request(request, edits)
-        if dialect is not run.surface:
+        if not is_same or call.holds_proofs:
             run.warnings += tuple(dialect.lost(request, target))
             leave_home(request, target.dialect)
         return dialect.write_request(request, target)
@@ -245,8 +249,7 @@ class Attempts:
         target, call, exchange = run.target, run.call, run.exchange
         assert target is not None and call is not None
         await self._check_stream(connection, head, target)
-        same = target.dialect == run.surface.name and not self._limits.force_neutral
-        reader = self._dialects[target.dialect].stream_reader(target, same)
+        reader = self._dialects[target.dialect].stream_reader(target, is_spliced=not self._limits.force_neutral)
         writer = run.surface.stream_writer(call, run.asked, exchange.request_id)
         relay = Relay(exchange, connection, reader, writer, self._loop)
         relay.stops_on_cancel = target.quirks.on_cancel == "stops"
