@@ -1,0 +1,239 @@
+"""Requests of Anthropic Messages as clients send them: the narrow look at a call, the fast lane's pairs, and the neutral form. Pure.
+
+A request may follow `anthropic-version` 2023-06-01 or 2026-10-21; what the later one refuses is refused here as the vendor does. Composite
+parameters (thinking, output_config, tool_choice, …) are read into their neutral names and kept whole in the bag for the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw
+
+from aigate.core.call import Call
+from aigate.core.edits import Edit, apply_to_pairs
+from aigate.core.neutral import Bag, Message, Request, Tool
+from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_OUTPUT_TOKENS, THINKING
+from aigate.core.target import Target
+from aigate.dialects.anthropic_message import NAME, read_content, take_cache
+from aigate.dialects.body import is_array, read_pairs, typed, wrong
+from aigate.dialects.dialect import Head
+from aigate.dialects.openai_chat_request import read_models
+from aigate.dialects.proof import MARK
+from aigate.errors import ClientError
+
+# Composite parameters have their inner place as key: plans and warnings for other dialects speak so.
+PARAMS: Mapping[str, str] = {
+    "max_tokens": MAX_OUTPUT_TOKENS,
+    "stop_sequences": "stop",
+    "output_config.effort": EFFORT,
+    "output_config.format": "response_format",
+    "metadata.user_id": "safety_identifier",
+    "tool_choice.disable_parallel_tool_use": "parallel_tool_calls",
+}
+OWN_KEYS: Mapping[str, str] = {MAX_OUTPUT_TOKENS: "max_tokens", "stop": "stop_sequences"}
+SIMPLE = ("temperature", "top_p", "top_k")  # the same key and shape on the wire and in the neutral form
+ACTED_ON = frozenset({"model", "messages", "max_tokens", "stream", "system", "fallbacks"})
+
+COUNT = "count_tokens"  # the endpoint that answers without a model call
+NO_SAMPLING_SINCE = "2026-10-21"
+FORWARDED = (b"anthropic-version", b"anthropic-beta")
+BARE_NAME = "claude-"  # what such a name without a provider means on this surface
+_MARK = MARK.encode()
+
+_flag = msgspec.json.Decoder(bool | None).decode
+_count = msgspec.json.Decoder(Annotated[int, Meta(ge=0)] | None).decode
+_fallbacks = msgspec.json.Decoder(bool | list[str] | None).decode
+_object = msgspec.json.Decoder(dict[str, Any] | None).decode
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+
+
+# --- the narrow look ------------------------------------------------------------------------------------------------------
+
+
+def read_call(body: bytes, endpoint: str, head: Head) -> Call:
+    pairs = read_pairs(body, ACTED_ON)
+    messages = pairs.get("messages")
+    if messages is None:
+        raise ClientError("messages is missing: send an array of messages", param="messages")
+    if not is_array(messages) or (memoryview(messages).nbytes < 16 and not _decode(messages)):
+        raise wrong("messages", "an array of at least one message", messages)
+    version = head.headers.get(b"anthropic-version", b"").decode("latin-1")
+    if version >= NO_SAMPLING_SINCE:
+        for key in SIMPLE:
+            if key in pairs:
+                raise ClientError(f"{key} is not taken since anthropic-version {NO_SAMPLING_SINCE}: leave it out", param=key)
+    models = tuple(f"anthropic/{name}" if name.startswith(BARE_NAME) and "/" not in name else name for name in read_models(pairs))
+    call = Call(NAME, endpoint, pairs, len(body), models)
+    call.forward_headers = tuple((name, head.headers[name]) for name in FORWARDED if name in head.headers)
+    if endpoint != COUNT:
+        if pairs.get("max_tokens") is None:
+            raise ClientError("max_tokens is missing: send the number of tokens to generate at most", param="max_tokens")
+        call.max_output_tokens = typed(pairs, "max_tokens", _count, "a whole number from 0")  # type: ignore[assignment]
+    if "stream" in pairs:
+        call.is_stream = bool(typed(pairs, "stream", _flag, "true or false"))
+    if "fallbacks" in pairs:
+        fallbacks = typed(pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
+        call.allows_fallback = fallbacks is not False
+        call.fallbacks = tuple(fallbacks) if isinstance(fallbacks, list) else ()
+    call.holds_proofs = _MARK in body
+    return call
+
+
+# --- the fast lane --------------------------------------------------------------------------------------------------------
+
+
+def edit_pairs(call: Call, edits: Sequence[Edit], target: Target) -> bytes:
+    pairs: dict[str, Any] = apply_to_pairs(call.pairs, edits, PARAMS, OWN_KEYS)
+    pairs["model"] = upstream_name(target)
+    return _encode(pairs)
+
+
+def upstream_name(target: Target) -> str:
+    """The vendor spells versions with a dash; slugs say claude-opus-4.7 as well."""
+    name = target.upstream_model
+    return name.replace(".", "-") if name.startswith(BARE_NAME) else name
+
+
+# --- the neutral form -----------------------------------------------------------------------------------------------------
+
+
+def read_request(call: Call) -> Request:
+    pairs = call.pairs
+    messages = _decode(pairs["messages"])
+    bag: Bag = {}
+    request = Request(call.models[0] if call.models else "", _read_system(pairs, bag), is_stream=call.is_stream, dialect=NAME)
+    is_strict = any(name == b"anthropic-version" and value.decode("latin-1") >= NO_SAMPLING_SINCE for name, value in call.forward_headers)
+    for place, message in enumerate(messages):
+        request.messages.append(_read_message(message, f"messages[{place}]", is_strict))
+    for key, raw in pairs.items():
+        if key in OWN_KEYS.values() or key in SIMPLE:
+            if bytes(raw) != b"null":
+                request.params[PARAMS.get(key, key)] = raw
+        elif key not in GATEWAY_FIELDS and key not in ("model", "messages", "system", "tools", "stream"):
+            bag[key] = raw
+    if "stream" in pairs and not call.is_stream:
+        bag["stream"] = pairs["stream"]
+    _read_composites(bag, request.params)
+    tools = pairs.get("tools")
+    if tools is not None:
+        entries = _decode(tools)
+        if type(entries) is not list or any(type(tool) is not dict for tool in entries):
+            raise wrong("tools", "an array of tools", tools)
+        request.tools = [_read_tool(tool) for tool in entries]
+    request.bags[NAME] = bag
+    return request
+
+
+def _read_system(pairs: Mapping[str, Raw], bag: Bag) -> list[Message]:
+    raw = pairs.get("system")
+    if raw is None:
+        return []
+    content = _decode(raw)
+    if content is None:
+        bag["system"] = None
+        return []
+    _check_content(content, "system")
+    parts, is_plain = read_content(content)
+    return [Message("system", parts, is_plain=is_plain)]
+
+
+def _check_content(content: object, path: str) -> None:
+    if isinstance(content, str):
+        return
+    if type(content) is not list:
+        raise ClientError(f"{path} must be a string or an array of content blocks", param=path)
+    for place, block in enumerate(content):
+        if type(block) is not dict or not isinstance(block.get("type"), str):
+            raise ClientError(f"{path}[{place}] must be an object with a type", param=f"{path}[{place}]")
+
+
+def _read_message(message: Any, path: str, is_strict: bool) -> Message:
+    role = message.get("role") if type(message) is dict else None
+    if role not in ("user", "assistant", "system"):
+        raise ClientError(f'{path} must be an object whose role is "user", "assistant" or "system"', param=path)
+    content = message.pop("content", None)
+    _check_content(content, f"{path}.content")
+    if is_strict:
+        _check_since_2026(role, content, f"{path}.content")
+    del message["role"]
+    parts, is_plain = read_content(content)
+    return Message(role, parts, is_plain=is_plain, bag=message)
+
+
+def _check_since_2026(role: str, content: Any, path: str) -> None:
+    for place, block in enumerate(content if type(content) is list else ()):
+        here = f"{path}[{place}]"
+        if role == "assistant" and block["type"] == "document":
+            raise ClientError(f"{here} is a document in an assistant message, not taken since {NO_SAMPLING_SINCE}", param=here)
+        if role == "user" and block["type"] == "text" and block.get("citations"):
+            raise ClientError(f"{here}.citations: a user's text takes none since {NO_SAMPLING_SINCE}", param=f"{here}.citations")
+
+
+def _read_tool(tool: Bag) -> Tool:
+    if tool.get("type") not in (None, "custom") or not isinstance(tool.get("name"), str):
+        kind = tool.get("type")
+        return Tool(kind if isinstance(kind, str) else "", bag=tool)
+    return Tool(
+        "function",
+        tool.pop("name"),
+        tool.pop("description") if isinstance(tool.get("description"), str) else None,
+        tool.pop("input_schema", None),
+        tool.pop("strict") if isinstance(tool.get("strict"), bool) else None,
+        tool,
+        take_cache(tool),
+    )
+
+
+def _read_composites(bag: Bag, params: dict[str, Raw]) -> None:
+    """What composite parameters say, under neutral names. Where one is not as it should be, its provider says so."""
+
+    def put(name: str, value: object) -> None:
+        params[name] = Raw(_encode(value))
+
+    config = _fields(bag, "output_config")
+    if isinstance(config.get("effort"), str):
+        put(EFFORT, config["effort"])
+    form = config.get("format") or _fields(bag, "output_format")
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        schema = form.get("schema")
+        put("response_format", {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": is_closed(schema)}})
+    thinking = _fields(bag, "thinking")
+    kind = thinking.get("type")
+    if kind in ("enabled", "disabled"):
+        put(THINKING, {key: thinking[key] for key in ("type", "budget_tokens") if key in thinking})
+    elif kind in ("adaptive", "between_tools") and EFFORT not in params:
+        put(EFFORT, "high" if kind == "adaptive" else "low")
+    choice = _fields(bag, "tool_choice")
+    wanted = {"auto": "auto", "any": "required", "none": "none"}.get(str(choice.get("type")))
+    if choice.get("type") == "tool" and isinstance(choice.get("name"), str):
+        put("tool_choice", {"type": "function", "function": {"name": choice["name"]}})
+    elif wanted is not None:
+        put("tool_choice", wanted)
+    if choice.get("disable_parallel_tool_use") is True:
+        put("parallel_tool_calls", False)
+    user = _fields(bag, "metadata").get("user_id")
+    if isinstance(user, str):
+        put("safety_identifier", user)
+    tier = {b'"auto"': "auto", b'"standard_only"': "default"}.get(bytes(bag.get("service_tier", b"")))
+    if tier is not None:
+        put("service_tier", tier)
+
+
+def _fields(bag: Bag, key: str) -> dict[str, Any]:
+    return typed(bag, key, _object, "an object") or {}  # type: ignore[return-value]
+
+
+def is_closed(schema: object) -> bool:
+    """Whether every object in a JSON schema lists all its properties as required and admits no other: what OpenAI calls strict."""
+    if type(schema) is list:
+        return all(map(is_closed, schema))
+    if type(schema) is not dict:
+        return True
+    properties = schema.get("properties")
+    if type(properties) is dict and (schema.get("additionalProperties") is not False or set(schema.get("required") or ()) != set(properties)):
+        return False
+    return all(map(is_closed, schema.values()))
