@@ -7,6 +7,7 @@ empty list), an explicit null of the wire is kept in the bag as `None`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -172,6 +173,7 @@ class Reply(msgspec.Struct):
     raw_usage: bytes = b""
     bags: dict[str, Bag] = {}
     dialect: str = ""
+    echo: Mapping[str, Raw] = {}  # the caller's own pairs, for formats whose replies repeat the request
 
 
 # --- stream ---------------------------------------------------------------------------------------------------------------

@@ -5,5 +5,6 @@ from __future__ import annotations
 from aigate.dialects.dialect import Dialect
 from aigate.dialects.openai_chat import OpenAIChat
 from aigate.dialects.openai_embeddings import OpenAIEmbeddings
+from aigate.dialects.openai_responses import OpenAIResponses
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (OpenAIChat(), OpenAIEmbeddings())}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (OpenAIChat(), OpenAIEmbeddings(), OpenAIResponses())}

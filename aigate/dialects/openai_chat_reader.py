@@ -87,7 +87,7 @@ class ChatStreamReader:
         return events
 
     def text_so_far(self) -> tuple[str, int]:
-        return "".join(_kept_text(piece) for piece in self._kept), self._more_bytes
+        return "".join(kept_text(piece) for piece in self._kept), self._more_bytes
 
     def _keep(self, piece: bytes | str, size: int) -> None:
         if self._kept_bytes < KEPT_BYTES:
@@ -311,7 +311,7 @@ class ChatStreamReader:
         return name is not None and known.has_name and self._quirks.mints_tool_ids
 
 
-def _kept_text(piece: bytes | str) -> str:
+def kept_text(piece: bytes | str) -> str:
     """A kept piece as text: a decoded string, or insides of JSON strings joined by LF."""
     if isinstance(piece, str):
         return piece

@@ -241,6 +241,7 @@ class Attempts:
             assert run.call is not None
             leave_home(reply, run.surface.name)
             reply.created = reply.created or run.call.received_at
+            reply.echo = run.call.pairs
         return run.surface.write_reply(reply, run.asked, settlement)
 
     # --- streams ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,277 @@
+"""Streams of OpenAI Responses, from provider bytes to events. Pure; one reader per attempt.
+
+Each event of the wire becomes one chunk: what it adds in the neutral form, and in its bag the whole event, for a writer of this same format.
+Deltas that differ only in their text and number travel as plain runs (openai_chat_splice.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from aigate.core.events import Event
+from aigate.core.neutral import Bag, Chunk, Citation, Delta, Opaque, ToolCallDelta
+from aigate.core.sse import BlockSplitter, read_block
+from aigate.core.target import Target
+from aigate.dialects.openai_chat_reader import KEPT_BYTES, MAX_EVENT_BYTES, MAX_LESSONS, kept_text
+from aigate.dialects.openai_chat_splice import Template, learn
+from aigate.dialects.openai_responses_items import CALL_INPUTS, NAME, read_annotation, reasoning_proof
+from aigate.dialects.openai_responses_reply import finish_reason, read_failure
+from aigate.dialects.openai_usage import read_usage_object
+from aigate.errors import ProviderError
+
+_PADDING = re.compile(rb',"obfuscation": ?"[^"\\]*"')
+_NUMBER = re.compile(rb'"sequence_number": ?\d+')  # in a string its quotes would be escaped: only the key itself matches
+_TERMINAL = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
+_MEANINGLESS = ("message", "reasoning", *CALL_INPUTS)  # items whose meaning came in deltas
+
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+
+
+class ResponsesStreamReader:
+    __slots__ = (
+        "_quirks", "_is_spliced", "_blocks", "_template", "_lessons", "_kept", "_kept_bytes", "_more_bytes", "_calls", "_called",
+        "_thought", "_is_done", "_has_failed",
+    )  # fmt: skip
+
+    def __init__(self, target: Target, is_spliced: bool):
+        self._quirks = target.quirks
+        self._is_spliced = is_spliced
+        self._blocks = BlockSplitter()
+        self._template: Template | None = None
+        self._lessons = 0
+        self._kept: list[bytes | str] = []
+        self._kept_bytes = self._more_bytes = 0
+        self._calls: dict[object, tuple[int, str]] = {}  # output_index → (index of the tool call, kind)
+        self._called: set[object] = set()  # output_index of calls of which an argument came
+        self._thought: set[object] = set()  # output_index of reasoning items of which a text came
+        self._is_done = self._has_failed = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        run = self._blocks.feed(data)
+        if not run:
+            return self._check_size()
+        if b'"obfuscation"' in run:
+            run = _PADDING.sub(b"", run)
+        template = self._template
+        if template is not None:
+            matched = template.match_all(_NUMBER.sub(b'"sequence_number":0', run))
+            if matched is not None:
+                texts, joined = matched
+                self._lessons = 0
+                self._keep(joined, len(joined))
+                return [Event(count=len(texts), chunk=template.chunk, texts=texts)]
+        return self._read_blocks(run)
+
+    def close(self) -> list[Event]:
+        rest = self._blocks.close()
+        events = [] if self._is_done or not rest else self._read_blocks(rest + b"\n\n")
+        if not self._is_done and not self._has_failed:
+            events.append(Event(error=ProviderError("the provider's stream ended before it was complete", kind="cut")))
+        return events
+
+    def text_so_far(self) -> tuple[str, int]:
+        return "".join(kept_text(piece) for piece in self._kept), self._more_bytes
+
+    def _keep(self, piece: bytes | str, size: int) -> None:
+        if self._kept_bytes < KEPT_BYTES:
+            self._kept.append(piece)
+            self._kept_bytes += size
+        else:
+            self._more_bytes += size
+
+    def _check_size(self) -> list[Event]:
+        if self._blocks.held_bytes <= MAX_EVENT_BYTES or self._has_failed:
+            return []
+        self._has_failed = True
+        return [Event(error=ProviderError(f"the provider sent an event of more than {MAX_EVENT_BYTES} bytes", kind="bad_reply"))]
+
+    def _read_blocks(self, run: bytes) -> list[Event]:
+        events: list[Event] = []
+        for block in run.split(b"\n\n"):
+            if self._is_done:
+                break
+            payload = read_block(block)
+            event = self._read_payload(payload) if payload else None
+            if event is None:
+                continue
+            events.append(event)
+            chunk = event.chunk
+            if chunk is None or not chunk.deltas:
+                continue
+            delta = chunk.deltas[0]
+            for text in (delta.text, delta.reasoning, delta.refusal, *(call.arguments for call in delta.tool_calls)):
+                if text:
+                    self._keep(text, len(text))
+            if self._is_spliced and self._lessons < MAX_LESSONS and chunk.bag["type"].endswith(".delta"):
+                self._learn(block, chunk)
+        return events
+
+    def _learn(self, block: bytes, chunk: Chunk) -> None:
+        plain = _NUMBER.sub(b'"sequence_number":0', block.lstrip(b"\n") + b"\n\n")
+        if self._template is not None and plain.startswith(self._template.head):
+            return  # known; what came beside it kept the read from matching
+        template = learn(plain, chunk, self._read_again)
+        if template is not None:
+            self._template = template
+            self._lessons += 1
+
+    def _read_again(self, block: bytes) -> Chunk | None:
+        payload = read_block(block)
+        event = None if payload is None else self._read_payload(payload)
+        return None if event is None else event.chunk
+
+    # --- events -------------------------------------------------------------------------------------------------------------
+
+    def _read_payload(self, payload: bytes) -> Event | None:
+        """The event; None for what is none (a ping, [DONE], what is no JSON)."""
+        try:
+            fields = _decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        kind = fields.get("type") if type(fields) is dict else None
+        if not isinstance(kind, str):
+            error = fields.get("error") if type(fields) is dict else None
+            return self._fail(error) if error else None
+        if kind == "error":
+            return self._fail(fields["error"] if type(fields.get("error")) is dict else fields)
+        fields.pop("obfuscation", None)
+        event = Event(count=1, chunk=Chunk(bag=fields, dialect=NAME))
+        if type(fields.get("response")) is dict:
+            self._read_lifecycle(kind, fields["response"], event)
+            return event
+        read = _DELTAS.get(kind)
+        delta = None if read is None else read(self, fields)
+        if delta is not None:
+            event.chunk.deltas = [delta]  # type: ignore[union-attr]
+        return event
+
+    def _fail(self, fields: Any) -> Event:
+        self._has_failed = True
+        return Event(count=1, error=read_failure(fields))
+
+    def _read_lifecycle(self, kind: str, response: Bag, event: Event) -> None:
+        chunk = event.chunk
+        assert chunk is not None
+        reply_id, created, model = response.get("id"), response.get("created_at"), response.get("model")
+        chunk.id = reply_id if isinstance(reply_id, str) else ""
+        chunk.created = int(created) if isinstance(created, int | float) else 0
+        chunk.model = model if isinstance(model, str) else ""
+        usage = response.get("usage")
+        if type(usage) is dict and usage:
+            event.usage = read_usage_object(usage, self._quirks)
+            if event.usage is not None:
+                event.raw_usage = _encode(usage)
+                tier = response.get("service_tier")
+                event.service_tier = tier if isinstance(tier, str) else ""
+        if kind == "response.created":
+            chunk.deltas = [Delta(0, role="assistant")]
+        elif kind in _TERMINAL:
+            self._end(kind, response, event)
+
+    def _end(self, kind: str, response: Bag, event: Event) -> None:
+        if kind == "response.failed":
+            self._has_failed = True
+            event.error, event.chunk = read_failure(response.get("error") or {}), None
+            return
+        finish = finish_reason(response, [])
+        if finish == "stop" and self._calls:
+            finish = "tool_calls"
+        event.chunk.deltas = [Delta(0, finish_reason=finish)]  # type: ignore[union-attr]
+        event.is_final = event.is_done = self._is_done = True
+
+    # --- what events add ----------------------------------------------------------------------------------------------------
+
+    def _read_text(self, fields: Bag) -> Delta:
+        logprobs = fields.get("logprobs")
+        return Delta(0, text=_string(fields), logprobs={"content": logprobs} if logprobs else None)
+
+    def _read_refusal(self, fields: Bag) -> Delta:
+        return Delta(0, refusal=_string(fields))
+
+    def _read_reasoning(self, fields: Bag) -> Delta:
+        self._thought.add(fields.get("output_index"))
+        return Delta(0, reasoning=_string(fields))
+
+    def _read_reasoning_part(self, fields: Bag) -> Delta | None:
+        """Several parts of a reasoning item read as paragraphs."""
+        part = fields.get("part")
+        is_content = type(part) is dict and part.get("type") not in ("summary_text", "reasoning_text")
+        return None if is_content or fields.get("output_index") not in self._thought else Delta(0, reasoning="\n\n")
+
+    def _read_arguments(self, fields: Bag) -> Delta | None:
+        call = self._calls.get(fields.get("output_index"))
+        if call is None:
+            return None
+        self._called.add(fields.get("output_index"))
+        return Delta(0, tool_calls=[ToolCallDelta(call[0], arguments=_string(fields), kind=call[1])])
+
+    def _read_annotation(self, fields: Bag) -> Delta | None:
+        annotation = fields.get("annotation")
+        return Delta(0, citations=[_copy_annotation(annotation)]) if type(annotation) is dict else None
+
+    def _read_added(self, fields: Bag) -> Delta | None:
+        item, place = fields.get("item"), fields.get("output_index")
+        kind = item.get("type") if type(item) is dict else None
+        key = CALL_INPUTS.get(kind) if isinstance(kind, str) else None
+        if key is None or place in self._calls:
+            return None
+        assert type(item) is dict
+        index = len(self._calls)
+        neutral_kind = "function" if kind == "function_call" else "custom"
+        self._calls[place] = (index, neutral_kind)
+        given = item.get(key)
+        if given:
+            self._called.add(place)
+        call_id, name = item.get("call_id") or item.get("id"), item.get("name")
+        arguments = given if isinstance(given, str) else ""
+        call = ToolCallDelta(index, str(call_id or f"call_{index}"), str(name or ""), arguments, neutral_kind)
+        return Delta(0, tool_calls=[call])
+
+    def _read_done(self, fields: Bag) -> Delta | None:
+        """What only a whole item tells: proofs of reasoning, arguments that came without deltas, items with no finer grain."""
+        item, place = fields.get("item"), fields.get("output_index")
+        if type(item) is not dict:
+            return None
+        kind = item.get("type")
+        if kind == "reasoning" and isinstance(item.get("encrypted_content"), str):
+            signature, whole = reasoning_proof(item.get("id"), item["encrypted_content"], place in self._thought)
+            return Delta(0, signature=signature, encrypted=whole, origin=NAME)
+        if kind in CALL_INPUTS and place in self._calls:
+            given = item.get(CALL_INPUTS[kind])
+            if place in self._called or not isinstance(given, str) or not given:
+                return None
+            index, neutral_kind = self._calls[place]
+            return Delta(0, tool_calls=[ToolCallDelta(index, arguments=given, kind=neutral_kind)])
+        if kind in _MEANINGLESS:
+            return None
+        return Delta(0, parts=[Opaque(NAME, Raw(_encode(item)), kind if isinstance(kind, str) else "")])
+
+
+def _string(fields: Bag) -> str:
+    value = fields.get("delta")
+    return value if isinstance(value, str) else ""
+
+
+def _copy_annotation(annotation: Bag) -> Citation:
+    return read_annotation(dict(annotation))
+
+
+_DELTAS: dict[str, Callable[[ResponsesStreamReader, Bag], Delta | None]] = {
+    "response.output_text.delta": ResponsesStreamReader._read_text,
+    "response.refusal.delta": ResponsesStreamReader._read_refusal,
+    "response.reasoning_summary_text.delta": ResponsesStreamReader._read_reasoning,
+    "response.reasoning_text.delta": ResponsesStreamReader._read_reasoning,
+    "response.reasoning_summary_part.added": ResponsesStreamReader._read_reasoning_part,
+    "response.content_part.added": ResponsesStreamReader._read_reasoning_part,
+    "response.function_call_arguments.delta": ResponsesStreamReader._read_arguments,
+    "response.custom_tool_call_input.delta": ResponsesStreamReader._read_arguments,
+    "response.output_text.annotation.added": ResponsesStreamReader._read_annotation,
+    "response.output_item.added": ResponsesStreamReader._read_added,
+    "response.output_item.done": ResponsesStreamReader._read_done,
+}
