@@ -65,12 +65,15 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
 def _dialects(row: Provider, configured: ProviderConfig) -> dict[str, str]:
     """Endpoint → wire format. An operator's own provider is taken to have embeddings unless that is denied."""
     chat = configured.dialect or row.dialects["chat"]
+    dialects = {"chat": chat}
+    if not configured.dialect and "responses" in row.dialects:
+        dialects["responses"] = row.dialects["responses"]
     has_embeddings = configured.embeddings
     if has_embeddings is None:
         has_embeddings = "embeddings" in row.dialects or row.name not in ROWS
     if has_embeddings and chat in EMBEDDINGS_OF:
-        return {"chat": chat, "embeddings": EMBEDDINGS_OF[chat]}
-    return {"chat": chat}
+        return {**dialects, "embeddings": EMBEDDINGS_OF[chat]}
+    return dialects
 
 
 def url_prefix(base_url: str) -> str:

@@ -27,7 +27,11 @@ from aigate.providers.table import ROWS, SIM, SIM_PRICE
 MAX_REMEMBERED = 4096  # names; any name may pass a provider that takes all, so what callers ask must not grow without end
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
-_PATHS = {"chat": "/chat/completions", "embeddings": "/embeddings"}
+_PATHS = {  # wire format → path after base_url
+    "openai-chat": "/chat/completions",
+    "openai-embeddings": "/embeddings",
+    "openai-responses": "/responses",
+}
 _RATES = (
     ("input", "input_usd_per_mtok"),
     ("output", "output_usd_per_mtok"),
@@ -79,6 +83,8 @@ class Catalog:
     def _target(self, slug: str, endpoint: str) -> Target:
         provider, upstream = self._locate(slug)
         model = self._model(provider, upstream)
+        if endpoint == "responses" and endpoint not in provider.dialects:
+            endpoint = "chat"  # any model that chats can stand behind this surface
         dialect = provider.dialects.get(endpoint)
         if dialect is None:
             raise ClientError(f"{provider.name} has no {endpoint} endpoint here", code="unsupported_endpoint", param="model")
@@ -86,13 +92,16 @@ class Catalog:
             raise ClientError(f"{model.slug} makes embeddings: send it to /v1/embeddings", code="unsupported_endpoint", param="model")
         if model.price is None and provider.unpriced == "refuse":
             raise self._unpriced(model.slug)
-        path = provider.paths.get(endpoint) or _PATHS[endpoint]
+        quirks = _quirks(provider, upstream)
+        if endpoint == "responses":
+            quirks = msgspec.structs.replace(quirks, spelling={})  # the rows spell for chat
+        path = provider.paths.get(endpoint) or _PATHS[dialect]
         return Target(
             slug=model.slug,
             provider=provider,
             upstream_model=upstream,
             model=model,
-            quirks=_quirks(provider, upstream),
+            quirks=quirks,
             dialect=dialect,
             url_path=url_prefix(provider.base_url) + path.replace("{model}", quote(upstream, safe="/")),
             endpoint=endpoint,

@@ -22,8 +22,8 @@ IMAGE_TOKENS = 25_000
 # A document or a video is bounded by what the model can read at all; where that is unknown, by the widest window there is.
 WIDEST_WINDOW_TOKENS = 2_000_000
 
-_PARTS = re.compile(rb'"(image_url|input_audio|audio_url|video_url|file)"\s*:')
-_INLINE_IMAGE = re.compile(rb'"url"\s*:\s*"data:image/[^"\\]{0,64};base64,')
+_PARTS = re.compile(rb'"(image_url|input_audio|audio_url|video_url|file|file_url|file_data|file_id)"\s*:')
+_INLINE_IMAGE = re.compile(rb'"(?:image_)?url"\s*:\s*"data:image/[^"\\]{0,64};base64,')
 _ESCAPED_LETTER = re.compile(rb"\\u00[567]")  # a part's key may hide behind these
 
 # A class is rounded up on its own, so a sum over all classes may pass the bound times the dearest rate by one nano-dollar each.
@@ -34,11 +34,11 @@ _OUTPUT_CLASSES = frozenset({"output", "audio_output"})
 
 def input_bound(call: Call, target: Target) -> int:
     """Tokens of input at most. Text makes no more tokens than it has UTF-8 bytes, and JSON never makes it shorter."""
-    messages = call.pairs.get("messages")
+    messages = call.pairs.get("messages") or call.pairs.get("input")
     if messages is None:
         return call.body_bytes + OVERHEAD_TOKENS
     text = bytes(messages)
-    if b'_url"' in text or b'_audio"' in text or b'"file"' in text or b"\\u00" in text:
+    if b'_url"' in text or b'_audio"' in text or b'"file' in text or b"\\u00" in text:
         return call.body_bytes + OVERHEAD_TOKENS + _media_bound(text, target)
     return call.body_bytes + OVERHEAD_TOKENS
 

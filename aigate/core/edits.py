@@ -69,7 +69,7 @@ def plan_edits(call: Call, target: Target, names: Mapping[str, str]) -> EditPlan
     warnings: list[Warning] = []
     if call.effort is not None or call.thinking_budget is not None:
         _plan_reasoning(call, quirks, edits, warnings)
-    reasons = target.model.is_reasoning and bool(quirks.unsupported_when_reasoning) and _is_reasoning(call, quirks)
+    reasons = target.model.is_reasoning and bool(quirks.unsupported_when_reasoning) and is_reasoning(call, quirks)
     for key, raw in call.pairs.items():
         name = names.get(key, key)
         if name in quirks.unsupported:
@@ -113,7 +113,8 @@ def _asked_effort(call: Call) -> str | None:
     return None if call.thinking_budget is None else effort_of_budget(call.thinking_budget)
 
 
-def _is_reasoning(call: Call, quirks: Quirks) -> bool:
+def is_reasoning(call: Call, quirks: Quirks) -> bool:
+    """Whether a model that can reason will do so for this call."""
     asked = _asked_effort(call)
     effort = quirks.effort_default if asked is None else asked
     if effort == "none" and quirks.effort and "none" not in quirks.effort:

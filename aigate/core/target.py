@@ -29,6 +29,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     history_reasoning: str = "keep"  # earlier turns' reasoning_content: keep | drop | reasoning (send under that key) | parts
     schema_keys_dropped: frozenset[str] = frozenset()  # keys cut from JSON schemas (top level)
     extra: Mapping[str, object] = {}  # keys always sent, unless the caller set them
+    responses: str = ""  # the Responses format is needed: only (it has no other) | tools (whenever it reasons and has tools)
     # reply
     reasoning_field: str = "reasoning_content"  # reasoning_content | reasoning | parts (content array) | think_tags | none
     mints_tool_ids: bool = False  # tool calls may come with id "": we make one
@@ -42,7 +43,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
-    """One upstream service. `dialects` maps endpoint (chat, embeddings, …) to wire format; `base_url` has no trailing slash."""
+    """One upstream service. `dialects` maps endpoint (chat, responses, embeddings, …) to wire format; `base_url` has no trailing slash."""
 
     name: str  # slug prefix
     base_url: str

@@ -32,29 +32,33 @@ _O_SERIES = replace(_OPENAI_REASONING, effort=("low", "medium", "high"))
 _GPT_5 = replace(_OPENAI_REASONING, effort=("minimal", "low", "medium", "high"))
 _GPT_5_1 = replace(_OPENAI_REASONING, effort=("none", "low", "medium", "high"), effort_default="none")
 _GPT_5_2 = replace(_GPT_5_1, effort=("none", "low", "medium", "high", "xhigh"))
-_GPT_5_5 = replace(_GPT_5_2, effort_default="medium")
+_GPT_5_5 = replace(_GPT_5_2, effort_default="medium", responses="tools")
 _GPT_5_6 = replace(_GPT_5_5, effort=("none", "low", "medium", "high", "xhigh", "max"))
 
-# From GPT-5.4 on, tools together with an effort other than "none" may be refused with 400 on this endpoint (client, 2026-09; it
-# varied by route), so the caller's effort is passed and the refusal, where there is one, is the caller's to read.
+# From GPT-5.4 on, chat completions refuse tools while the model reasons (developers.openai.com/api/docs/guides/deployment-checklist,
+# read 2026-11). The pro and codex models, deep research and computer use have only the Responses API (their model pages, read 2026-11).
 OPENAI: QuirkRows = (
     *_rows(replace(_OPENAI_REASONING, effort=()), "o1-mini*", "o1-preview*"),
-    *_rows(replace(_O_SERIES, unsupported=frozenset({"stop"})), "o3", "o3-20*", "o3-pro*", "o4-mini*"),  # specification: stop
+    *_rows(replace(_OPENAI, effort=None, responses="only"), "*-deep-research*", "computer-use-*"),
+    *_rows(replace(_O_SERIES, responses="only"), "o1-pro*", "codex-mini*"),
+    *_rows(replace(_O_SERIES, responses="only", unsupported=frozenset({"stop"})), "o3-pro*"),
+    *_rows(replace(_O_SERIES, unsupported=frozenset({"stop"})), "o3", "o3-20*", "o4-mini*"),  # specification: stop
     *_rows(_O_SERIES, "o1*", "o3*", "o4*"),
     *_rows(_OPENAI, "gpt-5-chat*"),
     *_rows(replace(_GPT_5, effort=("medium",)), "gpt-5.?-chat*"),
-    *_rows(replace(_GPT_5, effort=("high",), effort_default="high"), "gpt-5-pro*"),
-    *_rows(replace(_GPT_5, effort=("medium", "high", "xhigh")), "gpt-5.?-pro*"),
-    *_rows(replace(_GPT_5, effort=("low", "medium", "high")), "gpt-5-codex*"),
-    *_rows(replace(_GPT_5, effort=("low", "medium", "high", "xhigh")), "gpt-5.[123]-codex*"),
+    *_rows(replace(_GPT_5, effort=("high",), effort_default="high", responses="only"), "gpt-5-pro*"),
+    *_rows(replace(_GPT_5, effort=("medium", "high", "xhigh"), responses="only"), "gpt-5.?-pro*"),
+    *_rows(replace(_GPT_5, effort=("low", "medium", "high"), responses="only"), "gpt-5-codex*"),
+    *_rows(replace(_GPT_5, effort=("low", "medium", "high", "xhigh"), responses="only"), "gpt-5.[123]-codex*"),
     *_rows(_GPT_5, "gpt-5", "gpt-5-*"),
     *_rows(_GPT_5_1, "gpt-5.1*"),
-    *_rows(_GPT_5_2, "gpt-5.[234]*"),
+    *_rows(_GPT_5_2, "gpt-5.[23]*"),
+    *_rows(replace(_GPT_5_2, responses="tools"), "gpt-5.4*"),
     *_rows(_GPT_5_5, "gpt-5.5*"),
     *_rows(_GPT_5_6, "gpt-5.6*"),
     *_rows(_OPENAI, "gpt-4o*", "gpt-4.1*", "gpt-4.5*", "chatgpt-4o*"),
     *_rows(_OPENAI_OLD, "gpt-4*", "gpt-3.5*", "text-embedding-*"),
-    *_rows(_OPENAI_REASONING, "gpt-5*", "gpt-6*"),  # newer than this table: taken to reason, any effort passes
+    *_rows(replace(_OPENAI_REASONING, responses="tools"), "gpt-5*", "gpt-6*"),  # newer than this table: taken to reason, any effort passes
     *_rows(replace(_OPENAI, effort=None), "*"),
 )
 

@@ -10,6 +10,7 @@ from aigate.core.target import Price, Provider
 from aigate.providers import quirks
 
 _CHAT = {"chat": "openai-chat"}
+_OPENAI = {"chat": "openai-chat", "responses": "openai-responses", "embeddings": "openai-embeddings"}
 _CHAT_AND_EMBEDDINGS = {"chat": "openai-chat", "embeddings": "openai-embeddings"}
 
 # chat dialect → the dialect of the same vendor's embeddings
@@ -27,7 +28,7 @@ _REMOTE = (
     Provider(
         name="openai",
         base_url="https://api.openai.com/v1",
-        dialects=_CHAT_AND_EMBEDDINGS,
+        dialects=_OPENAI,
         key_variable="OPENAI_API_KEY",
         quirks=quirks.OPENAI,
         doc="developers.openai.com/api, 2026-08-21",

@@ -119,7 +119,7 @@ class Worker:
 
     def _listener(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> Listener:
         server = self.config.server
-        chat, embeddings = DIALECTS["openai-chat"], DIALECTS["openai-embeddings"]
+        chat, embeddings, responses = DIALECTS["openai-chat"], DIALECTS["openai-embeddings"], DIALECTS["openai-responses"]
 
         async def healthz(exchange: Exchange) -> None:
             fields = [(b"content-type", b"application/json"), (b"x-request-id", exchange.request_id.encode())]
@@ -128,6 +128,7 @@ class Worker:
         return Listener(
             {
                 ("POST", "/v1/chat/completions"): lambda exchange: spine.run_call(exchange, chat, "chat"),
+                ("POST", "/v1/responses"): lambda exchange: spine.run_call(exchange, responses, "responses"),
                 ("POST", "/v1/embeddings"): lambda exchange: spine.run_call(exchange, embeddings, "embeddings"),
                 ("GET", "/healthz"): healthz,
             },

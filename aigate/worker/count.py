@@ -36,6 +36,9 @@ def input_texts(call: Call) -> list[str]:
         messages = msgspec.json.decode(call.pairs["messages"])
         return message_texts(message for message in messages if isinstance(message, dict))
     content = msgspec.json.decode(call.pairs["input"]) if "input" in call.pairs else []
+    if isinstance(content, list) and content and isinstance(content[0], dict):  # items of the Responses format
+        instructions = msgspec.json.decode(call.pairs.get("instructions", b"null"))
+        return message_texts([{"content": instructions}, *(item for item in content if isinstance(item, dict))])
     return [text for text in (content if isinstance(content, list) else [content]) if isinstance(text, str)]
 
 

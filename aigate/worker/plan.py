@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from aigate.core.call import Call, Principal
+from aigate.core.edits import is_reasoning
 from aigate.core.target import Target
 from aigate.errors import ClientError, GatewayError, GateError, ProviderError
 from aigate.worker.breaker import Breakers
@@ -125,6 +126,19 @@ def check_allowed(principal: Principal, slug: str) -> None:
         )
 
 
+def _resolve(slug: str, call: Call, resolve: Callable[[str, str], Target]) -> Target:
+    """The target of a name, in the one of its provider's formats that can do what this call asks."""
+    target = resolve(slug, call.endpoint)
+    needs = target.quirks.responses
+    if needs and call.endpoint == "chat" and (needs == "only" or (_has_tools(call) and is_reasoning(call, target.quirks))):
+        return resolve(slug, "responses")
+    return target
+
+
+def _has_tools(call: Call) -> bool:
+    return memoryview(call.pairs.get("tools", b"")).nbytes > len(b"null")
+
+
 def plan_targets(call: Call, principal: Principal, resolve: Callable[[str, str], Target]) -> list[Target]:
     """Targets in order: the model asked for (or each of the array), then the fallbacks the caller or the catalogue names.
 
@@ -138,7 +152,7 @@ def plan_targets(call: Call, principal: Principal, resolve: Callable[[str, str],
         )
     targets: list[Target] = []
     for slug in call.models + call.fallbacks:
-        target = resolve(slug, call.endpoint)
+        target = _resolve(slug, call, resolve)
         check_allowed(principal, target.slug)
         if all(target.slug != other.slug for other in targets):
             targets.append(target)
@@ -147,7 +161,7 @@ def plan_targets(call: Call, principal: Principal, resolve: Callable[[str, str],
     if len(targets) == 1 and targets[0].model.fallbacks:
         for slug in targets[0].model.fallbacks:
             try:
-                sibling = resolve(slug, call.endpoint)
+                sibling = _resolve(slug, call, resolve)
                 check_allowed(principal, sibling.slug)
             except ClientError:
                 continue  # not live here, or not this key's: it cannot stand in
