@@ -32,6 +32,7 @@ class Call(msgspec.Struct):
     body_bytes: int
     models: tuple[str, ...]  # as asked, in order; () = omitted
     is_stream: bool = False
+    is_array: bool = False  # its stream is one JSON array rather than events (Gemini without alt=sse)
     include_usage: bool | None = None  # stream_options.include_usage; None = not said
     max_output_tokens: int | None = None
     n: int = 1

@@ -127,7 +127,7 @@ def _plan_reasoning(call: Call, quirks: Quirks, edits: list[Edit], warnings: lis
     asked = _asked_effort(call)
     assert asked is not None
     param = EFFORT if call.effort is not None else "thinking.budget_tokens"
-    if quirks.thinking == "budget" and call.thinking_budget is not None:
+    if quirks.thinking in ("budget", "both") and call.thinking_budget is not None:
         return  # its own spelling: untouched
     if EFFORT in quirks.unsupported and THINKING in quirks.unsupported:
         return  # the general rule drops both, with a warning each
