@@ -19,6 +19,7 @@ from aigate.core.target import Price
 # Our provider name → theirs. A router's partners are one provider of ours: the caller may name one after a colon.
 SOURCES: Mapping[str, Sequence[str]] = {
     "openai": ["openai"],
+    "anthropic": ["anthropic"],
     "google": ["google"],
     "moonshot": ["moonshotai"],
     "deepseek": ["deepseek"],

@@ -31,6 +31,7 @@ _PATHS = {  # wire format → path after base_url
     "openai-chat": "/chat/completions",
     "openai-embeddings": "/embeddings",
     "openai-responses": "/responses",
+    "anthropic-messages": "/messages",
 }
 _RATES = (
     ("input", "input_usd_per_mtok"),

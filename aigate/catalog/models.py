@@ -14,6 +14,7 @@ FILE = Path(__file__).with_name("models.json")
 
 # A dated, floating or routed name has the facts of its family: gpt-5.4-2026-03-05, gpt-5.4-20260305, GLM-5.2:novita.
 _VERSION = re.compile(r"(-20\d\d-?\d\d-?\d\d|-latest|:[a-z0-9-]+)$")
+_DASHED = re.compile(r"(?<=-\d)-(?=\d\b)")  # claude-opus-4-7 is claude-opus-4.7
 
 
 class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,5 +36,8 @@ def load_facts() -> dict[str, Facts]:
 
 
 def find_facts(facts: dict[str, Facts], slug: str) -> Facts | None:
-    found = facts.get(slug)
-    return found if found is not None else facts.get(_VERSION.sub("", slug))
+    for name in (slug, _VERSION.sub("", slug)):
+        found = facts.get(name) or facts.get(_DASHED.sub(".", name))
+        if found is not None:
+            return found
+    return None

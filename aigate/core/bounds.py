@@ -22,7 +22,7 @@ IMAGE_TOKENS = 25_000
 # A document or a video is bounded by what the model can read at all; where that is unknown, by the widest window there is.
 WIDEST_WINDOW_TOKENS = 2_000_000
 
-_PARTS = re.compile(rb'"(image_url|input_audio|audio_url|video_url|file|file_url|file_data|file_id)"\s*:')
+_PARTS = re.compile(rb'"(source|image_url|input_audio|audio_url|video_url|file|file_url|file_data|file_id)"\s*:')
 _INLINE_IMAGE = re.compile(rb'"(?:image_)?url"\s*:\s*"data:image/[^"\\]{0,64};base64,')
 _ESCAPED_LETTER = re.compile(rb"\\u00[567]")  # a part's key may hide behind these
 
@@ -38,7 +38,7 @@ def input_bound(call: Call, target: Target) -> int:
     if messages is None:
         return call.body_bytes + OVERHEAD_TOKENS
     text = bytes(messages)
-    if b'_url"' in text or b'_audio"' in text or b'"file' in text or b"\\u00" in text:
+    if b'"source"' in text or b'_url"' in text or b'_audio"' in text or b'"file' in text or b"\\u00" in text:
         return call.body_bytes + OVERHEAD_TOKENS + _media_bound(text, target)
     return call.body_bytes + OVERHEAD_TOKENS
 
@@ -48,10 +48,11 @@ def _media_bound(text: bytes, target: Target) -> int:
     window = target.model.context_window or WIDEST_WINDOW_TOKENS
     images = whole_window = 0
     for match in _PARTS.finditer(text):
-        if match[1] == b"image_url":
+        if match[1] == b"image_url" or match[1] == b"source":
             images += 1
         elif match[1] != b"input_audio":  # inline audio has more bytes than tokens
             whole_window += 1
+    whole_window += b'"document"' in text  # its source may be a few bytes that say where it is
     images += len(_ESCAPED_LETTER.findall(text))
     return images * IMAGE_TOKENS + min(whole_window, 1) * window - _inline_image_bytes(text)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from aigate.dialects.dialect import Dialect
+from aigate.dialects.anthropic import AnthropicMessages
+from aigate.dialects.anthropic_count import AnthropicCount
+from aigate.dialects.dialect import Dialect, TokenEndpoint
 from aigate.dialects.openai_chat import OpenAIChat
 from aigate.dialects.openai_embeddings import OpenAIEmbeddings
 from aigate.dialects.openai_responses import OpenAIResponses
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (OpenAIChat(), OpenAIEmbeddings(), OpenAIResponses())}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (AnthropicMessages(), OpenAIChat(), OpenAIEmbeddings(), OpenAIResponses())}
+
+COUNTERS: dict[str, TokenEndpoint] = {"anthropic-messages": AnthropicCount()}  # formats whose providers count tokens

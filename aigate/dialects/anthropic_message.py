@@ -26,6 +26,7 @@ _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+CALL_PROOF = "\1call"  # marks a proof that belongs to the tool call after it
 _TTLS = ("5m", "1h")  # of cached prefixes; what others ask for beyond becomes the longer one
 _WEB = "web_search_result_location"
 
@@ -42,7 +43,13 @@ def read_content(content: object) -> tuple[list[Part], bool]:
     """(parts, whether the content was one string)."""
     if isinstance(content, str):
         return [Text(content)], True
-    return [read_block(block) for block in content] if type(content) is list else [], False
+    parts = [read_block(block) for block in content] if type(content) is list else []
+    for place in range(len(parts) - 2, -1, -1):  # a call takes the proof that was put before it
+        proof, call = parts[place], parts[place + 1]
+        if type(call) is ToolCall and type(proof) is Reasoning and (proof.signature or "").endswith(CALL_PROOF):
+            call.signature, call.origin = proof.signature.removesuffix(CALL_PROOF), proof.origin  # type: ignore[union-attr]
+            del parts[place]
+    return parts, False
 
 
 def read_block(block: Any) -> Part:

@@ -75,8 +75,21 @@ class StreamWriter(Protocol):
     def keep_alive(self) -> bytes: ...
 
 
+class TokenEndpoint(Protocol):
+    """How a format asks for the tokens of a prompt without a model call, where it can."""
+
+    def path(self, url_path: str) -> str:
+        """Of the endpoint that counts, from the path that generates."""
+
+    def write(self, request: bytes) -> bytes:
+        """The body for counting, from the one for generating."""
+
+    def read(self, body: bytes) -> int: ...
+
+
 class Dialect(Protocol):
     name: str
+    id_header: bytes  # where this format's clients look for the request id, besides x-request-id; b"" where nowhere
     params: Mapping[str, str]  # key on this wire → neutral parameter name (core/params.py)
 
     # client side

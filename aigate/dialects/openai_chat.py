@@ -14,6 +14,7 @@ class OpenAIChat:
     """Keeps `Dialect` (dialects/dialect.py)."""
 
     name = NAME
+    id_header = b""
     params = openai_chat_request.PARAMS
 
     read_call = staticmethod(openai_chat_request.read_call)

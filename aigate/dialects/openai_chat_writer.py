@@ -90,7 +90,7 @@ class ChatStreamWriter:
             if key in bag:
                 self._kept[key] = bag[key]
         choices = [written for delta in chunk.deltas if (written := self._write_delta(delta, is_own)) is not None]
-        if not choices and (has_usage or chunk.deltas):
+        if not choices and (has_usage or chunk.deltas or not is_own):
             return b""
         fields = self._frame(chunk.id or self._reply_id, chunk.created or self._created, bag)
         return b"data: " + _encode({**fields, "choices": choices or self._no_choices}) + b"\n\n"

@@ -37,6 +37,7 @@ class OpenAIEmbeddings:
     """Keeps `Dialect` (dialects/dialect.py) for endpoint embeddings."""
 
     name = NAME
+    id_header = b""
     params: Mapping[str, str] = {}
     read_error = staticmethod(openai_errors.read_error)
     write_error = staticmethod(openai_errors.write_error)

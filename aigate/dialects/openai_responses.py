@@ -17,6 +17,7 @@ class OpenAIResponses:
     """Keeps `Dialect` (dialects/dialect.py)."""
 
     name = NAME
+    id_header = b""
     params = openai_responses_request.PARAMS
 
     read_call = staticmethod(openai_responses_request.read_call)

@@ -62,6 +62,31 @@ OPENAI: QuirkRows = (
     *_rows(replace(_OPENAI, effort=None), "*"),
 )
 
+# --- Anthropic: platform.claude.com/docs (thinking, effort, migration guides; 2026-11-22) -----------------------------------------
+
+_CLAUDE_SAMPLING = SAMPLING | {"top_k"}
+# Up to 4.5 thinking is a number of tokens, and then sampling stays at its defaults.
+_CLAUDE = Quirks(thinking="budget", effort_default="none", unsupported_when_reasoning=_CLAUDE_SAMPLING, clamps={"temperature": (0, 1)})
+# From 4.6 on effort is a word; from 4.7 on sampling takes no value but the default, whether the model thinks or not.
+_CLAUDE_4_6 = replace(_CLAUDE, thinking="adaptive", effort=("none", "low", "medium", "high", "max"))
+_CLAUDE_4_7 = replace(_CLAUDE_4_6, effort=("none", "low", "medium", "high", "xhigh", "max"), unsupported=_CLAUDE_SAMPLING)
+_CLAUDE_5 = replace(_CLAUDE_4_7, effort_default="high")
+_CLAUDE_ALWAYS = replace(_CLAUDE_5, effort=("low", "medium", "high", "xhigh", "max"))  # thinking cannot be switched off
+_CLAUDE_5_5 = replace(_CLAUDE_ALWAYS, forces_tools=False, effort_default="medium")
+
+ANTHROPIC: QuirkRows = (
+    *_rows(replace(_CLAUDE_5, values={EFFORT: {"none": "between_tools"}}), "claude-sonnet-5[.-]5*"),
+    *_rows(replace(_CLAUDE_5, effort_default="medium"), "claude-haiku-5[.-]5*"),
+    *_rows(_CLAUDE_5_5, "claude-opus-5[.-]5*"),
+    *_rows(replace(_CLAUDE_ALWAYS, forces_tools=False), "claude-fable-5[.-][12]*", "claude-mythos-5[.-][12]*"),
+    *_rows(_CLAUDE_ALWAYS, "claude-fable-*", "claude-mythos-*"),
+    *_rows(_CLAUDE_5, "claude-opus-5*", "claude-sonnet-5*"),
+    *_rows(_CLAUDE_4_7, "claude-opus-4[.-][78]*"),
+    *_rows(_CLAUDE_4_6, "claude-*-4[.-]6*"),
+    *_rows(_CLAUDE, "claude-[23]*", "claude-*-4*"),
+    *_rows(_CLAUDE_ALWAYS, "*"),  # newer than this table
+)
+
 # --- Groq: console.groq.com/docs/openai, /docs/reasoning (read 2026-11); usage comes unasked (recorded) ---------------------------
 
 _GROQ = Quirks(

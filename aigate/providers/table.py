@@ -34,6 +34,16 @@ _REMOTE = (
         doc="developers.openai.com/api, 2026-08-21",
     ),
     Provider(
+        name="anthropic",
+        base_url="https://api.anthropic.com/v1",
+        dialects={"chat": "anthropic-messages"},
+        auth="header:x-api-key",
+        key_variable="ANTHROPIC_API_KEY",
+        headers={"anthropic-version": "2023-06-01"},  # what requests from other formats are written in; a Messages client's own wins
+        quirks=quirks.ANTHROPIC,
+        doc="platform.claude.com/docs/en/api/messages, 2026-11-22",
+    ),
+    Provider(
         name="google",
         aliases=("gemini",),
         base_url="https://generativelanguage.googleapis.com/v1beta/openai",

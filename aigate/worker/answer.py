@@ -6,7 +6,7 @@ What never changes for a target is encoded once; the rest of a common reply is o
 from __future__ import annotations
 
 from aigate.core.price import format_cents
-from aigate.core.usage import Usage
+from aigate.core.usage import REPORTED, Usage
 from aigate.core.warnings import warning_header
 from aigate.errors import GateError
 from aigate.worker import heads
@@ -43,6 +43,8 @@ def _rare(run: Run) -> bytes:
     fields = []
     if run.client_request_id is not None:
         fields.append((b"x-client-request-id", run.client_request_id))
+    if run.surface.id_header:
+        fields.append((run.surface.id_header, run.exchange.request_id.encode()))
     if run.warnings:
         fields.append((b"x-aig-warning", warning_header(run.warnings).encode()))
     return field_block(fields) if fields else b""
@@ -53,7 +55,7 @@ def _common(run: Run) -> bytes:
         _constant(run),
         run.exchange.request_id.encode(),
         run.attempts,
-        _rare(run) if run.warnings or run.client_request_id is not None else b"",
+        _rare(run) if run.warnings or run.client_request_id is not None or run.surface.id_header else b"",
     )
 
 
@@ -65,6 +67,12 @@ def reply_fields(run: Run, usage: Usage) -> FieldBlock:
     cached = b"\r\nx-cached-input-units: %d" % usage.cached_tokens if usage.cached_tokens else b""
     cost = format_cents(run.cost_nanousd).encode()
     return FieldBlock(b"%b%b\r\nx-cost-cents: %b%b" % (_common(run), _JSON_BLOCK, cost, cached))
+
+
+def count_fields(run: Run, how: str) -> FieldBlock:
+    """A token count: `how` it was obtained is said where it is not the provider's own."""
+    mark = b"\r\nx-aig-count: %b" % how.encode() if how != REPORTED else b""
+    return FieldBlock(_common(run) + _JSON_BLOCK + mark)
 
 
 def stream_fields(run: Run) -> FieldBlock:

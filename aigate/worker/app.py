@@ -120,15 +120,23 @@ class Worker:
     def _listener(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> Listener:
         server = self.config.server
         chat, embeddings, responses = DIALECTS["openai-chat"], DIALECTS["openai-embeddings"], DIALECTS["openai-responses"]
+        messages = DIALECTS["anthropic-messages"]
 
         async def healthz(exchange: Exchange) -> None:
             fields = [(b"content-type", b"application/json"), (b"x-request-id", exchange.request_id.encode())]
             exchange.reply(200, fields, b'{"status":"ok"}')
 
+        async def count_tokens(exchange: Exchange) -> None:
+            await spine.count_tokens(exchange, messages, lambda tokens: b'{"input_tokens":%d}' % tokens)
+
         return Listener(
             {
                 ("POST", "/v1/chat/completions"): lambda exchange: spine.run_call(exchange, chat, "chat"),
                 ("POST", "/v1/responses"): lambda exchange: spine.run_call(exchange, responses, "responses"),
+                ("POST", "/v1/messages"): lambda exchange: spine.run_call(exchange, messages, "chat"),
+                ("POST", "/anthropic/v1/messages"): lambda exchange: spine.run_call(exchange, messages, "chat"),
+                ("POST", "/v1/messages/count_tokens"): count_tokens,
+                ("POST", "/anthropic/v1/messages/count_tokens"): count_tokens,
                 ("POST", "/v1/embeddings"): lambda exchange: spine.run_call(exchange, embeddings, "embeddings"),
                 ("GET", "/healthz"): healthz,
             },
@@ -162,6 +170,7 @@ class Worker:
 
 
 def _write_error(error: GateError, request_id: str, path: str) -> bytes:
-    """Errors the listener makes before a surface is known: the OpenAI envelope (the only surface there is)."""
-    return DIALECTS["openai-chat"].write_error(error, request_id)
+    """Errors the listener makes before a surface is known: the envelope of the surface that the path names, else OpenAI's."""
+    is_messages = path.startswith(("/v1/messages", "/anthropic/"))
+    return DIALECTS["anthropic-messages" if is_messages else "openai-chat"].write_error(error, request_id)
 

@@ -20,12 +20,14 @@ from aigate.core.neutral import Reply, leave_home
 from aigate.core.target import Target
 from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
+from aigate.dialects import COUNTERS
 from aigate.dialects.dialect import Dialect, OpenedReply, Settlement
 from aigate.errors import ClientError, GateError, ProviderError
 from aigate.journal.writer import JournalWriter
 from aigate.worker.answer import reply_fields, stream_fields
 from aigate.worker.client import Connection, Pool, decode_body
 from aigate.worker.count import count_usage
+from aigate.worker.count_call import count_prompt_aside
 from aigate.worker.origins import Origins
 from aigate.worker.relay import Relay
 from aigate.worker.run import CLIENT_CLOSED, Run
@@ -130,6 +132,35 @@ class Attempts:
             else:
                 connection.abort()
         return failure
+
+    async def count_tokens(self, run: Run, target: Target) -> tuple[int, str]:
+        """(tokens of the call's prompt, how they were obtained): nothing is generated, bought or written down."""
+        call = run.call
+        assert call is not None
+        run.target = target
+        endpoint = COUNTERS.get(target.dialect)
+        if endpoint is None:
+            return await count_prompt_aside(run.surface.read_request(call), target)
+        request = endpoint.write(self._request(run, target))
+        origin = self._origins.origin(target.provider)
+        counting = msgspec.structs.replace(target, endpoint="count_tokens", url_path=endpoint.path(target.url_path))
+        forwarded = call.forward_headers if target.dialect == call.surface else ()
+        connection = self._pool.take(origin) or await self._pool.connect(origin)
+        try:
+            connection.send(self._origins.head(counting, "att_none", len(request), forwarded) + request)
+            head = await connection.head(target.provider.timeout_s)
+            if head.status != 200:
+                raise await self._refusal(connection, head, target)
+            body = await connection.body(MAX_ERROR_BYTES, target.provider.timeout_s)
+        except ProviderError as error:
+            error.message = self._origins.redact(error.message)
+            raise
+        finally:
+            if connection.is_complete:
+                connection.release()
+            else:
+                connection.abort()
+        return endpoint.read(decode_body(body, head.headers.get(b"content-encoding", b""), MAX_ERROR_BYTES)), REPORTED
 
     def _request(self, run: Run, target: Target) -> bytes:
         """The body for this target, and in `run` what it changes: the caller's pairs edited, or the neutral form written in the target's

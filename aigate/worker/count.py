@@ -19,7 +19,7 @@ from aigate.core.words import MESSAGE_OVERHEAD, count_words, message_texts
 BYTES_PER_TOKEN = 4  # English text under byte-pair vocabularies; only for rows marked `estimated`
 
 
-def _load_tokenizer(name: str) -> Callable[[str], int] | None:
+def load_tokenizer(name: str) -> Callable[[str], int] | None:
     if name == "words":
         return count_words
     if name in ("o200k", "cl100k"):
@@ -48,7 +48,7 @@ def _messages(call: Call) -> int:
 
 def count_text(call: Call, target: Target, text: str, more_bytes: int) -> tuple[Usage, str]:
     """Usage of a call that produced `text` and `more_bytes` of text beyond it, and how it was obtained."""
-    count = _load_tokenizer(target.quirks.tokenizer)
+    count = load_tokenizer(target.quirks.tokenizer)
     inputs = input_texts(call)
     overhead = MESSAGE_OVERHEAD * _messages(call)
     if count is None or more_bytes:

@@ -16,7 +16,7 @@ from aigate.dialects.dialect import Dialect
 from aigate.errors import GateError
 from aigate.journal.records import encode_record
 from aigate.journal.writer import JournalWriter
-from aigate.worker.answer import error_fields, stream_fields
+from aigate.worker.answer import count_fields, error_fields, stream_fields
 from aigate.worker.attempt import Attempts, Failure
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
@@ -66,6 +66,22 @@ class Spine:
             self._fail(run, error)
         finally:
             self._waiting.discard(run)
+
+    async def count_tokens(self, exchange: Exchange, surface: Dialect, write: Callable[[int], bytes]) -> None:
+        """How many tokens a prompt is, without a model call. `write` says it in the surface's words."""
+        run = Run(exchange, surface, "count_tokens")
+        try:
+            principal = self._ring.find(exchange.headers)
+            if principal is None:
+                principal = await self._ring.authenticate(exchange.headers, self._now() + self._attempts.unix_offset_s)
+            run.call = call = surface.read_call(exchange.body, "count_tokens", exchange)
+            call.endpoint = "chat"  # whose targets are asked
+            target = plan_targets(call, principal, self._resolve)[0]
+            tokens, how = await self._attempts.count_tokens(run, target)
+            exchange.reply(200, count_fields(run, how), write(tokens))
+        except GateError as error:
+            if not exchange.is_gone:
+                exchange.reply(error.status, error_fields(run, error), surface.write_error(error, exchange.request_id))
 
     async def _try_targets(self, run: Run, principal: Principal) -> None:
         call = run.call
