@@ -8,9 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import openai.types.responses as openai_types
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai import NOT_GIVEN
+from openai.lib.streaming.responses._responses import ResponseStreamState
+from pydantic import TypeAdapter
 
 from aigate.core.call import Call
 from aigate.core.neutral import Request, leave_home
@@ -18,11 +22,13 @@ from aigate.core.target import Target
 from aigate.core.usage import NOTHING
 from aigate.dialects import DIALECTS
 from aigate.dialects.dialect import Settlement
-from aigate.errors import ClientError
-from tests.dialects.recorded import FOLDER, HEAD, needs_recordings, recorded_target
+from aigate.errors import ClientError, ProviderError
+from tests.dialects.recorded import FOLDER, HEAD, needs_recordings, plain_replies, recorded_target
+from tests.dialects.recorded import streams as chat_streams
 from tests.dialects.streaming import slices
 
 RESPONSES, CHAT = DIALECTS["openai-responses"], DIALECTS["openai-chat"]
+EVENTS: Any = TypeAdapter(openai_types.ResponseStreamEvent)
 NO_COST = Settlement(NOTHING, 0)
 STATE = ("previous_response_id", "conversation", "prompt", "background")
 
@@ -287,3 +293,66 @@ def test_what_needs_an_earlier_response_is_refused_with_what_to_do() -> None:
         with pytest.raises(ClientError) as caught:
             RESPONSES.read_call(json.dumps(record["request"]).encode(), "responses", HEAD)
         assert caught.value.param in STATE
+
+
+# --- OpenAI chat upstream, Responses to the client ------------------------------------------------------------------------------
+
+
+def test_a_recorded_chat_reply_keeps_its_meaning_as_a_response() -> None:
+    for record in plain_replies():
+        target = recorded_target(record)
+        try:
+            reply = CHAT.read_reply(record["response"].encode(), target)
+        except ProviderError:  # an error under status 200
+            continue
+        first = reply.choices[0]
+        before, finish = told(first.parts), first.finish_reason
+        leave_home(reply, RESPONSES.name)
+        written = RESPONSES.write_reply(reply, "mock/asked", Settlement(reply.usage or NOTHING, 0))
+        assert openai_types.Response.model_validate(json.loads(written)), record["id"]
+        back = RESPONSES.read_reply(written, target).choices[0]
+        assert told(back.parts) == before, record["id"]
+        assert back.finish_reason == as_told(finish, before), record["id"]
+
+
+def test_a_recorded_chat_stream_keeps_its_meaning_as_response_events() -> None:
+    """Read by the SDK's own accumulator, which insists on the grammar."""
+    for record in chat_streams():
+        target = recorded_target(record)
+        reader = CHAT.stream_reader(target, True)
+        call = Call("openai-responses", "responses", {}, 0, ())
+        writer = RESPONSES.stream_writer(call, "mock/asked", "req_1")
+        same = CHAT.stream_writer(Call("openai-chat", "chat", {}, 0, ()), "mock/asked", "req_1")
+        out = chat_out = b""
+        for piece in slices(record["response"].encode(), (700,)):
+            events = reader.feed(piece)
+            if any(event.error for event in events):
+                break
+            out += writer.write(events)
+            chat_out += same.write(events)
+        else:
+            out += writer.finish(NO_COST)
+            chunks = [json.loads(line[6:]) for line in chat_out.splitlines() if line.startswith(b"data: {")]
+            chunks = [{"choices": [choice for choice in chunk["choices"] if choice["index"] == 0]} for chunk in chunks]
+            meaning_of_chat, finish = folded(chunks)
+            final = accumulated(decoded(out))
+            back = RESPONSES.read_reply(json.dumps(final).encode(), target).choices[0]
+            assert told(back.parts) == meaning_of_chat, record["id"]
+            assert back.finish_reason == as_told(finish, meaning_of_chat), record["id"]
+
+
+def as_told(finish: str | None, parts: dict[str, Any]) -> str:
+    """A finish reason as this format can tell it: by status and by what stands in the output."""
+    if finish in ("length", "content_filter"):
+        return finish
+    return "tool_calls" if parts["calls"] else "stop"
+
+
+def accumulated(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the SDK makes of the events: its snapshot must be the response that the terminal event carries."""
+    state = ResponseStreamState(input_tools=NOT_GIVEN, text_format=NOT_GIVEN)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    for event in events:
+        parsed = EVENTS.validate_python(event)
+        state.handle_event(parsed)
+    return events[-1]["response"]
