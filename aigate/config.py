@@ -17,7 +17,7 @@ from msgspec import Meta
 
 MIB = 1 << 20
 DEFAULT_FILE = "aigate.toml"
-DIALECTS = ("openai-chat",)  # wire formats a configured provider may speak
+DIALECTS = ("openai-chat", "openai-responses", "anthropic-messages", "gemini")  # wire formats a configured provider may speak
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]

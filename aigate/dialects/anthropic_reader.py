@@ -6,6 +6,7 @@ Deltas that repeat a learnt template (openai_chat_splice.py) are not decoded.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from aigate.errors import ProviderError
 
 MAX_LESSONS = 16  # templates learnt in a row without one match: then this stream has none
 
+_PADDING = re.compile(rb" +\}\n\n")  # the vendor hides how long a delta is behind spaces before its last bracket
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -52,6 +54,8 @@ class AnthropicStreamReader:
         run = self._blocks.feed(data)
         if not run:
             return self._check_size()
+        if b" }\n\n" in run:
+            run = _PADDING.sub(b"}\n\n", run)
         template = self._template
         if template is not None:
             matched = template.match_all(run)

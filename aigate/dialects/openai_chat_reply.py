@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aigate.core.neutral import Bag, Choice, Reply, ToolCall
+from aigate.core.neutral import Bag, Choice, Reasoning, Refusal, Reply, Text, ToolCall
 from aigate.core.target import Quirks, Target
 from aigate.dialects.body import is_array
 from aigate.dialects.dialect import OpenedReply, Settlement
@@ -21,6 +21,7 @@ _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+_SAID = (Text, Refusal, Reasoning, ToolCall)  # the parts an answer of this format is made of
 _ESCAPED_LETTER = b"\\u00"  # keys and tags may be spelt with it
 
 
@@ -152,7 +153,8 @@ def write_reply(reply: Reply, asked: str, settlement: Settlement) -> bytes:
 
 def _write_choice(choice: Choice, is_own: bool) -> Bag:
     """`is_own`: it came in this format, so what it left out is left out."""
-    message: Bag = {"role": "assistant", **write_parts(choice.parts, True)}
+    parts = choice.parts if is_own else [part for part in choice.parts if type(part) in _SAID]
+    message: Bag = {"role": "assistant", **write_parts(parts, True)}
     if not is_own:
         message.setdefault("content", None)
     for key, value in choice.message_bag.items():
