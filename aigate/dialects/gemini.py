@@ -14,6 +14,7 @@ class Gemini:
     """Keeps `Dialect` (dialects/dialect.py)."""
 
     name = NAME
+    id_header = b""
     params = gemini_request.PARAMS
 
     read_call = staticmethod(gemini_request.read_call)

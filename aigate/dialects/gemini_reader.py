@@ -116,7 +116,7 @@ class GeminiStreamReader:
         assert last.chunk is not None
         last.chunk.bag = pairs
         if type(usage) is dict:
-            last.usage = read_usage(usage)
+            last.usage = read_usage(usage, blocked(pairs))
             if last.usage is not None:
                 last.raw_usage, last.service_tier = _encode(usage), service_tier(usage)
         return events

@@ -43,7 +43,7 @@ def open_reply(body: bytes, target: Target) -> OpenedReply:
     raw = pairs.get("usageMetadata")
     fields = None if raw is None else _decode(raw)
     if type(fields) is dict:
-        opened.usage = read_usage(fields)
+        opened.usage = read_usage(fields, "candidates" not in pairs)
         opened.service_tier = service_tier(fields)
         if opened.usage is not None:
             opened.raw_usage, opened.usage_fields = bytes(raw), fields  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ def read_reply(body: bytes, target: Target) -> Reply:
         created_at(pairs),
         model if isinstance(model, str) else "",
         choices or [Choice(0, [], "content_filter" if blocked(pairs) else "stop")],
-        read_usage(usage) if type(usage) is dict else None,
+        read_usage(usage, not choices) if type(usage) is dict else None,
         _encode(usage) if type(usage) is dict else b"",
         {NAME: pairs},
         NAME,

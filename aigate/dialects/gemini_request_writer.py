@@ -95,8 +95,8 @@ def _tools(tools: Sequence[Tool], is_own: bool) -> list[Bag]:
 def _function(tool: Tool) -> Bag:
     inside = tool.bag.get("custom") or tool.bag if tool.kind == "custom" else {}
     fields: Bag = {"name": tool.name or inside.get("name", "")}
-    description = tool.description or inside.get("description")
-    if description:
+    description = inside.get("description") if tool.description is None else tool.description
+    if description is not None:
         fields["description"] = description
     if tool.kind == "custom":
         return fields | {"parametersJsonSchema": _TEXT_INPUT}

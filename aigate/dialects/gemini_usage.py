@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from aigate.core.usage import Usage
+from aigate.core.usage import NOTHING, Usage
 from aigate.dialects.dialect import Settlement
 from aigate.dialects.openai_usage import MAX_TOKENS
 
@@ -23,11 +23,11 @@ def _audio(details: object) -> int:
     return sum(_whole(entry.get("tokenCount")) for entry in entries if type(entry) is dict and entry.get("modality") == "AUDIO")
 
 
-def read_usage(fields: Mapping[str, object]) -> Usage | None:
-    """None for an object that reports no token count (blocked prompts have only a traffic type)."""
+def read_usage(fields: Mapping[str, object], is_blocked: bool = False) -> Usage | None:
+    """None for an object that reports no token count, unless the prompt was blocked: that may be said with no count at all."""
     get = fields.get
     if not any(type(get(key)) is int for key in _COUNTS):
-        return None
+        return NOTHING if is_blocked else None
     prompt = _whole(get("promptTokenCount")) + _whole(get("toolUsePromptTokenCount"))
     thoughts = _whole(get("thoughtsTokenCount"))
     output = _whole(get("candidatesTokenCount")) + thoughts
@@ -49,11 +49,11 @@ def service_tier(fields: Mapping[str, object]) -> str:
 
 
 def write_usage(settlement: Settlement) -> dict[str, object]:
-    """The provider's own object where it came in this shape, else ours said in it; counts of zero are left out, as the vendor does."""
+    """The provider's own object where it came in this shape, else ours said in it; parts that are zero are left out, as the vendor does."""
     own = settlement.usage_fields
     if own is None:
         own = msgspec.json.decode(settlement.raw_usage) if settlement.raw_usage else {}
-    if "totalTokenCount" in own:
+    if "totalTokenCount" in own or "trafficType" in own:
         return own
     usage = settlement.usage
     counts = {
@@ -63,4 +63,4 @@ def write_usage(settlement: Settlement) -> dict[str, object]:
         "cachedContentTokenCount": usage.cached_tokens,
         "totalTokenCount": usage.total_tokens,
     }
-    return {key: count for key, count in counts.items() if count}
+    return {key: count for key, count in counts.items() if count or key in ("promptTokenCount", "totalTokenCount")}
