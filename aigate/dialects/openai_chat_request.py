@@ -244,32 +244,46 @@ def read_request(call: Call) -> Request:
 
 def _read_tool(tool: Bag) -> Tool:
     kind = tool.get("type")
-    inside = tool.get("function")
-    if kind != "function" or type(inside) is not dict:
+    inside = tool.get(kind) if kind in ("function", "custom") else None
+    if type(inside) is not dict:
         return Tool(kind if isinstance(kind, str) else "", bag=tool)
-    del tool["type"], tool["function"]
+    del tool["type"], tool[kind]
+    schema = inside.pop("parameters", None) if kind == "function" else _read_grammar(inside.pop("format", None))
     read = Tool(
-        "function",
+        kind,
         inside.pop("name", ""),
         inside.pop("description") if isinstance(inside.get("description"), str) else None,
-        inside.pop("parameters") if inside.get("parameters") is not None else None,
+        schema,
         inside.pop("strict") if isinstance(inside.get("strict"), bool) else None,
         tool,
     )
     if inside:
-        tool["function"] = inside
+        tool[kind] = inside
     return read
 
 
+def _read_grammar(given: Any) -> Any:
+    """The format of a custom tool in its neutral, flat shape; only this wire nests it."""
+    nested = given.get("grammar") if type(given) is dict else None
+    return {"type": "grammar", **nested} if type(nested) is dict else given
+
+
+def _write_grammar(given: Any) -> Any:
+    is_flat = type(given) is dict and given.get("type") == "grammar" and "grammar" not in given
+    return {"type": "grammar", "grammar": {key: given[key] for key in given if key != "type"}} if is_flat else given
+
+
 def _write_tool(tool: Tool) -> Bag:
-    if tool.kind != "function":
+    kind = tool.kind
+    if kind not in ("function", "custom"):
         return tool.bag
     inside: Bag = {"name": tool.name}
-    for key, value in (("description", tool.description), ("parameters", tool.parameters), ("strict", tool.strict)):
+    schema = ("parameters", tool.parameters) if kind == "function" else ("format", _write_grammar(tool.parameters))
+    for key, value in (("description", tool.description), schema, ("strict", tool.strict)):
         if value is not None:
             inside[key] = value
-    inside |= tool.bag.get("function", {})
-    return {"type": "function", **tool.bag, "function": inside}
+    inside |= tool.bag.get(kind, {})
+    return {"type": kind, **tool.bag, kind: inside}
 
 
 def write_request(request: Request, target: Target) -> bytes:
@@ -279,7 +293,12 @@ def write_request(request: Request, target: Target) -> bytes:
         key = spelling.get(name) or request.spelling.get(name) or OWN_KEYS.get(name, name)
         pairs[key] = raw
     if request.tools is not None:
-        pairs["tools"] = Raw(_encode([_write_tool(tool) for tool in request.tools]))
+        taken = [tool for tool in request.tools if request.dialect == NAME or tool.kind in ("function", "custom")]
+        if taken or request.dialect == NAME:
+            pairs["tools"] = Raw(_encode([_write_tool(tool) for tool in taken]))
+        else:  # without tools these two are refused
+            pairs.pop("tool_choice", None)
+            pairs.pop("parallel_tool_calls", None)
     if request.is_stream:
         pairs["stream"] = True
     pairs |= request.bags.get(NAME, {})

@@ -50,7 +50,7 @@ def open_reply(body: bytes, target: Target) -> OpenedReply:
     if opened is None or (opened.pairs is not None and not is_array(opened.pairs["output"])):
         raise _bad_reply(body)
     pairs = opened.pairs
-    if pairs is not None and pairs.get("status") == b'"failed"':
+    if pairs is not None and bytes(pairs.get("status", b"")) == b'"failed"':
         raise read_failure(_decode(pairs.get("error", b"null")) or {})
     return opened
 

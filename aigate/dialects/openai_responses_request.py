@@ -36,7 +36,8 @@ SHARED = frozenset(
     }
 )  # fmt: skip
 # Of other formats: what we answer for ourselves, or what changes nothing of the answer.
-_QUIET = frozenset({"stream_options", "store", "thinking", "functions", "function_call"})
+_QUIET = frozenset({"stream_options", "store", "thinking", "logprobs"})
+_SAID_ANYWAY = frozenset({("n", b"1"), ("modalities", b'["text"]')})
 # Its own, and no other format's. The rest of the keys we know nothing of.
 _OWN = frozenset(
     {
@@ -175,6 +176,9 @@ def read_request(call: Call) -> Request:
         elif key not in _NOT_PARAMS:
             name = PARAMS.get(key, key)
             request.params[name] = _RESHAPED[name][0](raw) if name in _RESHAPED else raw
+    choice = request.params.get("tool_choice")
+    if choice is not None and _names_own_tool(_decode(choice)):
+        bag["tool_choice"] = request.params.pop("tool_choice")
     if "include" in bag and _LOGPROBS.encode() in bytes(bag["include"]):
         request.params["logprobs"] = Raw(b"true")
     tools = pairs.get("tools")
@@ -231,9 +235,13 @@ def write_request(request: Request, target: Target) -> bytes:
             writer.write_message(message)
     if request.tools is not None:
         pairs["tools"] = [_write_tool(tool, is_own) for tool in request.tools if is_own or tool.kind in ("function", "custom")]
+    if not is_own and not pairs.get("tools", True):  # without tools a choice among them is refused
+        del pairs["tools"]
+        request.params.pop("tool_choice", None)
+        request.params.pop("parallel_tool_calls", None)
     for name, raw in request.params.items():
         if name == "logprobs":
-            if not is_own and raw == b"true":
+            if not is_own and bytes(raw) == b"true":
                 pairs["include"] = [_LOGPROBS]
         elif is_own or name in SHARED:
             key = OWN_KEYS.get(name, name)
@@ -249,7 +257,7 @@ def write_request(request: Request, target: Target) -> bytes:
 
 def _read_format(raw: Raw) -> Raw:
     fields = _decode(raw, type=dict[str, Raw] | None)
-    if not fields or fields.get("type") != b'"json_schema"':
+    if not fields or bytes(fields.get("type", b"")) != b'"json_schema"':
         return raw
     kind = fields.pop("type")
     return Raw(_encode({"type": kind, "json_schema": fields}))
@@ -269,6 +277,11 @@ def _nest(choice: Any) -> Any:
     elif kind not in ("function", "custom"):
         return choice if kind is None else {"type": kind, **choice}
     return {"type": kind, kind: choice}
+
+
+def _names_own_tool(choice: Any) -> bool:
+    """Whether a tool choice forces a tool that only this format has."""
+    return type(choice) is dict and choice.get("type") not in ("function", "custom", "allowed_tools")
 
 
 def _flatten(choice: Any) -> Any:
@@ -304,8 +317,7 @@ def lost(request: Request, target: Target) -> list[Warning]:
     if request.dialect == NAME:
         return warnings
     for name, raw in request.params.items():
-        is_default = raw == b"null" or raw == b"false" or (name == "n" and raw == b"1") or (name == "modalities" and raw == b'["text"]')
-        if name not in SHARED and name not in _QUIET and name != "logprobs" and not is_default:
+        if name not in SHARED and name not in _QUIET and (name, bytes(raw)) not in _SAID_ANYWAY and bytes(raw) not in (b"null", b"false"):
             warnings.append(Warning("dropped", name, "this format has no such parameter"))
     return warnings
 

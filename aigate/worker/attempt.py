@@ -22,6 +22,7 @@ from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
 from aigate.dialects import COUNTERS
 from aigate.dialects.dialect import Dialect, OpenedReply, Settlement
+from aigate.dialects.lost import lost_fields
 from aigate.errors import ClientError, GateError, ProviderError
 from aigate.journal.writer import JournalWriter
 from aigate.worker.answer import reply_fields, stream_fields
@@ -178,7 +179,7 @@ class Attempts:
         run.warnings = plan.warnings
         dialect = self._dialects[target.dialect]
         if not is_same or call.holds_proofs:
-            run.warnings += tuple(dialect.lost(request, target))
+            run.warnings += (*lost_fields(request, target.dialect), *dialect.lost(request, target))
             leave_home(request, target.dialect)
         return dialect.write_request(request, target)
 
