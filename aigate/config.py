@@ -114,7 +114,7 @@ class Log(Section):
 class ProviderConfig(Section):
     """One upstream service, `[providers.NAME]`. A built-in name starts from its built-in row: what is left out here stays as it is there."""
 
-    dialect: Literal["", "openai-chat", "openai-responses"] = ""  # wire format; needed for a name that is not built in
+    dialect: Literal["", "openai-chat", "openai-responses", "anthropic-messages", "gemini"] = ""  # wire format; needed for a name that is not built in
     base_url: str = ""  # http(s)://host/prefix, or unix:///socket:/prefix; needed for a name that is not built in
     api_key: str = ""  # "env:NAME", a literal, or "none"; empty = the built-in row's variable, none for other names
     models: tuple[str, ...] | None = None  # patterns over upstream names that pass, ["*"] = all

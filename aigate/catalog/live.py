@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from aigate.config import Config, ProviderConfig
 from aigate.core.target import Provider, Quirks
-from aigate.providers.table import EMBEDDINGS_OF, ROWS, SIM
+from aigate.providers.table import EMBEDDINGS_OF, HEADERS_OF, ROWS, SIM
 
 
 def live_providers(config: Config, sim_base_url: str | None) -> tuple[dict[str, Provider], dict[str, str]]:
@@ -49,14 +49,19 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
     if row is None:
         row = Provider(name=name, base_url="", quirks=(("*", Quirks()),), doc="configuration")
     stated: dict[str, object] = {}
+    needed = HEADERS_OF.get(configured.dialect, row.headers)
+    if needed or configured.headers:
+        stated["headers"] = {**needed, **(configured.headers or {})}
     if configured.base_url:
         stated["base_url"] = configured.base_url.rstrip("/")
-    for field in ("models", "aliases", "headers", "sends_attempt_id", "timeout_s"):
+    for field in ("models", "aliases", "sends_attempt_id", "timeout_s"):
         if (value := getattr(configured, field)) is not None:
             stated[field] = value
     if configured.unpriced:
         stated["unpriced"] = configured.unpriced
     stated["dialects"] = _dialects(row, configured)
+    if configured.dialect and configured.dialect != row.dialects["chat"]:
+        stated["paths"] = {}  # they belong to the row's own format
     if quirks := {field: value for field in ("on_cancel", "reasoning_field") if (value := getattr(configured, field))}:
         stated["quirks"] = tuple((pattern, replace(known, **quirks)) for pattern, known in row.quirks)
     return replace(row, **stated)
@@ -71,9 +76,9 @@ def _dialects(row: Provider, configured: ProviderConfig) -> dict[str, str]:
     has_embeddings = configured.embeddings
     if has_embeddings is None:
         has_embeddings = "embeddings" in row.dialects or row.name not in ROWS
-    if has_embeddings and chat in EMBEDDINGS_OF:
-        return {**dialects, "embeddings": EMBEDDINGS_OF[chat]}
-    return dialects
+    known = None if configured.dialect else row.dialects.get("embeddings")
+    embeddings = known or EMBEDDINGS_OF.get(chat)
+    return {**dialects, "embeddings": embeddings} if has_embeddings and embeddings else dialects
 
 
 def url_prefix(base_url: str) -> str:

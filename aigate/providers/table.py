@@ -16,6 +16,9 @@ _CHAT_AND_EMBEDDINGS = {"chat": "openai-chat", "embeddings": "openai-embeddings"
 # chat dialect → the dialect of the same vendor's embeddings
 EMBEDDINGS_OF = {"openai-chat": "openai-embeddings"}
 
+# Wire format → headers it cannot do without. Requests from other formats are written in this version; a Messages client's own wins.
+HEADERS_OF = {"anthropic-messages": {"anthropic-version": "2023-06-01"}}
+
 SIM = "sim"  # the one provider that is always there
 
 # What the simulated provider charges: $0.10, $0.025 (cached) and $0.40 a million tokens. The same as in sim/rates.py (a test says so).
@@ -39,18 +42,20 @@ _REMOTE = (
         dialects={"chat": "anthropic-messages"},
         auth="header:x-api-key",
         key_variable="ANTHROPIC_API_KEY",
-        headers={"anthropic-version": "2023-06-01"},  # what requests from other formats are written in; a Messages client's own wins
+        headers=HEADERS_OF["anthropic-messages"],
         quirks=quirks.ANTHROPIC,
         doc="platform.claude.com/docs/en/api/messages, 2026-11-22",
     ),
     Provider(
         name="google",
         aliases=("gemini",),
-        base_url="https://generativelanguage.googleapis.com/v1beta/openai",
-        dialects=_CHAT_AND_EMBEDDINGS,
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        dialects={"chat": "gemini", "embeddings": "openai-embeddings"},
+        paths={"embeddings": "/openai/embeddings"},
+        auth="header:x-goog-api-key",
         key_variable="GEMINI_API_KEY GOOGLE_API_KEY",
         quirks=quirks.GOOGLE,
-        doc="ai.google.dev/gemini-api/docs/openai, 2026-11-22",
+        doc="ai.google.dev/api/generate-content, 2026-11-22",
     ),
     Provider(
         name="moonshot",

@@ -35,6 +35,7 @@ class Replay:
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self.request = b""
         self.path = ""
+        self.headers: dict[str, str] = {}  # names in lower case
         self._answer = b""
 
     def answer(self, status: int, content_type: str, body: bytes) -> None:
@@ -46,8 +47,8 @@ class Replay:
             head += f"content-length: {len(body)}\r\n\r\n"
         self._answer = head.encode() + body
 
-    def take(self, path: str, request: bytes) -> bytes:
-        self.path, self.request = path, request
+    def take(self, path: str, headers: dict[str, str], request: bytes) -> bytes:
+        self.path, self.headers, self.request = path, headers, request
         return self._answer
 
 
@@ -63,7 +64,8 @@ def serve_replay() -> Iterator[Replay]:
 
         def do_POST(self) -> None:
             request = self.rfile.read(int(self.headers["content-length"]))
-            self.wfile.write(replay.take(self.path, request))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self.wfile.write(replay.take(self.path, headers, request))
 
         def log_message(self, *_: object) -> None:
             pass  # the tests say what went wrong

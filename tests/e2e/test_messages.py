@@ -1,0 +1,253 @@
+"""The real `anthropic` SDK, unmodified, against a real gateway: the simulated provider (OpenAI chat) behind it, and a provider of its
+own format that replays recordings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from anthropic import Anthropic
+from openai import OpenAI
+
+from tests.conftest import Gateway, start_gateway
+from tests.dialects.anthropic_recorded import message_streams, plain_messages
+from tests.dialects.recorded import needs_recordings
+from tests.e2e.replay import Bench, serve_replay
+
+HELLO: Any = [{"role": "user", "content": "hello there"}]
+WEATHER: Any = {"name": "weather", "description": "", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A gateway whose provider `claude` replays what it is told to, in Anthropic's format."""
+    with serve_replay() as replay:
+        config = (
+            f'[providers.claude]\ndialect = "anthropic-messages"\nbase_url = "{replay.base_url}"\napi_key = "sk-of-the-provider"\n'
+            'unpriced = "allow"\n[routing]\nmax_attempts = 1\n'
+        )
+        running = Bench(start_gateway(tmp_path_factory.mktemp("messages"), config), replay)
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+@pytest.fixture
+def client(served: Bench) -> Iterator[Anthropic]:
+    with Anthropic(base_url=served.gateway.url, api_key=served.gateway.key, max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+def chat(served: Bench) -> Iterator[OpenAI]:
+    with OpenAI(base_url=served.gateway.url + "/v1", api_key=served.gateway.key, max_retries=0) as made:
+        yield made
+
+
+def text_of(message: Any) -> str:
+    return "".join(block.text for block in message.content if block.type == "text")
+
+
+# --- a Messages client on a provider of another format --------------------------------------------------------------------
+
+
+def test_a_message_is_answered_by_a_provider_of_another_format(client: Anthropic) -> None:
+    raw = client.messages.with_raw_response.create(model="sim/echo", max_tokens=64, messages=HELLO, system="be kind")
+    message = raw.parse()
+    assert "hello there" in text_of(message)
+    assert (message.type, message.role, message.model, message.stop_reason) == ("message", "assistant", "sim/echo", "end_turn")
+    assert message.id.startswith("msg_")
+    assert message.usage.input_tokens > 0 and message.usage.output_tokens > 0
+    assert message.usage.cost > 0  # type: ignore[attr-defined]
+    assert raw.headers["request-id"] == raw.headers["x-request-id"]
+    assert message._request_id == raw.headers["request-id"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/anthropic"])
+def test_the_key_may_come_in_either_header(served: Bench, prefix: str) -> None:
+    for options in ({"api_key": served.gateway.key}, {"auth_token": served.gateway.key}):
+        with Anthropic(base_url=served.gateway.url + prefix, max_retries=0, **options) as client:
+            assert text_of(client.messages.create(model="sim/echo", max_tokens=64, messages=HELLO))
+
+
+def test_the_streaming_helper_folds_text_to_the_plain_message(client: Anthropic) -> None:
+    plain = client.messages.create(model="sim/echo", max_tokens=64, messages=HELLO)
+    with client.messages.stream(model="sim/echo", max_tokens=64, messages=HELLO) as stream:
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert text == text_of(plain) == text_of(final)
+    last = [event for event in client.messages.create(model="sim/echo", max_tokens=64, messages=HELLO, stream=True)][-2]
+    assert last.usage.to_dict() == plain.usage.to_dict()  # type: ignore[union-attr]
+    assert last.usage.cost > 0  # type: ignore[union-attr]
+    assert (final.stop_reason, final.model) == (plain.stop_reason, "sim/echo")
+
+
+def test_parallel_tools_stream_and_their_results_are_taken(client: Anthropic) -> None:
+    with client.messages.stream(model="sim/tools-2", max_tokens=64, messages=HELLO, tools=[WEATHER]) as stream:
+        final = stream.get_final_message()
+    calls = [block for block in final.content if block.type == "tool_use"]
+    assert [call.name for call in calls] == ["weather", "weather"]
+    assert len({call.id for call in calls}) == 2
+    assert all("city" in call.input for call in calls)  # type: ignore[operator]
+    assert final.stop_reason == "tool_use"
+    results: Any = [{"type": "tool_result", "tool_use_id": call.id, "content": [{"type": "text", "text": "rain"}]} for call in calls]
+    turn: Any = [{"role": "assistant", "content": final.content}, {"role": "user", "content": results}]
+    told = client.messages.create(model="sim/tools-2", max_tokens=64, messages=[*HELLO, *turn], tools=[WEATHER])
+    assert "rain" in text_of(told)
+
+
+def test_thinking_of_another_vendor_is_shown_and_does_not_come_back_as_its_own(client: Anthropic, served: Bench) -> None:
+    asked: Any = {"model": "sim/reasoning", "max_tokens": 4096, "messages": HELLO, "thinking": {"type": "adaptive"}}
+    plain = client.messages.create(**asked)
+    with client.messages.stream(**asked) as stream:
+        final = stream.get_final_message()
+    thoughts = [block for block in final.content if block.type == "thinking"]
+    assert [block.thinking for block in thoughts] == [block.thinking for block in plain.content if block.type == "thinking"]
+    assert thoughts[0].thinking
+    assert plain.usage.output_tokens_details.thinking_tokens > 0  # type: ignore[union-attr]
+    served.replay.answer(200, "application/json", PLAIN)
+    history: Any = [*HELLO, {"role": "assistant", "content": final.content}, *HELLO]
+    raw = client.messages.with_raw_response.create(model="claude/claude-9", max_tokens=64, messages=history)
+    assert 'dropped;param="messages[1].content[0]"' in raw.headers["x-aig-warning"]
+    sent = json.loads(served.replay.request)
+    assert [block["type"] for block in sent["messages"][1]["content"]] == ["text"]
+    with pytest.raises(anthropic.BadRequestError, match="strict"):
+        client.messages.create(model="claude/claude-9", max_tokens=64, messages=history, extra_headers={"x-aig-strict": "true"})
+
+
+def test_what_cannot_cross_is_said(client: Anthropic) -> None:
+    tools: Any = [{"type": "web_search_20250305", "name": "web_search"}, WEATHER]
+    raw = client.messages.with_raw_response.create(model="sim/echo", max_tokens=64, messages=HELLO, tools=tools)
+    assert 'dropped;param="tools[0]"' in raw.headers["x-aig-warning"]
+
+
+def test_errors_have_the_shape_that_the_sdk_reads(client: Anthropic, served: Bench) -> None:
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        client.messages.create(model="nobody/knows", max_tokens=64, messages=HELLO)
+    assert missing.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
+    assert missing.value.request_id
+    with pytest.raises(anthropic.NotFoundError, match="anthropic is not live"):
+        client.messages.create(model="claude-opus-5.5", max_tokens=64, messages=HELLO)
+    with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
+        client.messages.create(model="sim/echo", max_tokens=-1, messages=HELLO)
+    with pytest.raises(anthropic.BadRequestError, match=r"messages\[0\].content\[1\]"):
+        client.messages.create(model="sim/echo", max_tokens=1, messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, {}]}])  # type: ignore[list-item]
+    with pytest.raises(anthropic.BadRequestError, match="2026-10-21"):
+        client.messages.create(model="sim/echo", max_tokens=1, messages=HELLO, extra_body={"temperature": 1.0})
+    with Anthropic(base_url=served.gateway.url, api_key="sk-aig-wrong", max_retries=0) as stranger:
+        with pytest.raises(anthropic.AuthenticationError):
+            stranger.messages.create(model="sim/echo", max_tokens=1, messages=HELLO)
+
+
+def test_the_older_version_still_takes_sampling(client: Anthropic) -> None:
+    old = {"anthropic-version": "2023-06-01"}
+    assert client.messages.create(model="sim/echo", max_tokens=9, messages=HELLO, extra_headers=old, extra_body={"temperature": 0.5}).content
+
+
+def test_tokens_are_counted_without_a_call(client: Anthropic, served: Bench) -> None:
+    raw = client.messages.with_raw_response.count_tokens(model="sim/echo", messages=HELLO, system="be kind")
+    assert (raw.headers["x-aig-count"], raw.parse().input_tokens) == ("counted", 2 + 2 + 3 * 2)
+    served.replay.answer(200, "application/json", b'{"input_tokens":42}')
+    raw = client.messages.with_raw_response.count_tokens(model="claude/claude-9", messages=HELLO, thinking={"type": "adaptive"})
+    assert ("x-aig-count" in raw.headers, raw.parse().input_tokens) == (False, 42)
+    assert served.replay.path == "/v1/messages/count_tokens"
+    assert json.loads(served.replay.request) == {"model": "claude-9", "messages": HELLO, "thinking": {"type": "adaptive"}}
+
+
+# --- any client on a provider of this format ------------------------------------------------------------------------------
+
+PLAIN = json.dumps(
+    {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-9",
+        "content": [
+            {"type": "thinking", "thinking": "a greeting", "signature": "c2lnbmVk"},
+            {"type": "text", "text": "Hello!"},
+            {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Rome"}},
+        ],
+        "stop_reason": "tool_use",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 3, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 7, "output_tokens": 11},
+    }
+).encode()  # fmt: skip
+
+
+def test_chat_code_reads_a_message(chat: OpenAI, served: Bench) -> None:
+    served.replay.answer(200, "application/json", PLAIN)
+    tool: Any = {"type": "function", "function": {"name": "weather", "parameters": WEATHER["input_schema"]}}
+    messages: Any = [{"role": "system", "content": "be kind"}, *HELLO]
+    reply = chat.chat.completions.create(model="claude/claude-9", messages=messages, tools=[tool], tool_choice="required", stop="x", max_tokens=50)
+    choice = reply.choices[0]
+    assert (choice.message.content, choice.finish_reason) == ("Hello!", "tool_calls")
+    assert choice.message.reasoning_content == "a greeting"  # type: ignore[attr-defined]
+    (call,) = choice.message.tool_calls or []
+    assert (call.id, json.loads(call.function.arguments)) == ("toolu_1", {"city": "Rome"})  # type: ignore[union-attr]
+    assert reply.usage is not None and reply.created > 1_700_000_000
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.total_tokens) == (15, 11, 26)
+    assert reply.usage.prompt_tokens_details.cached_tokens == 5  # type: ignore[union-attr]
+    assert json.loads(served.replay.request) == {
+        "model": "claude-9",
+        "system": "be kind",
+        "messages": HELLO,
+        "max_tokens": 50,
+        "stop_sequences": ["x"],
+        "tools": [{"name": "weather", "input_schema": WEATHER["input_schema"]}],
+        "tool_choice": {"type": "any"},
+    }
+
+
+@needs_recordings
+def test_the_chat_sdk_reads_every_recorded_stream(chat: OpenAI, served: Bench) -> None:
+    for record in message_streams():
+        served.replay.answer(200, "text/event-stream", record["response"].encode())
+        with chat.chat.completions.stream(model="claude/claude-9", messages=HELLO, stream_options={"include_usage": True}) as stream:
+            final = stream.get_final_completion()
+        texts = [json.loads(line[6:])["delta"] for line in record["response"].split("\n") if line.startswith('data: {"type":"content_block_delta"')]
+        assert (final.choices[0].message.content or "") == "".join(delta.get("text", "") for delta in texts), record["id"]
+        assert final.usage is not None and final.usage.completion_tokens > 0
+        for call in final.choices[0].message.tool_calls or []:
+            assert isinstance(json.loads(call.function.arguments), dict)  # type: ignore[union-attr]
+
+
+@needs_recordings
+def test_the_messages_sdk_reads_every_recording_of_its_own_format(client: Anthropic, served: Bench) -> None:
+    asked: Any = {"model": "claude/claude-9", "max_tokens": 64, "messages": HELLO}
+    for record in plain_messages():
+        served.replay.answer(200, "application/json", record["response"].encode())
+        raw = client.messages.with_raw_response.create(**asked)
+        wanted = json.loads(record["response"])
+        assert raw.http_response.json() == {**wanted, "model": "claude/claude-9", "usage": {**wanted["usage"], "cost": 0}}
+    for record in message_streams():
+        served.replay.answer(200, "text/event-stream", record["response"].encode())
+        with client.messages.stream(**asked) as stream:
+            final = stream.get_final_message()
+        assert final.model == "claude/claude-9"
+        assert final.usage.output_tokens > 0
+
+
+def test_versions_and_betas_are_sent_on(client: Anthropic, served: Bench) -> None:
+    served.replay.answer(200, "application/json", PLAIN)
+    client.messages.create(model="claude/claude-9", max_tokens=64, messages=HELLO, extra_headers={"anthropic-beta": "one,two"})
+    assert served.replay.headers["anthropic-beta"] == "one,two"
+    assert served.replay.headers["anthropic-version"] == "2026-10-21"
+    assert "x-api-key" not in served.replay.headers
+
+
+def test_a_provider_that_fails_within_a_stream_is_told_in_the_stream(client: Anthropic, chat: OpenAI, served: Bench) -> None:
+    start = b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","content":[],"usage":{"input_tokens":1}}}\n\n'
+    text = b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":"so"}}\n\n'
+    fault = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n'
+    served.replay.answer(200, "text/event-stream", start + text + fault)
+    with pytest.raises(anthropic.APIStatusError, match="Overloaded"):
+        with client.messages.stream(model="claude/claude-9", max_tokens=64, messages=HELLO) as stream:
+            stream.get_final_message()
+    served.replay.answer(200, "text/event-stream", start + text + fault)
+    with pytest.raises(openai.APIError, match="Overloaded"):
+        list(chat.chat.completions.create(model="claude/claude-9", messages=HELLO, stream=True))
