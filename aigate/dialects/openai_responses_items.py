@@ -265,12 +265,14 @@ def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
     group: list[Part] = []
     for part in parts:
         is_content = _is_content(part)
+        if not is_content and (type(part) is Media or (type(part) is Opaque and part.dialect != NAME)):
+            continue  # `lost` says so
         if group and (not is_content or _begins_item(part)):
             yield group
             group = []
         if is_content:
             group.append(part)
-        elif type(part) is not Media and (type(part) is not Opaque or part.dialect == NAME):
+        else:
             yield [part]
     if group:
         yield group
