@@ -236,6 +236,7 @@ def leave_home(value: Request | Reply, dialect: str) -> None:
         value.spelling = {}
         for message in value.messages:
             message.bag = {}
+            message.is_plain = message.is_plain or _is_one_text(message.parts)
             _empty_bags(message.parts)
         for tool in value.tools or ():
             if tool.kind in ("function", "custom"):  # any other is nothing but its bag, and `lost` names it
@@ -246,12 +247,18 @@ def leave_home(value: Request | Reply, dialect: str) -> None:
             _empty_bags(choice.parts)
 
 
+def _is_one_text(parts: list[Part]) -> bool:
+    """A string means the same then, and every provider takes one."""
+    return len(parts) == 1 and type(parts[0]) is Text
+
+
 def _empty_bags(parts: list[Part]) -> None:
     for part in parts:
         if type(part) is Opaque:
             continue
         part.bag = {}
         if type(part) is ToolResult:
+            part.is_plain = part.is_plain or _is_one_text(part.parts)
             _empty_bags(part.parts)
         elif type(part) is Text:
             for citation in part.citations:

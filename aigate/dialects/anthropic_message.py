@@ -43,6 +43,8 @@ def read_content(content: object) -> tuple[list[Part], bool]:
     """(parts, whether the content was one string)."""
     if isinstance(content, str):
         return [Text(content)], True
+    if content is None:
+        return [], True
     parts = [read_block(block) for block in content] if type(content) is list else []
     for place in range(len(parts) - 2, -1, -1):  # a call takes the proof that was put before it
         proof, call = parts[place], parts[place + 1]

@@ -170,7 +170,11 @@ def _write_messages(messages: Sequence[Message], is_own: bool) -> tuple[Any, lis
 
 
 def _portable(parts: Sequence[Part], is_own: bool) -> Sequence[Part]:
-    return parts if is_own else [part for part in parts if type(part) is not Media or part.file_id is None]
+    """Without what only another provider could read: its reasoning and its files."""
+    return [
+        part for part in parts
+        if not (type(part) is Reasoning and part.origin != NAME) and (is_own or type(part) is not Media or part.file_id is None)
+    ]  # fmt: skip
 
 
 def _write_system(instructions: Sequence[Message]) -> Any:
