@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from aigate.config import Config, ProviderConfig
 from aigate.core.target import Provider, Quirks
-from aigate.providers.table import EMBEDDINGS_OF, HEADERS_OF, ROWS, SIM
+from aigate.providers.table import AUTH_OF, EMBEDDINGS_OF, HEADERS_OF, ROWS, SIM
 
 
 def live_providers(config: Config, sim_base_url: str | None) -> tuple[dict[str, Provider], dict[str, str]]:
@@ -61,7 +61,7 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
         stated["unpriced"] = configured.unpriced
     stated["dialects"] = _dialects(row, configured)
     if configured.dialect and configured.dialect != row.dialects["chat"]:
-        stated["paths"] = {}  # they belong to the row's own format
+        stated |= {"paths": {}, "auth": AUTH_OF.get(configured.dialect, "bearer")}  # the row's belong to its own format
     if quirks := {field: value for field in ("on_cancel", "reasoning_field") if (value := getattr(configured, field))}:
         stated["quirks"] = tuple((pattern, replace(known, **quirks)) for pattern, known in row.quirks)
     return replace(row, **stated)

@@ -32,7 +32,9 @@ _PATHS = {  # wire format → path after base_url
     "openai-embeddings": "/embeddings",
     "openai-responses": "/responses",
     "anthropic-messages": "/messages",
+    "gemini": "/models/{model}:generateContent",
 }
+_STREAM_PATHS = {"gemini": "/models/{model}:streamGenerateContent?alt=sse"}  # where streams have another one
 _RATES = (
     ("input", "input_usd_per_mtok"),
     ("output", "output_usd_per_mtok"),
@@ -97,6 +99,8 @@ class Catalog:
         if endpoint == "responses":
             quirks = msgspec.structs.replace(quirks, spelling={})  # the rows spell for chat
         path = provider.paths.get(endpoint) or _PATHS[dialect]
+        stream_path = _STREAM_PATHS.get(dialect, "")
+        prefix, name = url_prefix(provider.base_url), quote(upstream, safe="/")
         return Target(
             slug=model.slug,
             provider=provider,
@@ -104,7 +108,8 @@ class Catalog:
             model=model,
             quirks=quirks,
             dialect=dialect,
-            url_path=url_prefix(provider.base_url) + path.replace("{model}", quote(upstream, safe="/")),
+            url_path=prefix + path.replace("{model}", name),
+            stream_url_path=stream_path and prefix + stream_path.replace("{model}", name),
             endpoint=endpoint,
         )
 

@@ -22,8 +22,14 @@ IMAGE_TOKENS = 25_000
 # A document or a video is bounded by what the model can read at all; where that is unknown, by the widest window there is.
 WIDEST_WINDOW_TOKENS = 2_000_000
 
-_PARTS = re.compile(rb'"(source|image_url|input_audio|audio_url|video_url|file|file_url|file_data|file_id)"\s*:')
+_PARTS = re.compile(rb'"(source|image_url|inline_?[dD]ata|input_audio|audio_url|video_url|file|file_url|file_?[dD]ata|file_id)"\s*:')
 _INLINE_IMAGE = re.compile(rb'"(?:image_)?url"\s*:\s*"data:image/[^"\\]{0,64};base64,')
+# Gemini's: the type stands before the data or right behind it.
+_INLINE_DATA = re.compile(
+    rb'"inline_?[dD]ata"\s*:\s*\{\s*("mime_?[tT]ype"\s*:\s*"image/[^"\\]{0,64}"\s*,\s*)?"data"\s*:\s*"'
+)
+_IMAGE_FOLLOWS = re.compile(rb'"\s*,\s*"mime_?[tT]ype"\s*:\s*"image/')
+_WIDE_TYPE = re.compile(rb'"mime_?[tT]ype"\s*:\s*"(?:application|video|text)/')
 _ESCAPED_LETTER = re.compile(rb"\\u00[567]")  # a part's key may hide behind these
 
 # A class is rounded up on its own, so a sum over all classes may pass the bound times the dearest rate by one nano-dollar each.
@@ -34,11 +40,11 @@ _OUTPUT_CLASSES = frozenset({"output", "audio_output"})
 
 def input_bound(call: Call, target: Target) -> int:
     """Tokens of input at most. Text makes no more tokens than it has UTF-8 bytes, and JSON never makes it shorter."""
-    messages = call.pairs.get("messages") or call.pairs.get("input")
+    messages = call.pairs.get("messages") or call.pairs.get("input") or call.pairs.get("contents")
     if messages is None:
         return call.body_bytes + OVERHEAD_TOKENS
     text = bytes(messages)
-    if b'"source"' in text or b'_url"' in text or b'_audio"' in text or b'"file' in text or b"\\u00" in text:
+    if b'"source"' in text or b'_url"' in text or b'_audio"' in text or b'"file' in text or b'"inline' in text or b"\\u00" in text:
         return call.body_bytes + OVERHEAD_TOKENS + _media_bound(text, target)
     return call.body_bytes + OVERHEAD_TOKENS
 
@@ -48,11 +54,12 @@ def _media_bound(text: bytes, target: Target) -> int:
     window = target.model.context_window or WIDEST_WINDOW_TOKENS
     images = whole_window = 0
     for match in _PARTS.finditer(text):
-        if match[1] == b"image_url" or match[1] == b"source":
+        if match[1] in (b"image_url", b"source") or match[1].startswith(b"inline"):
             images += 1
         elif match[1] != b"input_audio":  # inline audio has more bytes than tokens
             whole_window += 1
     whole_window += b'"document"' in text  # its source may be a few bytes that say where it is
+    whole_window += _WIDE_TYPE.search(text) is not None  # a page may cost more tokens than it has bytes
     images += len(_ESCAPED_LETTER.findall(text))
     return images * IMAGE_TOKENS + min(whole_window, 1) * window - _inline_image_bytes(text)
 
@@ -61,6 +68,10 @@ def _inline_image_bytes(text: bytes) -> int:
     total = 0
     for match in _INLINE_IMAGE.finditer(text):
         total += max(0, text.find(b'"', match.end()) - match.end())
+    for match in _INLINE_DATA.finditer(text):
+        end = text.find(b'"', match.end())
+        if end >= 0 and (match[1] is not None or _IMAGE_FOLLOWS.match(text, end)):
+            total += end - match.end()
     return total
 
 

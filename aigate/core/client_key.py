@@ -76,7 +76,7 @@ def read_key(headers: Mapping[bytes, bytes]) -> bytes:
         scheme, _, key = authorization.partition(b" ")
         if scheme.lower() == b"bearer" and (key := key.strip()):
             return key
-    key = headers.get(b"x-api-key", b"").strip()
+    key = headers.get(b"x-api-key", b"").strip() or headers.get(b"x-goog-api-key", b"").strip()
     if key:
         return key
     if authorization is None:

@@ -103,3 +103,4 @@ class Target(msgspec.Struct, frozen=True):
     dialect: str  # wire format for this endpoint
     url_path: str  # path on the origin, model name percent-encoded where it appears
     endpoint: str  # chat | embeddings | …
+    stream_url_path: str = ""  # where streams are asked for, if not on url_path

@@ -5,10 +5,12 @@ from __future__ import annotations
 from aigate.dialects.anthropic import AnthropicMessages
 from aigate.dialects.anthropic_count import AnthropicCount
 from aigate.dialects.dialect import Dialect, TokenEndpoint
+from aigate.dialects.gemini import Gemini
+from aigate.dialects.gemini_count import GeminiCount
 from aigate.dialects.openai_chat import OpenAIChat
 from aigate.dialects.openai_embeddings import OpenAIEmbeddings
 from aigate.dialects.openai_responses import OpenAIResponses
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (AnthropicMessages(), OpenAIChat(), OpenAIEmbeddings(), OpenAIResponses())}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (AnthropicMessages(), Gemini(), OpenAIChat(), OpenAIEmbeddings(), OpenAIResponses())}
 
-COUNTERS: dict[str, TokenEndpoint] = {"anthropic-messages": AnthropicCount()}  # formats whose providers count tokens
+COUNTERS: dict[str, TokenEndpoint] = {"anthropic-messages": AnthropicCount(), "gemini": GeminiCount()}  # formats whose providers count tokens

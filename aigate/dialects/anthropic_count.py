@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
+from aigate.core.target import Target
 from aigate.errors import ProviderError
 
 # What the endpoint takes; anything else is refused there.
@@ -19,7 +20,7 @@ class AnthropicCount:
     def path(self, url_path: str) -> str:
         return url_path + "/count_tokens"
 
-    def write(self, request: bytes) -> bytes:
+    def write(self, request: bytes, target: Target) -> bytes:
         pairs = _decode_pairs(request)
         return msgspec.json.encode({key: pairs[key] for key in _TAKEN if key in pairs})
 

@@ -81,7 +81,7 @@ class TokenEndpoint(Protocol):
     def path(self, url_path: str) -> str:
         """Of the endpoint that counts, from the path that generates."""
 
-    def write(self, request: bytes) -> bytes:
+    def write(self, request: bytes, target: Target) -> bytes:
         """The body for counting, from the one for generating."""
 
     def read(self, body: bytes) -> int: ...

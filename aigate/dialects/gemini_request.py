@@ -52,6 +52,7 @@ PARAMS: Mapping[str, str] = {
 }
 OWN_KEYS: Mapping[str, str] = {name: key for key, name in PARAMS.items()}
 MAX_CHOICES = 128
+SAID = "gemini as said"  # bag of what the neutral form does say, but less exactly: for the way back
 BARE_NAME = "gemini-"  # what such a name without a provider means on this surface
 STREAM_ACTION = "streamGenerateContent"
 ACTED_ON = frozenset({"contents", "systemInstruction", CONFIG, "tools", "toolConfig", "serviceTier", "fallbacks"})
@@ -89,6 +90,10 @@ def read_path(path: str) -> tuple[str, str]:
 def read_call(body: bytes, endpoint: str, head: Head) -> Call:
     model, action = read_path(head.path)
     pairs = {camel(key): raw for key, raw in read_pairs(body, ACTED_ON).items()}
+    inner = typed(pairs, "generateContentRequest", _object, "an object") if endpoint == "count_tokens" else None
+    if inner:
+        pairs = {camel(key): raw for key, raw in inner.items()}  # type: ignore[attr-defined]
+    pairs.pop("model", None)  # the path names it
     contents = pairs.get("contents")
     if contents is None:
         raise ClientError("contents is missing: send an array of contents", param="contents")
@@ -167,6 +172,7 @@ def read_request(call: Call) -> Request:
             raise ClientError(f"contents[{place}] must be an object with parts", param="contents")
     request = Request(call.models[0], read_contents(contents), is_stream=call.is_stream, dialect=NAME)
     bag: Bag = {}
+    said: Bag = {}
     for key, raw in pairs.items():
         if key in ("contents", "systemInstruction", "tools", "toolConfig") or key in GATEWAY_FIELDS:
             continue
@@ -185,15 +191,14 @@ def read_request(call: Call) -> Request:
             bag[key] = raw
         else:
             request.params[name] = raw
-    _read_format(bag, request)
+    _read_format(bag, said, request)
     if "systemInstruction" in pairs:
         _read_instruction(pairs["systemInstruction"], request, bag)
     if "tools" in pairs:
         _read_tools(_decode(pairs["tools"]), request)
     if "toolConfig" in pairs:
-        _read_tool_config(_decode(pairs["toolConfig"]), request, bag)
-    if bag:
-        request.bags[NAME] = bag
+        _read_tool_config(_decode(pairs["toolConfig"]), request, bag, said)
+    request.bags = {name: kept for name, kept in ((NAME, bag), (SAID, said)) if kept}
     return request
 
 
@@ -205,26 +210,25 @@ def _read_modalities(raw: Raw, request: Request, bag: Bag) -> None:
         bag[OWN_KEYS["modalities"]] = raw
 
 
-def _read_format(bag: Bag, request: Request) -> None:
-    """The neutral response_format; what was said stays in the bag under its neutral name, so that an edit finds it there."""
-    said = {key: bag.pop(f"{CONFIG}.{key}") for key in FORMAT_KEYS if f"{CONFIG}.{key}" in bag}
-    if not said:
-        return
-    bag["response_format"] = said
-    kind = _decode(said["responseMimeType"]) if "responseMimeType" in said else None
-    if kind != "application/json":
-        if kind == "text/plain":
-            request.params["response_format"] = Raw(b'{"type":"text"}')
-        return
+def _read_format(bag: Bag, said: Bag, request: Request) -> None:
+    """The neutral response_format, where there is one for it; else the bag keeps its pieces."""
+    given = {key: bag[f"{CONFIG}.{key}"] for key in FORMAT_KEYS if f"{CONFIG}.{key}" in bag}
+    kind = _decode(given["responseMimeType"]) if "responseMimeType" in given else None
     schema: Any = None
-    if "responseJsonSchema" in said:
-        schema = _decode(said["responseJsonSchema"])
-    elif "responseSchema" in said:
-        schema = to_json_schema(_decode(said["responseSchema"]))
-    if type(schema) is dict:
-        form: Bag = {"type": "json_schema", "json_schema": {"name": _schema_name(schema), "schema": schema}}
-    else:
-        form = {"type": "json_object"}
+    if "responseJsonSchema" in given:
+        schema = _decode(given["responseJsonSchema"])
+    elif "responseSchema" in given:
+        schema = to_json_schema(_decode(given["responseSchema"]))
+    form: Bag = {"type": "json_object"}
+    if kind == "application/json" and type(schema) is dict:
+        form = {"type": "json_schema", "json_schema": {"name": _schema_name(schema), "schema": schema}}
+    elif kind == "text/plain" and schema is None:
+        form = {"type": "text"}
+    elif kind != "application/json":
+        return
+    for key in given:
+        del bag[f"{CONFIG}.{key}"]
+    said["response_format"] = given
     request.params["response_format"] = Raw(_encode(form))
 
 
@@ -266,9 +270,9 @@ def _read_function(declaration: Bag) -> Tool:
     return Tool("function", name, description, parameters, None, fields)
 
 
-def _read_tool_config(config: Any, request: Request, bag: Bag) -> None:
+def _read_tool_config(config: Any, request: Request, bag: Bag, said: Bag) -> None:
     fields = camel_keys(config) if type(config) is dict else {}
-    calling = fields.get("functionCallingConfig")
+    calling = fields.pop("functionCallingConfig", None)
     calling = camel_keys(calling) if type(calling) is dict else {}
     mode = str(calling.get("mode", "")).upper()
     names = calling.get("allowedFunctionNames")
@@ -281,5 +285,8 @@ def _read_tool_config(config: Any, request: Request, bag: Bag) -> None:
         }  # fmt: skip
     if choice is not None:
         request.params["tool_choice"] = Raw(_encode(choice))
+        said["tool_choice"] = calling
+    elif calling:
+        fields["functionCallingConfig"] = calling
     if fields:
-        bag["tool_choice"] = fields  # whole, under its neutral name, for the way back
+        bag["toolConfig"] = fields

@@ -13,7 +13,7 @@ from aigate.core.neutral import Bag, Media, Message, Opaque, Part, Reasoning, Re
 from aigate.core.params import EFFORT, THINKING
 from aigate.core.target import Target
 from aigate.dialects.gemini_parts import NAME, write_contents, write_part
-from aigate.dialects.gemini_request import BUDGET_KEY, CONFIG, LEVEL_KEY, SIMPLE, THINKING_CONFIG, TIERS, fold
+from aigate.dialects.gemini_request import BUDGET_KEY, CONFIG, LEVEL_KEY, SAID, SIMPLE, THINKING_CONFIG, TIERS, fold
 from aigate.dialects.gemini_schema import lowered
 
 # Efforts on models that take a number of tokens (low, medium, high: as Google's own OpenAI layer has them, read 2026-11).
@@ -21,7 +21,7 @@ BUDGETS = {"none": 0, "minimal": 512, "low": 1_024, "medium": 8_192, "high": 24_
 LEVELS = {"max": "XHIGH"}  # every other word is the same in capitals
 
 _TIERS = {ours: theirs for theirs, ours in TIERS.items()}
-_SAID = frozenset({*SIMPLE.values(), EFFORT, THINKING, "tool_choice", "response_format", "modalities", "service_tier"})
+_SAYABLE = frozenset({*SIMPLE.values(), EFFORT, THINKING, "tool_choice", "response_format", "modalities", "service_tier"})
 # Parameters of other formats that change nothing of the answer: nothing is lost with them.
 _QUIET = frozenset({"stream_options", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"})
 # Values that ask for what happens anyway.
@@ -36,7 +36,7 @@ _encode = msgspec.json.encode
 
 def write_request(request: Request, target: Target) -> bytes:
     is_own = request.dialect == NAME
-    bag = dict(request.bags.get(NAME, {}))
+    bag, said = dict(request.bags.get(NAME, {})), request.bags.get(SAID, {})
     if not is_own:
         for message in request.messages:
             message.parts = _without_files(message.parts)
@@ -47,12 +47,11 @@ def write_request(request: Request, target: Target) -> bytes:
     tools = [] if request.tools is None else _tools(request.tools, is_own)
     if tools:
         pairs["tools"] = tools
-    said_choice, said_format = bag.pop("tool_choice", None), bag.pop("response_format", None)
-    choice = said_choice if said_choice is not None else _tool_config(request) if tools else None
-    if choice is not None:
-        pairs["toolConfig"] = choice
-    if said_format is not None:
-        pairs |= {f"{CONFIG}.{key}": value for key, value in said_format.items()}
+    calling = said["tool_choice"] if "tool_choice" in said else _function_calling(request) if tools else None
+    if calling is not None:
+        pairs["toolConfig"] = {"functionCallingConfig": calling, **bag.pop("toolConfig", {})}
+    if "response_format" in said:
+        pairs |= {f"{CONFIG}.{key}": value for key, value in said["response_format"].items()}
     else:
         _put_format(pairs, request.params)
     _put_params(pairs, request.params)
@@ -105,18 +104,15 @@ def _function(tool: Tool) -> Bag:
     return fields | tool.bag
 
 
-def _tool_config(request: Request) -> Bag | None:
+def _function_calling(request: Request) -> Bag | None:
     choice = _value(request.params, "tool_choice")
     is_strict = any(tool.strict for tool in request.tools or ())
-    calling: Bag | None = None
     if isinstance(choice, str):
         mode = {"auto": "VALIDATED" if is_strict else "AUTO", "required": "ANY", "none": "NONE"}.get(choice)
-        calling = {"mode": mode} if mode else None
-    elif isinstance(choice, dict):
-        calling = _named_tools(choice)
-    elif is_strict:
-        calling = {"mode": "VALIDATED"}
-    return None if calling is None else {"functionCallingConfig": calling}
+        return {"mode": mode} if mode else None
+    if isinstance(choice, dict):
+        return _named_tools(choice)
+    return {"mode": "VALIDATED"} if is_strict else None
 
 
 def _named_tools(choice: Bag) -> Bag | None:
@@ -195,7 +191,7 @@ def lost(request: Request, target: Target) -> list[Warning]:
         elif tool.kind != "function" and not is_own:
             warnings.append(Warning("dropped", f"tools[{place}]", f"{tool.kind} is a tool of the other provider"))
     for name, raw in request.params.items():
-        if name not in _SAID and name not in _QUIET and bytes(raw) != b"null" and _decode(raw) not in _DEFAULTS.get(name, ()):
+        if name not in _SAYABLE and name not in _QUIET and bytes(raw) != b"null" and _decode(raw) not in _DEFAULTS.get(name, ()):
             warnings.append(Warning("dropped", request.spelling.get(name, name), "this format has no such parameter"))
     return warnings
 

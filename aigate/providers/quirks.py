@@ -202,18 +202,32 @@ XAI: QuirkRows = (
     *_rows(_XAI, "*"),
 )
 
-# --- Google, OpenAI-compatible: ai.google.dev/gemini-api/docs/openai (read 2026-11; recorded) ---------------------------------------
+# --- Google: ai.google.dev/gemini-api/docs (generateContent, thinking, thought-signatures, openai; read 2026-11; recorded) -------------
 
+# The last three are for its OpenAI-compatible endpoint, where an operator chooses that.
 _GEMINI = Quirks(
+    needs_signatures=True,
     unsupported=frozenset({"logit_bias", "store", "metadata"}),  # unknown fields: 400 INVALID_ARGUMENT
+    clamps={"n": (1, 1)},
     reasoning_field="none",
     reasoning_tokens="hidden",  # completion_tokens leaves thoughts out, total_tokens has them
     mints_tool_ids=True,
 )
+_GEMINI_3 = replace(_GEMINI, thinking="both", effort=("minimal", "low", "medium", "high"), effort_default="high")
+_GEMINI_2 = replace(_GEMINI, needs_signatures=False, clamps={"n": (1, 8)})  # 8: the reference's limit of candidateCount
+_GEMINI_2_5 = replace(_GEMINI_2, thinking="budget", effort=("none", "minimal", "low", "medium", "high"))
+_BY_LEVEL = replace(_GEMINI, effort=("low", "medium", "high"))  # a budget is refused or does nothing
 GOOGLE: QuirkRows = (
-    *_rows(replace(_GEMINI, effort=("low", "medium", "high")), "gemini-3*-pro*"),
-    *_rows(replace(_GEMINI, effort=("minimal", "low", "medium", "high")), "gemini-3*"),
-    *_rows(_GEMINI, "*"),
+    *_rows(replace(_BY_LEVEL, unsupported=_GEMINI.unsupported | {"presence_penalty", "frequency_penalty"}), "gemini-4*"),
+    *_rows(_BY_LEVEL, "gemini-3.[78]*"),
+    *_rows(replace(_GEMINI_3, effort=("low", "medium", "high")), "gemini-3*-pro*"),
+    *_rows(replace(_GEMINI_3, effort_default="medium"), "gemini-3.[56]*"),
+    *_rows(_GEMINI_3, "gemini-3*"),
+    *_rows(replace(_GEMINI_2_5, effort=("minimal", "low", "medium", "high")), "gemini-2.5-pro*"),  # cannot be switched off
+    *_rows(replace(_GEMINI_2_5, effort_default="none"), "gemini-2.5-flash-lite*"),
+    *_rows(_GEMINI_2_5, "gemini-2.5*"),
+    *_rows(replace(_GEMINI_2, effort=(), effort_default="none"), "gemini-[12]*", "gemma-*", "*embedding*"),
+    *_rows(_GEMINI, "*"),  # newer than this table
 )
 
 # --- routers and hosts of many models: each backend decides, so nearly everything passes -------------------------------------------

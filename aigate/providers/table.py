@@ -19,6 +19,9 @@ EMBEDDINGS_OF = {"openai-chat": "openai-embeddings"}
 # Wire format → headers it cannot do without. Requests from other formats are written in this version; a Messages client's own wins.
 HEADERS_OF = {"anthropic-messages": {"anthropic-version": "2023-06-01"}}
 
+# Wire format → how its credential travels, where that is not a bearer token.
+AUTH_OF = {"gemini": "header:x-goog-api-key"}
+
 SIM = "sim"  # the one provider that is always there
 
 # What the simulated provider charges: $0.10, $0.025 (cached) and $0.40 a million tokens. The same as in sim/rates.py (a test says so).

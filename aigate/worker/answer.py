@@ -59,7 +59,7 @@ def _common(run: Run) -> bytes:
     )
 
 
-_JSON_BLOCK, _EVENTS_BLOCK = field_block([_JSON]), field_block(_EVENTS)
+_JSON_BLOCK, _EVENTS_BLOCK, _ARRAY_BLOCK = field_block([_JSON]), field_block(_EVENTS), field_block([_JSON, *_EVENTS[1:]])
 
 
 def reply_fields(run: Run, usage: Usage) -> FieldBlock:
@@ -77,7 +77,8 @@ def count_fields(run: Run, how: str) -> FieldBlock:
 
 def stream_fields(run: Run) -> FieldBlock:
     """A stream: what is known before its first chunk."""
-    return FieldBlock(_common(run) + _EVENTS_BLOCK)
+    is_array = run.call is not None and run.call.is_array
+    return FieldBlock(_common(run) + (_ARRAY_BLOCK if is_array else _EVENTS_BLOCK))
 
 
 def error_fields(run: Run, error: GateError) -> FieldBlock:

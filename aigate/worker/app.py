@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 import uvloop
 
@@ -26,6 +26,8 @@ from aigate.worker.attempt import Attempts, Limits
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
 from aigate.worker.client import Pool, tls_context
+from aigate.worker.gemini_routes import PREFIX as GEMINI_PREFIX
+from aigate.worker.gemini_routes import gemini_routes
 from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange, Listener
 from aigate.worker.listener import Limits as ListenerLimits
@@ -120,7 +122,7 @@ class Worker:
     def _listener(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> Listener:
         server = self.config.server
         chat, embeddings, responses = DIALECTS["openai-chat"], DIALECTS["openai-embeddings"], DIALECTS["openai-responses"]
-        messages = DIALECTS["anthropic-messages"]
+        messages, gemini = DIALECTS["anthropic-messages"], DIALECTS["gemini"]
 
         async def healthz(exchange: Exchange) -> None:
             fields = [(b"content-type", b"application/json"), (b"x-request-id", exchange.request_id.encode())]
@@ -128,6 +130,12 @@ class Worker:
 
         async def count_tokens(exchange: Exchange) -> None:
             await spine.count_tokens(exchange, messages, lambda tokens: b'{"input_tokens":%d}' % tokens)
+
+        async def count_gemini_tokens(exchange: Exchange) -> None:
+            await spine.count_tokens(exchange, gemini, lambda tokens: b'{"totalTokens":%d}' % tokens)
+
+        def generate(exchange: Exchange) -> Coroutine[None, None, None]:
+            return spine.run_call(exchange, gemini, "chat")
 
         return Listener(
             {
@@ -150,6 +158,7 @@ class Worker:
                 allowed_hosts=frozenset({*server.allowed_hosts, server.host}) if server.allowed_hosts else frozenset(),
             ),
             write_error=_write_error,
+            find_route=gemini_routes({"generateContent": generate, "streamGenerateContent": generate, "countTokens": count_gemini_tokens}),
             loop=loop,
         )
 
@@ -171,6 +180,8 @@ class Worker:
 
 def _write_error(error: GateError, request_id: str, path: str) -> bytes:
     """Errors the listener makes before a surface is known: the envelope of the surface that the path names, else OpenAI's."""
-    is_messages = path.startswith(("/v1/messages", "/anthropic/"))
-    return DIALECTS["anthropic-messages" if is_messages else "openai-chat"].write_error(error, request_id)
-
+    if path.startswith(GEMINI_PREFIX):
+        surface = "gemini"
+    else:
+        surface = "anthropic-messages" if path.startswith(("/v1/messages", "/anthropic/")) else "openai-chat"
+    return DIALECTS[surface].write_error(error, request_id)

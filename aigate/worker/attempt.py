@@ -112,7 +112,7 @@ class Attempts:
         is_over = False
         try:
             forwarded = call.forward_headers if target.dialect == call.surface else ()
-            connection.send(self._origins.head(target, attempt.id, len(request), forwarded) + request)
+            connection.send(self._origins.head(target, attempt.id, len(request), forwarded, is_stream=call.is_stream) + request)
             head = await connection.head(target.provider.timeout_s)
             if head.status != 200:
                 raise await self._refusal(connection, head, target)
@@ -142,7 +142,7 @@ class Attempts:
         endpoint = COUNTERS.get(target.dialect)
         if endpoint is None:
             return await count_prompt_aside(run.surface.read_request(call), target)
-        request = endpoint.write(self._request(run, target))
+        request = endpoint.write(self._request(run, target), target)
         origin = self._origins.origin(target.provider)
         counting = msgspec.structs.replace(target, endpoint="count_tokens", url_path=endpoint.path(target.url_path))
         forwarded = call.forward_headers if target.dialect == call.surface else ()

@@ -38,7 +38,7 @@ class KeyRing:
         """The fast path: a known key with nothing left to check, else None (then ask `authenticate`)."""
         value = headers.get(b"authorization")
         if value is None:
-            key = headers.get(b"x-api-key")
+            key = headers.get(b"x-api-key") or headers.get(b"x-goog-api-key")
             if key is None:
                 return None
         elif value[:7] == b"Bearer ":

@@ -35,6 +35,9 @@ def input_texts(call: Call) -> list[str]:
     if "messages" in call.pairs:
         messages = msgspec.json.decode(call.pairs["messages"])
         return message_texts(message for message in messages if isinstance(message, dict))
+    if "contents" in call.pairs:  # the Gemini format
+        contents = msgspec.json.decode(call.pairs["contents"])
+        return message_texts({"content": content.get("parts")} for content in contents if isinstance(content, dict))
     content = msgspec.json.decode(call.pairs["input"]) if "input" in call.pairs else []
     if isinstance(content, list) and content and isinstance(content[0], dict):  # items of the Responses format
         instructions = msgspec.json.decode(call.pairs.get("instructions", b"null"))

@@ -27,6 +27,7 @@ __all__ = ["BodyStream", "Exchange", "Fallback", "Handler", "Limits", "Listener"
 
 Handler = Callable[[Exchange], Coroutine[None, None, None]]
 Fallback = Callable[[Exchange, BodyStream], Coroutine[None, None, None]]
+FindRoute = Callable[[Exchange], Handler | None]  # for paths that hold names; asked where no route is exactly the path
 WriteError = Callable[[GateError, str, str], bytes]  # error, request id, path → JSON envelope
 
 
@@ -51,6 +52,7 @@ class Listener:
         fallback: Fallback,
         limits: Limits,
         write_error: WriteError,
+        find_route: FindRoute | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ):
         self.limits = limits
@@ -61,6 +63,7 @@ class Listener:
             known = self.allowed_methods.get(path)
             self.allowed_methods[path] = known + b", " + method.encode() if known else method.encode()
         self._routes = dict(routes)
+        self._find_route = find_route
         self._fallback = fallback
         self._allowed_hosts = frozenset(host.lower() for host in limits.allowed_hosts)
         self._is_allowed_host = lru_cache(1024)(is_allowed_host)
@@ -111,10 +114,12 @@ class Listener:
         if exchange.is_websocket:
             return None
         handler = self._routes.get((exchange.method, exchange.path))
-        if handler is None and exchange.path in self.allowed_methods:
+        if handler is not None:
+            return handler
+        if exchange.path in self.allowed_methods:
             allowed = self.allowed_methods[exchange.path].decode()
             raise ClientError(f"{exchange.method} is not allowed on {exchange.path}, only {allowed}", status=405)
-        return handler
+        return None if self._find_route is None else self._find_route(exchange)
 
     def run(self, handler: Handler, exchange: Exchange) -> None:
         self._drives[exchange] = Drive(self._run(handler(exchange), exchange, self._drives), self._loop)

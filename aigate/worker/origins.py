@@ -14,7 +14,6 @@ from aigate.dialects.openai_errors import redact
 from aigate.worker.client import Origin, parse_base_url
 from aigate.worker.heads import FieldBlock, field_block, request_head
 
-
 Fields = tuple[tuple[bytes, bytes], ...]
 MAX_HEADS = 4096  # targets whose heads are kept made
 
@@ -45,20 +44,21 @@ class Origins:
         """`text` without our credentials or anything that looks like one."""
         return redact(text, self._secrets)
 
-    def head(self, target: Target, attempt_id: str, length: int, forwarded: Fields = ()) -> bytes:
+    def head(self, target: Target, attempt_id: str, length: int, forwarded: Fields = (), *, is_stream: bool = False) -> bytes:
         """The request head of one attempt. All but ids and length is made once per target and the client's fields sent on with it."""
-        key = (target.slug, target.endpoint, forwarded)
+        path = target.stream_url_path if is_stream and target.stream_url_path else target.url_path
+        key = (path, target.slug, forwarded)
         made = self._heads.get(key)
         if made is None:
             if len(self._heads) >= MAX_HEADS:
                 self._heads.clear()
-            made = self._heads[key] = self._make(target, forwarded)
+            made = self._heads[key] = self._make(target, path, forwarded)
         if target.provider.sends_attempt_id:
             block = FieldBlock(made.block + field_block([(b"x-aig-attempt", attempt_id.encode())]))
             return request_head(b"POST", made.path, made.host, block, length)
         return request_head(b"POST", made.path, made.host, made.block, length)
 
-    def _make(self, target: Target, forwarded: Fields) -> Head:
+    def _make(self, target: Target, path: str, forwarded: Fields) -> Head:
         provider = target.provider
         fields: list[tuple[bytes, bytes]] = [
             (b"content-type", b"application/json"),
@@ -72,7 +72,7 @@ class Origins:
             fields.append((provider.auth[7:].encode(), provider.credential.encode()))
         own = {name.lower().encode(): value.encode() for name, value in provider.headers.items()}
         fields += (own | dict(forwarded)).items()
-        return Head(target.url_path.encode(), host_field(self._origins[provider.name]), field_block(fields))
+        return Head(path.encode(), host_field(self._origins[provider.name]), field_block(fields))
 
 
 def host_field(origin: Origin) -> bytes:

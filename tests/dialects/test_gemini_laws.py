@@ -17,14 +17,24 @@ from aigate.core.usage import NOTHING
 from aigate.dialects import DIALECTS
 from aigate.dialects.dialect import Settlement
 from aigate.dialects.gemini_parts import camel, is_made_up
+from aigate.errors import ProviderError
 from tests.dialects.gemini_traffic import (
-    ASKED, GEMINI, call_of, fold, plain_replies, recorded_target, records, sent_chunks, stream_through, streams, told,
+    ASKED,
+    GEMINI,
+    call_of,
+    fold,
+    plain_replies,
+    recorded_target,
+    records,
+    sent_chunks,
+    stream_through,
+    streams,
+    told,
 )  # fmt: skip
 from tests.dialects.recorded import HEAD, needs_recordings
 from tests.dialects.recorded import plain_replies as chat_replies
-from tests.dialects.recorded import streams as chat_streams
 from tests.dialects.recorded import recorded_target as chat_target
-from aigate.errors import ProviderError
+from tests.dialects.recorded import streams as chat_streams
 
 CHAT = DIALECTS["openai-chat"]
 OTHERS = [dialect for name, dialect in DIALECTS.items() if name in ("openai-chat", "anthropic-messages", "openai-responses")]

@@ -17,7 +17,7 @@ NAMES = {"max_tokens": MAX_OUTPUT_TOKENS, "max_completion_tokens": MAX_OUTPUT_TO
 KEYS = {MAX_OUTPUT_TOKENS: "max_tokens"}
 CLOSED = {
     "effort_default": {"none", "minimal", "low", "medium", "high", "xhigh", "max"},
-    "thinking": {"", "toggle", "budget", "adaptive"},
+    "thinking": {"", "toggle", "budget", "adaptive", "both"},
     "history_reasoning": {"keep", "drop", "reasoning", "parts"},
     "reasoning_field": {"reasoning_content", "reasoning", "parts", "think_tags", "none"},
     "stream_usage": {"ask", "unasked"},
