@@ -39,18 +39,35 @@ def read_items(items: Sequence[Any], where: str = "input") -> list[Message]:
         path = f"{where}[{place}]"
         if type(item) is not dict:
             raise ClientError(f"{path} must be an object", param=path)
-        role = item.get("role") if item.get("type", "message") == "message" else None
+        kind = kind_of(item)
+        role = item.get("role") if kind == "message" else None
         if role is not None and role != "assistant":
             messages.append(_read_message(item, path))
             continue
         parts = read_item(item, path)
-        if item.get("type") in _OUTPUTS:
+        if kind in _OUTPUTS:
             messages.append(Message("tool", parts))
         elif messages and messages[-1].role == "assistant":
             messages[-1].parts += parts
         else:
             messages.append(Message("assistant", parts))
     return messages
+
+
+def kind_of(item: Bag) -> str:
+    """An item's type: only a message may leave it out."""
+    kind = item.get("type", "message")
+    return kind if isinstance(kind, str) else ""
+
+
+def objects(value: object) -> list[Bag]:
+    """The objects of an array; none of anything else."""
+    return [each for each in value if type(each) is dict] if type(value) is list else []
+
+
+def _string(fields: Bag, key: str) -> str | None:
+    value = fields.pop(key, None)
+    return value if isinstance(value, str) else None
 
 
 def _read_message(item: Bag, path: str) -> Message:
@@ -63,7 +80,7 @@ def _read_message(item: Bag, path: str) -> Message:
 
 def read_item(item: Bag, path: str) -> list[Part]:
     """The parts of an item that is no message of somebody else than the assistant. `item` is taken apart."""
-    kind = item.get("type", "message")
+    kind = kind_of(item)
     if kind == "message" and "role" in item:
         parts = _read_content(item.pop("content", None), f"{path}.content") or [Text("")]
         if type(parts[0]) is not Opaque:
@@ -75,7 +92,7 @@ def read_item(item: Bag, path: str) -> list[Part]:
         return [_read_call(item, kind, path)]
     if kind in _OUTPUTS:
         return [_read_output(item, path)]
-    return [Opaque(NAME, Raw(_encode(item)), kind if isinstance(kind, str) else "")]
+    return [Opaque(NAME, Raw(_encode(item)), kind)]
 
 
 def _read_content(content: object, path: str) -> list[Part]:
@@ -87,25 +104,24 @@ def _read_content(content: object, path: str) -> list[Part]:
 
 
 def _read_part(part: Bag) -> Part:
-    kind = part.get("type")
+    kind = kind_of(part)
     if kind in ("input_text", "output_text", "text") and type(part.get("text")) is str:
         del part["type"]
-        annotations = part.pop("annotations", None)
-        text = part.pop("text")
-        return Text(text, part, [read_annotation(each) for each in annotations or () if type(each) is dict])
+        citations = [read_annotation(each) for each in objects(part.pop("annotations", None))]
+        return Text(part.pop("text"), part, citations)
     if kind == "refusal" and type(part.get("refusal")) is str:
         del part["type"]
         return Refusal(part.pop("refusal"), part)
     if kind == "input_image":
         del part["type"]
         url, media_type, data = split_data_url(part.pop("image_url", None))
-        return Media("image", url, data, media_type, part.pop("file_id", None), detail=part.pop("detail", None), bag=part)
+        return Media("image", url, data, media_type, _string(part, "file_id"), detail=_string(part, "detail"), bag=part)
     if kind == "input_file":
         del part["type"]
-        file_id, url, data, filename = (part.pop(key, None) for key in _FILE_KEYS)
+        file_id, url, data, filename = (_string(part, key) for key in _FILE_KEYS)
         rest, media_type, split = split_data_url(data)
-        return Media("document", url, split if rest is None else rest, media_type, file_id, filename, part.pop("detail", None), part)
-    return Opaque(NAME, Raw(_encode(part)), kind if isinstance(kind, str) else "")
+        return Media("document", url, split if rest is None else rest, media_type, file_id, filename, _string(part, "detail"), part)
+    return Opaque(NAME, Raw(_encode(part)), kind)
 
 
 def split_data_url(value: object) -> tuple[str | None, str | None, str | None]:
@@ -118,9 +134,11 @@ def split_data_url(value: object) -> tuple[str | None, str | None, str | None]:
 
 def read_annotation(fields: Bag) -> Citation:
     if fields.get("type") != "url_citation":
-        return Citation("document", title=fields.get("filename"), bag=fields)
-    known = {key: fields.pop(key, None) for key in ("url", "title", "start_index", "end_index")}
-    return Citation("url", known["url"], known["title"], start=known["start_index"], end=known["end_index"], bag=fields)
+        filename = fields.get("filename")
+        return Citation("document", title=filename if isinstance(filename, str) else None, bag=fields)
+    start, end = (fields.pop(key, None) for key in ("start_index", "end_index"))
+    span = (start, end) if type(start) is int and type(end) is int else (None, None)
+    return Citation("url", _string(fields, "url"), _string(fields, "title"), None, *span, fields)
 
 
 def reasoning_text(item: Bag) -> str:
@@ -128,8 +146,8 @@ def reasoning_text(item: Bag) -> str:
     texts = [
         part["text"]
         for key in ("summary", "content")
-        for part in item.get(key) or ()
-        if type(part) is dict and type(part.get("text")) is str
+        for part in objects(item.get(key))
+        if type(part.get("text")) is str
     ]
     return "\n\n".join(texts)
 
@@ -167,7 +185,7 @@ def _read_output(item: Bag, path: str) -> ToolResult:
     call_id, output = item.pop("call_id", None), item.pop("output", None)
     if type(call_id) is not str:
         raise ClientError(f"{path}.call_id must be the call_id of the call that it answers", param=f"{path}.call_id")
-    return ToolResult(call_id, _read_content(output, f"{path}.output"), is_plain=type(output) is str, name=item.pop("name", None), bag=item)
+    return ToolResult(call_id, _read_content(output, f"{path}.output"), is_plain=type(output) is str, name=_string(item, "name"), bag=item)
 
 
 # --- neutral → wire -------------------------------------------------------------------------------------------------------

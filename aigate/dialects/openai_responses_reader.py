@@ -19,7 +19,7 @@ from aigate.core.sse import BlockSplitter, read_block
 from aigate.core.target import Target
 from aigate.dialects.openai_chat_reader import KEPT_BYTES, MAX_EVENT_BYTES, MAX_LESSONS, kept_text
 from aigate.dialects.openai_chat_splice import Template, learn
-from aigate.dialects.openai_responses_items import CALL_INPUTS, NAME, read_annotation, reasoning_proof
+from aigate.dialects.openai_responses_items import CALL_INPUTS, NAME, kind_of, read_annotation, reasoning_proof
 from aigate.dialects.openai_responses_reply import finish_reason, read_failure
 from aigate.dialects.openai_usage import read_usage_object
 from aigate.errors import ProviderError
@@ -47,9 +47,9 @@ class ResponsesStreamReader:
         self._lessons = 0
         self._kept: list[bytes | str] = []
         self._kept_bytes = self._more_bytes = 0
-        self._calls: dict[object, tuple[int, str]] = {}  # output_index → (index of the tool call, kind)
-        self._called: set[object] = set()  # output_index of calls of which an argument came
-        self._thought: set[object] = set()  # output_index of reasoning items of which a text came
+        self._calls: dict[int, tuple[int, str]] = {}  # output_index → (index of the tool call, kind)
+        self._called: set[int] = set()  # output_index of calls of which an argument came
+        self._thought: set[int] = set()  # output_index of reasoning items of which a text came
         self._is_done = self._has_failed = False
 
     def feed(self, data: bytes) -> list[Event]:
@@ -189,26 +189,26 @@ class ResponsesStreamReader:
 
     def _read_text(self, fields: Bag) -> Delta:
         logprobs = fields.get("logprobs")
-        return Delta(0, text=_string(fields), logprobs={"content": logprobs} if logprobs else None)
+        return Delta(0, text=_string(fields), logprobs={"content": logprobs} if type(logprobs) is list and logprobs else None)
 
     def _read_refusal(self, fields: Bag) -> Delta:
         return Delta(0, refusal=_string(fields))
 
     def _read_reasoning(self, fields: Bag) -> Delta:
-        self._thought.add(fields.get("output_index"))
+        self._thought.add(_place(fields))
         return Delta(0, reasoning=_string(fields))
 
     def _read_reasoning_part(self, fields: Bag) -> Delta | None:
         """Several parts of a reasoning item read as paragraphs."""
         part = fields.get("part")
         is_content = type(part) is dict and part.get("type") not in ("summary_text", "reasoning_text")
-        return None if is_content or fields.get("output_index") not in self._thought else Delta(0, reasoning="\n\n")
+        return None if is_content or _place(fields) not in self._thought else Delta(0, reasoning="\n\n")
 
     def _read_arguments(self, fields: Bag) -> Delta | None:
-        call = self._calls.get(fields.get("output_index"))
+        call = self._calls.get(_place(fields))
         if call is None:
             return None
-        self._called.add(fields.get("output_index"))
+        self._called.add(_place(fields))
         return Delta(0, tool_calls=[ToolCallDelta(call[0], arguments=_string(fields), kind=call[1])])
 
     def _read_annotation(self, fields: Bag) -> Delta | None:
@@ -216,9 +216,9 @@ class ResponsesStreamReader:
         return Delta(0, citations=[_copy_annotation(annotation)]) if type(annotation) is dict else None
 
     def _read_added(self, fields: Bag) -> Delta | None:
-        item, place = fields.get("item"), fields.get("output_index")
-        kind = item.get("type") if type(item) is dict else None
-        key = CALL_INPUTS.get(kind) if isinstance(kind, str) else None
+        item, place = fields.get("item"), _place(fields)
+        kind = kind_of(item) if type(item) is dict else ""
+        key = CALL_INPUTS.get(kind)
         if key is None or place in self._calls:
             return None
         assert type(item) is dict
@@ -235,10 +235,10 @@ class ResponsesStreamReader:
 
     def _read_done(self, fields: Bag) -> Delta | None:
         """What only a whole item tells: proofs of reasoning, arguments that came without deltas, items with no finer grain."""
-        item, place = fields.get("item"), fields.get("output_index")
+        item, place = fields.get("item"), _place(fields)
         if type(item) is not dict:
             return None
-        kind = item.get("type")
+        kind = kind_of(item)
         if kind == "reasoning" and isinstance(item.get("encrypted_content"), str):
             signature, whole = reasoning_proof(item.get("id"), item["encrypted_content"], place in self._thought)
             return Delta(0, signature=signature, encrypted=whole, origin=NAME)
@@ -250,7 +250,12 @@ class ResponsesStreamReader:
             return Delta(0, tool_calls=[ToolCallDelta(index, arguments=given, kind=neutral_kind)])
         if kind in _MEANINGLESS:
             return None
-        return Delta(0, parts=[Opaque(NAME, Raw(_encode(item)), kind if isinstance(kind, str) else "")])
+        return Delta(0, parts=[Opaque(NAME, Raw(_encode(item)), kind)])
+
+
+def _place(fields: Bag) -> int:
+    place = fields.get("output_index")
+    return place if type(place) is int else -1
 
 
 def _string(fields: Bag) -> str:

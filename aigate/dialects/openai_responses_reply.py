@@ -13,7 +13,7 @@ from aigate.core.target import Target
 from aigate.dialects.body import is_array
 from aigate.dialects.dialect import OpenedReply, Settlement
 from aigate.dialects.openai_errors import read_error_object
-from aigate.dialects.openai_responses_items import NAME, ItemWriter, read_item
+from aigate.dialects.openai_responses_items import NAME, ItemWriter, objects, read_item
 from aigate.dialects.openai_usage import open_pairs, read_usage_object
 from aigate.errors import ClientError, ProviderError
 
@@ -81,7 +81,7 @@ def read_reply(body: bytes, target: Target) -> Reply:
         raise ProviderError(f"the provider's reply: {error.message}", kind="bad_reply", provider_status=200) from None
     usage = fields.pop("usage", None)
     reply_id, created, model = fields.pop("id", None), fields.pop("created_at", None), fields.pop("model", None)
-    tokens = [each for part in parts if type(part) is Text for each in part.bag.get("logprobs") or ()]
+    tokens = [each for part in parts if type(part) is Text for each in objects(part.bag.get("logprobs"))]
     choice = Choice(0, parts, finish_reason(fields, parts), {"content": tokens} if tokens else None)
     return Reply(
         reply_id if isinstance(reply_id, str) else "",

@@ -20,7 +20,7 @@ from aigate.core.target import Target
 from aigate.dialects.body import is_array, read_pairs, typed, wrong
 from aigate.dialects.dialect import Head
 from aigate.dialects.openai_chat_request import read_models
-from aigate.dialects.openai_responses_items import INSTRUCTIONS, NAME, ItemWriter, is_taken, read_items
+from aigate.dialects.openai_responses_items import INSTRUCTIONS, NAME, ItemWriter, is_taken, objects, read_items
 from aigate.dialects.proof import MARK
 from aigate.errors import ClientError
 
@@ -85,6 +85,7 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
     for key, inside in _INSIDE.items():
         if key in pairs:
             _unfold(pairs, key, inside)
+    typed(pairs, "text.format", _object, "an object")
     if "reasoning.effort" in pairs:
         call.effort = typed(pairs, "reasoning.effort", _string, "a string")  # type: ignore[assignment]
     if "fallbacks" in pairs:
@@ -273,7 +274,7 @@ def _write_format(raw: Raw) -> Raw:
 def _nest(choice: Any) -> Any:
     kind = choice.pop("type", None) if type(choice) is dict else None
     if kind == "allowed_tools":
-        choice["tools"] = [_nest(tool) for tool in choice.get("tools") or () if type(tool) is dict]
+        choice["tools"] = [_nest(tool) for tool in objects(choice.get("tools"))]
     elif kind not in ("function", "custom"):
         return choice if kind is None else {"type": kind, **choice}
     return {"type": kind, kind: choice}
@@ -286,11 +287,11 @@ def _names_own_tool(choice: Any) -> bool:
 
 def _flatten(choice: Any) -> Any:
     kind = choice.get("type") if type(choice) is dict else None
-    inside = choice.get(kind) if kind is not None else None
+    inside = choice.get(kind) if isinstance(kind, str) else None
     if type(inside) is not dict:
         return choice
     if kind == "allowed_tools":
-        inside["tools"] = [_flatten(tool) for tool in inside.get("tools") or ()]
+        inside["tools"] = [_flatten(tool) for tool in objects(inside.get("tools"))]
     return {"type": kind, **inside}
 
 
