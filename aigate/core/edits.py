@@ -102,7 +102,8 @@ def plan_request(call: Call, request: Request, target: Target, names: Mapping[st
     mode = None if thinking is None else msgspec.json.decode(thinking)
     budget = None
     if isinstance(mode, dict):
-        budget = 0 if mode.get("type") == "disabled" else mode.get("budget_tokens")
+        given = mode.get("budget_tokens")
+        budget = 0 if mode.get("type") == "disabled" else given if type(given) is int else None
     crossing = msgspec.structs.replace(call, pairs=pairs, effort=asked if isinstance(asked, str) else None, thinking_budget=budget)
     return plan_edits(crossing, target, names)
 

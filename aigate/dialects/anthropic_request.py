@@ -203,8 +203,10 @@ def _read_composites(bag: Bag, params: dict[str, Raw]) -> None:
         put("response_format", {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": is_closed(schema)}})
     thinking = _fields(bag, "thinking")
     kind = thinking.get("type")
+    if kind == "enabled" and type(thinking.get("budget_tokens")) is not int:
+        raise ClientError("thinking.budget_tokens must be a whole number where thinking.type is enabled", param="thinking.budget_tokens")
     if kind in ("enabled", "disabled"):
-        put(THINKING, {key: thinking[key] for key in ("type", "budget_tokens") if key in thinking})
+        put(THINKING, {key: thinking[key] for key in ("type", "budget_tokens") if type(thinking.get(key)) in (str, int)})
     elif kind in ("adaptive", "between_tools") and EFFORT not in params:
         put(EFFORT, "high" if kind == "adaptive" else "low")
     choice = _fields(bag, "tool_choice")
@@ -234,6 +236,9 @@ def is_closed(schema: object) -> bool:
     if type(schema) is not dict:
         return True
     properties = schema.get("properties")
-    if type(properties) is dict and (schema.get("additionalProperties") is not False or set(schema.get("required") or ()) != set(properties)):
-        return False
+    required = schema.get("required")
+    if type(properties) is dict:
+        all_required = type(required) is list and all(name in required for name in properties)
+        if schema.get("additionalProperties") is not False or (properties and not all_required):
+            return False
     return all(map(is_closed, schema.values()))

@@ -88,7 +88,7 @@ def _lose_params(request: Request, target: Target, warnings: list[Warning]) -> N
     if isinstance(form, dict) and form.get("type") == "json_object":
         warnings.append(Warning("dropped", "response_format", "JSON needs a schema here: send json_schema"))
     tier = _value(params, "service_tier")
-    if tier is not None and tier not in _TIERS:
+    if tier is not None and str(tier) not in _TIERS:
         warnings.append(Warning("dropped", "service_tier", "this format has auto and default", str(tier)))
     choice = _value(params, "tool_choice")
     if _is_forced(choice) and not target.quirks.forces_tools:

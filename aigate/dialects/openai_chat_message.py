@@ -89,7 +89,7 @@ def read_parts(fields: Bag) -> tuple[list[Part], bool]:
     legacy = fields.get(LEGACY_CALL)
     if type(legacy) is dict:
         del fields[LEGACY_CALL]
-        parts.append(ToolCall("", legacy.pop("name", ""), as_text(legacy.pop("arguments", None)), LEGACY_CALL, legacy))
+        parts.append(ToolCall("", as_text(legacy.pop("name", None)), as_text(legacy.pop("arguments", None)), LEGACY_CALL, legacy))
     return parts, is_plain
 
 
@@ -102,8 +102,8 @@ def _read_call(entry: Bag) -> ToolCall:
     entry.pop("type", None)
     inside = entry.pop(kind)
     call = ToolCall(
-        entry.pop("id", None) or "",
-        inside.pop("name", None) or "",
+        as_text(entry.pop("id", None)),
+        as_text(inside.pop("name", None)),
         as_text(inside.pop("input" if kind == "custom" else "arguments", None)),
         kind,
         entry,

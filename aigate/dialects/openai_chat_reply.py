@@ -113,7 +113,7 @@ def _read_choice(choice: Bag, reply_id: str, quirks: Quirks) -> Choice:
             call.id = mint_call_id(reply_id, index, place)
     finish_reason = choice.pop("finish_reason", None)
     logprobs = choice.pop("logprobs") if choice.get("logprobs") is not None else None
-    return Choice(index, parts, finish_reason, logprobs, message, choice)
+    return Choice(index, parts, finish_reason if isinstance(finish_reason, str) else None, logprobs, message, choice)
 
 
 def _gather_reasoning(message: Bag, field: str) -> None:
