@@ -91,12 +91,12 @@ class Catalog:
         dialect = provider.dialects.get(endpoint)
         if dialect is None:
             raise ClientError(f"{provider.name} has no {endpoint} endpoint here", code="unsupported_endpoint", param="model")
-        if model.modality == "embedding" and endpoint == "chat":
+        if model.modality == "embedding" and endpoint != "embeddings":
             raise ClientError(f"{model.slug} makes embeddings: send it to /v1/embeddings", code="unsupported_endpoint", param="model")
         if model.price is None and provider.unpriced == "refuse":
             raise self._unpriced(model.slug)
         quirks = _quirks(provider, upstream)
-        if endpoint == "responses":
+        if dialect == "openai-responses":
             quirks = msgspec.structs.replace(quirks, spelling={})  # the rows spell for chat
         path = provider.paths.get(endpoint) or _PATHS[dialect]
         stream_path = _STREAM_PATHS.get(dialect, "")

@@ -8,9 +8,16 @@ from aigate.dialects.dialect import Dialect, TokenEndpoint
 from aigate.dialects.gemini import Gemini
 from aigate.dialects.gemini_count import GeminiCount
 from aigate.dialects.openai_chat import OpenAIChat
+from aigate.dialects.openai_completions import OpenAICompletions
 from aigate.dialects.openai_embeddings import OpenAIEmbeddings
 from aigate.dialects.openai_responses import OpenAIResponses
+from aigate.dialects.openai_responses_count import ResponsesCount
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (AnthropicMessages(), Gemini(), OpenAIChat(), OpenAIEmbeddings(), OpenAIResponses())}
+_ALL: tuple[Dialect, ...] = (AnthropicMessages(), Gemini(), OpenAIChat(), OpenAICompletions(), OpenAIEmbeddings(), OpenAIResponses())
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _ALL}
 
-COUNTERS: dict[str, TokenEndpoint] = {"anthropic-messages": AnthropicCount(), "gemini": GeminiCount()}  # formats whose providers count tokens
+COUNTERS: dict[str, TokenEndpoint] = {  # formats whose providers count tokens
+    "anthropic-messages": AnthropicCount(),
+    "gemini": GeminiCount(),
+    "openai-responses": ResponsesCount(),
+}

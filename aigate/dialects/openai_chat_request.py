@@ -84,6 +84,13 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
     if not is_array(messages) or (memoryview(messages).nbytes < 16 and not _decode(messages)):
         raise wrong("messages", "an array of at least one message", messages)
     call = Call(NAME, endpoint, pairs, len(body), read_models(pairs))
+    read_options(call)
+    return call
+
+
+def read_options(call: Call) -> None:
+    """Everything but the prompt that is acted on, from the call's pairs."""
+    pairs = call.pairs
     if "stream" in pairs:
         call.is_stream = bool(typed(pairs, "stream", _flag, "true or false"))
     if "stream_options" in pairs:
@@ -103,7 +110,6 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
         fallbacks = typed(pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
         call.allows_fallback = fallbacks is not False
         call.fallbacks = tuple(fallbacks) if isinstance(fallbacks, list) else ()
-    return call
 
 
 def _read_max_output_tokens(pairs: dict[str, Raw]) -> int | None:

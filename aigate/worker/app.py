@@ -26,8 +26,7 @@ from aigate.worker.attempt import Attempts, Limits
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
 from aigate.worker.client import Pool, tls_context
-from aigate.worker.gemini_routes import PREFIX as GEMINI_PREFIX
-from aigate.worker.gemini_routes import gemini_routes
+from aigate.worker.gemini_routes import gemini_routes, is_gemini
 from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange, Listener
 from aigate.worker.listener import Limits as ListenerLimits
@@ -122,6 +121,7 @@ class Worker:
     def _listener(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> Listener:
         server = self.config.server
         chat, embeddings, responses = DIALECTS["openai-chat"], DIALECTS["openai-embeddings"], DIALECTS["openai-responses"]
+        completions = DIALECTS["openai-completions"]
         messages, gemini = DIALECTS["anthropic-messages"], DIALECTS["gemini"]
 
         async def healthz(exchange: Exchange) -> None:
@@ -130,6 +130,10 @@ class Worker:
 
         async def count_tokens(exchange: Exchange) -> None:
             await spine.count_tokens(exchange, messages, lambda tokens: b'{"input_tokens":%d}' % tokens)
+
+        async def count_input_tokens(exchange: Exchange) -> None:
+            said = b'{"object":"response.input_tokens","input_tokens":%d}'
+            await spine.count_tokens(exchange, responses, lambda tokens: said % tokens, "responses")
 
         async def count_gemini_tokens(exchange: Exchange) -> None:
             await spine.count_tokens(exchange, gemini, lambda tokens: b'{"totalTokens":%d}' % tokens)
@@ -141,6 +145,8 @@ class Worker:
             {
                 ("POST", "/v1/chat/completions"): lambda exchange: spine.run_call(exchange, chat, "chat"),
                 ("POST", "/v1/responses"): lambda exchange: spine.run_call(exchange, responses, "responses"),
+                ("POST", "/v1/responses/input_tokens"): count_input_tokens,
+                ("POST", "/v1/completions"): lambda exchange: spine.run_call(exchange, completions, "chat"),
                 ("POST", "/v1/messages"): lambda exchange: spine.run_call(exchange, messages, "chat"),
                 ("POST", "/anthropic/v1/messages"): lambda exchange: spine.run_call(exchange, messages, "chat"),
                 ("POST", "/v1/messages/count_tokens"): count_tokens,
@@ -180,7 +186,7 @@ class Worker:
 
 def _write_error(error: GateError, request_id: str, path: str) -> bytes:
     """Errors the listener makes before a surface is known: the envelope of the surface that the path names, else OpenAI's."""
-    if path.startswith(GEMINI_PREFIX):
+    if is_gemini(path):
         surface = "gemini"
     else:
         surface = "anthropic-messages" if path.startswith(("/v1/messages", "/anthropic/")) else "openai-chat"

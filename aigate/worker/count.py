@@ -38,7 +38,7 @@ def input_texts(call: Call) -> list[str]:
     if "contents" in call.pairs:  # the Gemini format
         contents = msgspec.json.decode(call.pairs["contents"])
         return message_texts({"content": content.get("parts")} for content in contents if isinstance(content, dict))
-    content = msgspec.json.decode(call.pairs["input"]) if "input" in call.pairs else []
+    content = msgspec.json.decode(call.pairs.get("input") or call.pairs.get("prompt", b"[]"))
     if isinstance(content, list) and content and isinstance(content[0], dict):  # items of the Responses format
         instructions = msgspec.json.decode(call.pairs.get("instructions", b"null"))
         return message_texts([{"content": instructions}, *(item for item in content if isinstance(item, dict))])

@@ -67,7 +67,7 @@ class Spine:
         finally:
             self._waiting.discard(run)
 
-    async def count_tokens(self, exchange: Exchange, surface: Dialect, write: Callable[[int], bytes]) -> None:
+    async def count_tokens(self, exchange: Exchange, surface: Dialect, write: Callable[[int], bytes], endpoint: str = "chat") -> None:
         """How many tokens a prompt is, without a model call. `write` says it in the surface's words."""
         run = Run(exchange, surface, "count_tokens")
         try:
@@ -75,7 +75,7 @@ class Spine:
             if principal is None:
                 principal = await self._ring.authenticate(exchange.headers, self._now() + self._attempts.unix_offset_s)
             run.call = call = surface.read_call(exchange.body, "count_tokens", exchange)
-            call.endpoint = "chat"  # whose targets are asked
+            call.endpoint = endpoint  # whose targets are asked
             target = plan_targets(call, principal, self._resolve)[0]
             tokens, how = await self._attempts.count_tokens(run, target)
             exchange.reply(200, count_fields(run, how), write(tokens))

@@ -230,3 +230,34 @@ def test_structured_output_is_parsed(client: OpenAI, replay: Replay) -> None:
     assert json.loads(replay.request)["text"]["format"]["name"] == "City"
     chat = client.chat.completions.parse(model="mock/gpt", messages=[{"role": "user", "content": "hello"}], response_format=City)
     assert chat.choices[0].message.parsed == City(name="Rome")
+
+
+# --- counting, and the format of before chat -------------------------------------------------------------------------------------
+
+
+def test_tokens_are_counted_by_the_provider_where_it_can_and_by_us_elsewhere(client: OpenAI, replay: Replay) -> None:
+    replay.answer(200, "application/json", b'{"object":"response.input_tokens","input_tokens":42}')
+    asked = client.responses.input_tokens.with_raw_response.count(model="mock/gpt", input="hello", instructions="Be kind.")
+    assert asked.parse().input_tokens == 42 and replay.path.endswith("/responses/input_tokens")
+    assert json.loads(replay.request) == {"model": "gpt", "input": "hello", "instructions": "Be kind."}
+    assert client.responses.input_tokens.count(model="sim/echo", input="hello there").input_tokens == 5
+
+
+def test_a_prompt_is_completed_by_a_model_that_chats(client: OpenAI) -> None:
+    plain = client.completions.create(model="sim/echo", prompt="hello there", max_tokens=50)
+    chunks = list(client.completions.create(model="sim/echo", prompt="hello there", max_tokens=50, stream=True, echo=True, stream_options={"include_usage": True}))
+    text = plain.choices[0].text
+    assert "hello there" in text and (plain.object, plain.model, plain.choices[0].finish_reason) == ("text_completion", "sim/echo", "stop")
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == "hello there" + text
+    assert chunks[-1].usage == plain.usage and chunks[-1].choices == [] and chunks[-2].choices[0].finish_reason == "stop"
+
+
+def test_a_prompt_that_is_not_one_text_is_refused(client: OpenAI) -> None:
+    for prompt in (["one", "two"], [1, 2, 3], 3):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.completions.create(model="sim/echo", prompt=prompt)  # type: ignore[arg-type]
+        assert caught.value.param == "prompt"
+    raw = client.completions.with_raw_response.create(model="sim/echo", prompt="hello", best_of=2, suffix="!")
+    assert 'param="best_of"' in raw.headers["x-aig-warning"] and 'param="suffix"' in raw.headers["x-aig-warning"]
+    with pytest.raises(openai.APIError):
+        list(client.completions.create(model="sim/error-midstream-3", prompt="hello", stream=True))

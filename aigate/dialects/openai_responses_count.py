@@ -1,0 +1,34 @@
+"""OpenAI's endpoint that counts the input tokens of a response: its request and reply. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from aigate.core.target import Target
+from aigate.errors import ProviderError
+
+# What the endpoint takes; anything else is refused there.
+_TAKEN = ("model", "input", "instructions", "tools", "tool_choice", "text", "reasoning", "parallel_tool_calls", "truncation")
+
+_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+class ResponsesCount:
+    """Keeps `TokenEndpoint` (dialects/dialect.py)."""
+
+    def path(self, url_path: str) -> str:
+        return url_path + "/input_tokens"
+
+    def write(self, request: bytes, target: Target) -> bytes:
+        pairs = _decode_pairs(request)
+        return msgspec.json.encode({key: pairs[key] for key in _TAKEN if key in pairs})
+
+    def read(self, body: bytes) -> int:
+        try:
+            tokens = msgspec.json.decode(body)["input_tokens"]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+            tokens = None
+        if type(tokens) is not int or tokens < 0:
+            raise ProviderError("the provider's reply holds no token count", kind="bad_reply", provider_status=200)
+        return tokens
