@@ -178,7 +178,11 @@ def read_contents(contents: Sequence[Bag]) -> list[Message]:
     count = 0
     for content in contents:
         message = read_content(content)
-        messages.append(message)
+        last = messages[-1] if messages else None
+        if last is not None and last.role == message.role == "assistant" and not message.bag:
+            last.parts += message.parts  # a streamed turn, chunk by chunk in a client's history
+        else:
+            messages.append(message)
         for part in message.parts:
             if type(part) is ToolCall:
                 if not part.id:

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from aigate.core.neutral import Bag, Media, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from aigate.core.neutral import Bag, Citation, Media, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolCallDelta, ToolResult
+from aigate.dialects.proof import seal, unseal
 
 NAME = "openai-chat"
 LEGACY_CALL = "function_call"  # ToolCall.kind of the one call that had no id, of before tools
@@ -110,7 +111,25 @@ def _read_call(entry: Bag) -> ToolCall:
     )
     if inside:
         entry[kind] = inside
+    call.origin, call.signature = _signature(entry)
     return call
+
+
+def _signature(entry: Bag) -> tuple[str, str | None]:
+    """(origin, proof) of the thought behind a call, where Google's own layer over this format puts it."""
+    extra = entry.get("extra_content")
+    google = extra.get("google") if type(extra) is dict else None
+    given = google.get("thought_signature") if type(google) is dict else None
+    if not isinstance(given, str):
+        return "", None
+    return unseal(given) or ("gemini", given)
+
+
+def put_signature(fields: Bag, call: ToolCall | ToolCallDelta) -> None:
+    """The same for a client, who brings it back with the call."""
+    if call.signature:
+        proof = call.signature if call.origin == "gemini" else seal(call.origin, call.signature)
+        fields.setdefault("extra_content", {"google": {"thought_signature": proof}})
 
 
 def _read_part(part: Any) -> Part:
@@ -205,7 +224,7 @@ def write_parts(parts: Sequence[Part], is_plain: bool) -> Bag:
         if refusals:
             fields["refusal"] = "".join(refusals)
     else:
-        fields["content"] = [_write_part(part) for part in content if type(part) is not Opaque or part.dialect == NAME]
+        fields["content"] = [_write_part(part) for part in content if has_place(part)]
     if thoughts:
         fields["reasoning_content"] = "".join(thoughts)
     for call in calls:
@@ -214,6 +233,31 @@ def write_parts(parts: Sequence[Part], is_plain: bool) -> Bag:
         else:
             fields.setdefault("tool_calls", []).append(_write_call(call))
     return fields
+
+
+def has_place(part: Part) -> bool:
+    """Whether content of this format can hold it. Documents have no URL here, sound is only ever data."""
+    if type(part) is Media:
+        return part.data is not None or part.file_id is not None or (part.url is not None and part.kind in _URL_KEYS)
+    return type(part) is not Opaque or part.dialect == NAME
+
+
+def read_citations(annotations: object) -> list[Citation]:
+    """The places on the web that annotations name."""
+    found = []
+    for entry in annotations if type(annotations) is list else ():
+        place = entry.get("url_citation") if type(entry) is dict else None
+        if type(place) is dict and isinstance(place.get("url"), str):
+            title, start, end = place.get("title"), place.get("start_index"), place.get("end_index")
+            title = title if isinstance(title, str) else None
+            found.append(Citation("url", place["url"], title, None, *(at if type(at) is int else None for at in (start, end))))
+    return found
+
+
+def write_annotation(citation: Citation, start: int | None, end: int | None) -> Bag:
+    """`start`, `end`: characters of the whole text, where they are known."""
+    place = {"url": citation.url, "title": citation.title or "", "start_index": start, "end_index": end}
+    return {"type": "url_citation", "url_citation": {key: value for key, value in place.items() if value is not None}}
 
 
 def _write_call(call: ToolCall) -> Bag:

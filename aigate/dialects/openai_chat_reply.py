@@ -11,7 +11,7 @@ from aigate.core.neutral import Bag, Choice, Reasoning, Refusal, Reply, Text, To
 from aigate.core.target import Quirks, Target
 from aigate.dialects.body import is_array
 from aigate.dialects.dialect import OpenedReply, Settlement
-from aigate.dialects.openai_chat_message import NAME, mint_call_id, read_parts, split_content, write_parts
+from aigate.dialects.openai_chat_message import LEGACY_CALL, NAME, mint_call_id, put_signature, read_parts, split_content, write_parts
 from aigate.dialects.openai_errors import read_error_object
 from aigate.dialects.openai_usage import open_pairs, read_usage_object, write_usage_object
 from aigate.dialects.think import split_thinking
@@ -155,6 +155,9 @@ def _write_choice(choice: Choice, is_own: bool) -> Bag:
     """`is_own`: it came in this format, so what it left out is left out."""
     parts = choice.parts if is_own else [part for part in choice.parts if type(part) in _SAID]
     message: Bag = {"role": "assistant", **write_parts(parts, True)}
+    calls = [part for part in parts if type(part) is ToolCall and part.kind != LEGACY_CALL]
+    for call, written in zip(calls, message.get("tool_calls", ()), strict=True):
+        put_signature(written, call)
     if not is_own:
         message.setdefault("content", None)
     for key, value in choice.message_bag.items():

@@ -13,7 +13,7 @@ import msgspec
 from aigate.core.events import HOLE, Event
 from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
 from aigate.dialects.dialect import Settlement
-from aigate.dialects.openai_chat_message import NAME
+from aigate.dialects.openai_chat_message import NAME, put_signature
 from aigate.dialects.openai_errors import write_error
 from aigate.dialects.openai_usage import write_usage_object
 from aigate.errors import GateError
@@ -141,6 +141,7 @@ def _write_call(call: ToolCallDelta, is_own: bool) -> Bag:
     if call.id is not None:
         fields["id"] = call.id
         fields["type"] = call.kind
+    put_signature(fields, call)
     return fields
 
 

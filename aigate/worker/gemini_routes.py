@@ -1,4 +1,4 @@
-"""Routes of the Gemini surface, whose paths hold the model's name: POST /v1beta/models/{model}:{action}.
+"""Routes of the Gemini surface, whose paths hold the model's name: POST /v1beta/models/{model}:{action}, and the same under /v1.
 
 Finds the handler of an action and takes the key that clients may send as `?key=` out of the query, so that nothing after this sees it
 there. It knows nothing of what a call says.
@@ -12,8 +12,14 @@ from urllib.parse import unquote_plus
 from aigate.errors import ClientError
 from aigate.worker.listener import Exchange, Handler
 
-PREFIX = "/v1beta/"
-_MODELS = "/v1beta/models/"
+ACTIONS = ("generateContent", "streamGenerateContent", "countTokens")
+_BETA = "/v1beta/"
+_MODELS = ("/v1beta/models/", "/v1/models/")  # the second is also the model list's, whose paths end in no action
+
+
+def is_gemini(path: str) -> bool:
+    """Whether a path is this surface's, served or not."""
+    return path.startswith(_BETA) or (path.startswith(_MODELS) and path.endswith(ACTIONS))
 
 
 def gemini_routes(handlers: Mapping[str, Handler]) -> Callable[[Exchange], Handler | None]:
@@ -21,7 +27,7 @@ def gemini_routes(handlers: Mapping[str, Handler]) -> Callable[[Exchange], Handl
 
     def find(exchange: Exchange) -> Handler | None:
         path = exchange.path
-        if not path.startswith(PREFIX):
+        if not is_gemini(path):
             return None
         take_key(exchange)
         if exchange.method != "POST" or not path.startswith(_MODELS):

@@ -67,10 +67,22 @@ def request_meaning(request: dict[str, Any]) -> Any:
     functions = [one for tool in tools for one in tool.get("functionDeclarations", ())]
     others = [{key: value} for tool in tools for key, value in tool.items() if key != "functionDeclarations"]
     fields["tools"] = [functions, others]
+    fields["contents"] = _whole_turns(fields["contents"])
     instruction = fields.get("systemInstruction")
     if instruction:
         instruction.pop("role", None)
     return fields
+
+
+def _whole_turns(contents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A model's turn may stand in several contents, one a chunk of its stream."""
+    whole: list[dict[str, Any]] = []
+    for content in contents:
+        if whole and whole[-1].get("role") == content.get("role") == "model":
+            whole[-1]["parts"] += content["parts"]
+        else:
+            whole.append(content)
+    return whole
 
 
 def calls() -> list[tuple[dict[str, Any], Call]]:
