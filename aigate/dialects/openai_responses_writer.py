@@ -253,7 +253,8 @@ class ResponsesStreamWriter:
 
     def _write_citation(self, citation: Citation, pieces: list[bytes]) -> None:
         item = self._content("message", pieces)
-        annotation = write_annotation(citation, b"".join(item.texts).decode("utf-8", "replace"))
+        text = b"".join(item.texts).decode("utf-8", "replace")
+        annotation = write_annotation(msgspec.structs.replace(citation, bag={}), text)  # its bag speaks another format
         if annotation is not None:
             place = {**item.place, "annotation_index": len(item.citations), "annotation": annotation}
             item.citations.append(annotation)

@@ -21,13 +21,15 @@ from aigate.core.neutral import Request, leave_home
 from aigate.core.target import Target
 from aigate.core.usage import NOTHING
 from aigate.dialects import DIALECTS
-from aigate.dialects.dialect import Settlement
+from aigate.dialects.dialect import Dialect, Settlement
 from aigate.errors import ClientError, ProviderError
 from tests.dialects.recorded import FOLDER, HEAD, needs_recordings, plain_replies, recorded_target
 from tests.dialects.recorded import streams as chat_streams
 from tests.dialects.streaming import slices
 
 RESPONSES, CHAT = DIALECTS["openai-responses"], DIALECTS["openai-chat"]
+OTHERS = [DIALECTS[name] for name in ("openai-chat", "anthropic-messages", "gemini")]
+every_other = pytest.mark.parametrize("other", OTHERS, ids=lambda other: other.name)
 EVENTS: Any = TypeAdapter(openai_types.ResponseStreamEvent)
 NO_COST = Settlement(NOTHING, 0)
 STATE = ("previous_response_id", "conversation", "prompt", "background")
@@ -149,20 +151,27 @@ def test_a_reply_read_and_written_means_the_same() -> None:
 # --- (b) crossing -------------------------------------------------------------------------------------------------------------
 
 
-def crossed(call: Call, target: Target) -> Request:
-    """A request written in OpenAI chat and read again."""
+class GeminiHead:
+    path, query = "/v1beta/models/upstream:generateContent", ""
+    headers: dict[bytes, bytes] = {}
+
+
+def crossed(call: Call, target: Target, other: Dialect) -> Request:
+    """A request written in another format and read again."""
     request = RESPONSES.read_request(call)
-    CHAT.lost(request, target)
-    leave_home(request, CHAT.name)
-    return CHAT.read_request(CHAT.read_call(CHAT.write_request(request, target), "chat", HEAD))
+    other.lost(request, target)
+    leave_home(request, other.name)
+    head = GeminiHead() if other.name == "gemini" else HEAD
+    return other.read_request(other.read_call(other.write_request(request, target), "chat", head))
 
 
-def test_a_request_keeps_its_conversation_and_tools_across_openai_chat() -> None:
+@every_other
+def test_a_request_keeps_its_conversation_and_tools_across(other: Dialect) -> None:
     for record, call in calls():
         before = RESPONSES.read_request(call)
-        if not any(message.role == "user" for message in before.messages):
+        if not said(before, "user")["text"]:
             continue
-        after = crossed(call, recorded_target(record))
+        after = crossed(call, recorded_target(record), other)
         for role in ("user", "assistant"):
             assert said(before, role) == said(after, role), record["id"]
         assert results(before) == results(after), record["id"]
@@ -181,14 +190,15 @@ def results(request: Request) -> list[tuple[str, str]]:
     return [(part.call_id, "".join(inner.text for inner in part.parts if type(inner).__name__ == "Text")) for part in found]
 
 
-def test_a_reply_keeps_its_meaning_across_openai_chat_and_back() -> None:
+@every_other
+def test_a_reply_keeps_its_meaning_across_and_back(other: Dialect) -> None:
     for record in plain():
         target = recorded_target(record)
         reply = RESPONSES.read_reply(record["response"].encode(), target)
         before = told(reply.choices[0].parts), reply.choices[0].finish_reason
-        leave_home(reply, CHAT.name)
+        leave_home(reply, other.name)
         settlement = Settlement(reply.usage or NOTHING, 0)
-        there = CHAT.read_reply(CHAT.write_reply(reply, "mock/asked", settlement), target)
+        there = other.read_reply(other.write_reply(reply, "mock/asked", settlement), target)
         assert (told(there.choices[0].parts), there.choices[0].finish_reason) == before, record["id"]
         leave_home(there, RESPONSES.name)
         back = RESPONSES.read_reply(RESPONSES.write_reply(there, "mock/asked", settlement), target)
@@ -356,3 +366,75 @@ def accumulated(events: list[dict[str, Any]]) -> dict[str, Any]:
         parsed = EVENTS.validate_python(event)
         state.handle_event(parsed)
     return events[-1]["response"]
+
+
+# --- streams between all formats -------------------------------------------------------------------------------------------------
+
+
+def folded_events(events: Sequence[Any]) -> tuple[dict[str, Any], str | None]:
+    """What the first choice of a stream's events says, plain runs included."""
+    said_so_far: dict[str, Any] = {"text": "", "refusal": "", "reasoning": ""}
+    tools: list[list[str]] = []
+    finish = None
+    for event in events:
+        for delta in event.chunk.deltas if event.chunk is not None else ():
+            if delta.index:
+                continue
+            run = None if event.texts is None else json.loads(b'"' + b"".join(event.texts) + b'"')
+            for key in said_so_far:
+                value = getattr(delta, key)
+                said_so_far[key] += (value or "") if run is None or not value else run
+            for call in delta.tool_calls:
+                if call.index == len(tools):
+                    tools.append([call.name or "", ""])
+                tools[call.index][1] += call.arguments if run is None else run
+            finish = delta.finish_reason or finish
+    return {**said_so_far, "calls": [(name, json.loads(args or "{}")) for name, args in tools]}, finish
+
+
+@every_other
+def test_a_recorded_stream_keeps_its_meaning_in_every_other_format(other: Dialect) -> None:
+    for record in streams():
+        target = recorded_target(record)
+        reader = RESPONSES.stream_reader(target, True)
+        events = [event for piece in slices(record["response"].encode(), (700,)) for event in reader.feed(piece)] + reader.close()
+        writer = other.stream_writer(Call(other.name, "chat", {}, 0, ()), "mock/asked", "req_1")
+        usage = next(event for event in events if event.usage is not None)
+        out = writer.write(events) + writer.finish(Settlement(usage.usage or NOTHING, 0, usage.raw_usage))
+        again = other.stream_reader(target, False)
+        read_again = again.feed(out) + again.close()
+        assert not [event.error for event in read_again if event.error]
+        assert folded_events(read_again) == folded_events(events), record["id"]
+        assert [event.usage for event in read_again if event.usage is not None][-1] == usage.usage, record["id"]
+
+
+@cache
+def foreign_streams() -> list[tuple[Dialect, dict[str, Any]]]:
+    """Recorded streams of Anthropic and Gemini."""
+    if not FOLDER:
+        return []
+    found = []
+    for path in sorted(Path(FOLDER).glob("*.jsonl")):
+        for record in map(json.loads, path.open(encoding="utf-8")):
+            if record["status"] == 200 and record["stream"]:
+                if record["path"].endswith("/v1/messages"):
+                    found.append((DIALECTS["anthropic-messages"], record))
+                elif ":streamGenerateContent" in record["path"]:
+                    found.append((DIALECTS["gemini"], record))
+    return found
+
+
+def test_recorded_streams_of_other_formats_are_events_that_the_sdk_takes() -> None:
+    assert {dialect.name for dialect, _ in foreign_streams()} == {"anthropic-messages", "gemini"}
+    for dialect, record in foreign_streams():
+        target = recorded_target(record)
+        reader = dialect.stream_reader(target, True)
+        events = [event for piece in slices(record["response"].encode(), (700,)) for event in reader.feed(piece)] + reader.close()
+        if any(event.error for event in events):
+            continue
+        writer = RESPONSES.stream_writer(Call("openai-responses", "responses", {}, 0, ()), "mock/asked", "req_1")
+        final = accumulated(decoded(writer.write(events) + writer.finish(NO_COST)))
+        back = RESPONSES.read_reply(json.dumps(final).encode(), target).choices[0]
+        before, finish = folded_events(events)
+        assert told(back.parts) == before, record["id"]
+        assert back.finish_reason == as_told(finish, before), record["id"]

@@ -1,4 +1,4 @@
-"""The Responses surface end to end: the real `openai` SDK against the gateway, over OpenAI chat and over recorded Responses upstreams."""
+"""The Responses surface end to end: the real `openai` SDK against the gateway, over upstreams of OpenAI chat, Responses and Anthropic."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def replay() -> Iterator[Replay]:
 def served(tmp_path_factory: pytest.TempPathFactory, replay: Replay) -> Iterator[Gateway]:
     """`mock` speaks Responses only; `openai` both formats, as the vendor does."""
     config = f'[routing]\nretry_base_ms = 1\nbreaker_failures = 1000\n[providers.mock]\ndialect = "openai-responses"\nbase_url = "{replay.base_url}"\n'
+    config += f'[providers.claude]\ndialect = "anthropic-messages"\nbase_url = "{replay.base_url}"\n[models."claude/opus"]\n{PRICES}'
     config += f'[models."mock/gpt"]\n{PRICES}[providers.openai]\nbase_url = "{replay.base_url}"\n'
     running = start_gateway(tmp_path_factory.mktemp("responses"), config, {"OPENAI_API_KEY": "sk-test"})
     yield running
@@ -261,3 +262,53 @@ def test_a_prompt_that_is_not_one_text_is_refused(client: OpenAI) -> None:
     assert 'param="best_of"' in raw.headers["x-aig-warning"] and 'param="suffix"' in raw.headers["x-aig-warning"]
     with pytest.raises(openai.APIError):
         list(client.completions.create(model="sim/error-midstream-3", prompt="hello", stream=True))
+
+
+# --- a provider that speaks Anthropic's format -------------------------------------------------------------------------------------
+
+
+def test_a_tool_loop_on_claude_shows_it_its_own_thoughts_again(client: OpenAI, replay: Replay) -> None:
+    thinking = {"type": "thinking", "thinking": "Look it up.", "signature": "SIGNED"}
+    use = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Rome"}}
+    message = {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-up", "stop_reason": "tool_use", "stop_sequence": None,
+        "content": [{"type": "redacted_thinking", "data": "HIDDEN"}, thinking, use], "usage": {"input_tokens": 9, "output_tokens": 7},
+    }  # fmt: skip
+    replay.answer(200, "application/json", json.dumps(message).encode())
+    first = client.responses.create(model="claude/opus", input="weather?", instructions="Be kind.", tools=[WEATHER], max_output_tokens=5000)
+    assert [item.type for item in first.output] == ["reasoning", "reasoning", "function_call"]
+    assert first.usage.input_tokens == 9  # type: ignore[union-attr]
+    sent = json.loads(replay.request)
+    assert replay.path.endswith("/messages") and sent["max_tokens"] == 5000 and sent["tools"][0]["input_schema"] == WEATHER["parameters"]
+    history: Any = [{"role": "user", "content": "weather?"}, *(item.to_dict() for item in first.output)]
+    history.append({"type": "function_call_output", "call_id": first.output[2].call_id, "output": "rain"})  # type: ignore[union-attr]
+    client.responses.create(model="claude/opus", input=history, tools=[WEATHER], max_output_tokens=5000)
+    sent = json.loads(replay.request)
+    assert sent["messages"][1]["content"] == [{"type": "redacted_thinking", "data": "HIDDEN"}, thinking, use]
+    (result,) = sent["messages"][2]["content"]
+    assert (result["type"], result["tool_use_id"]) == ("tool_result", "toolu_1") and "rain" in json.dumps(result["content"])
+    # The same conversation at a provider of another format: nobody's thoughts but its own are sent, and that is said.
+    replay.answer(200, "application/json", response(CALL))
+    moved = client.responses.with_raw_response.create(model="mock/gpt", input=history, tools=[WEATHER])
+    assert [item["type"] for item in json.loads(replay.request)["input"]] == ["message", "function_call", "function_call_output"]
+    assert moved.headers["x-aig-warning"].count("reasoning of another provider") == 2
+
+
+def test_a_conversation_from_openai_goes_on_at_claude_and_back(client: OpenAI, replay: Replay) -> None:
+    replay.answer(200, "application/json", response(REASONING, CALL))
+    first = client.responses.create(model="mock/gpt", input="weather?", tools=[WEATHER])
+    history: Any = [{"role": "user", "content": "weather?"}, *(item.to_dict() for item in first.output)]
+    history.append({"type": "function_call_output", "call_id": "call_1", "output": "rain"})
+    message = {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-up", "stop_reason": "end_turn", "stop_sequence": None,
+        "content": [{"type": "text", "text": "Rain."}], "usage": {"input_tokens": 9, "output_tokens": 7},
+    }  # fmt: skip
+    replay.answer(200, "application/json", json.dumps(message).encode())
+    raw = client.responses.with_raw_response.create(model="claude/opus", input=history, tools=[WEATHER], max_output_tokens=99)
+    assert "gAAA" not in replay.request.decode() and "reasoning of another provider" in raw.headers["x-aig-warning"]
+    second = raw.parse()
+    assert second.output_text == "Rain."
+    replay.answer(200, "application/json", response(CALL))
+    client.responses.create(model="mock/gpt", input=[*history, *(item.to_dict() for item in second.output), {"role": "user", "content": "sure?"}])
+    kinds = [(item.get("type", "message"), item.get("encrypted_content")) for item in json.loads(replay.request)["input"]]
+    assert kinds[1] == ("reasoning", "gAAA") and [kind for kind, _ in kinds[2:]] == ["function_call", "function_call_output", "message", "message"]
