@@ -51,7 +51,8 @@ def read_citations(metadata: object, texts: Sequence[Text]) -> None:
         text = _text_of(segment, texts)
         if text is None:
             continue
-        for place in support.get("groundingChunkIndices") or ():
+        places = support.get("groundingChunkIndices")
+        for place in places if type(places) is list else ():
             source = chunks[place] if type(place) is int and 0 <= place < len(chunks) else None
             citation = _citation(source, segment, text.text.encode(errors="replace"))
             if citation is not None:
@@ -71,11 +72,12 @@ def _citation(source: object, segment: Bag, text: bytes) -> Citation | None:
         return None
     start, end = segment.get("startIndex", 0), segment.get("endIndex")
     has_place = type(start) is int and type(end) is int and 0 <= start <= end <= len(text)
+    url, title, quoted = (value if isinstance(value, str) else None for value in (where.get("uri"), where.get("title"), segment.get("text")))
     return Citation(
-        "url" if isinstance(where.get("uri"), str) else "document",
-        where.get("uri"),
-        where.get("title"),
-        segment.get("text"),
+        "document" if url is None else "url",
+        url,
+        title,
+        quoted,
         len(text[:start].decode(errors="ignore")) if has_place else None,
         len(text[:end].decode(errors="ignore")) if has_place else None,
     )

@@ -42,7 +42,9 @@ def write_request(request: Request, target: Target) -> bytes:
             message.parts = _without_files(message.parts)
     pairs: Bag = {"contents": write_contents(request.messages, needs_signatures=target.quirks.needs_signatures)}
     instruction = _instruction(request.messages)
-    if instruction is not None:
+    if instruction is not None and not pairs["contents"]:
+        pairs["contents"] = [{"role": "user", **instruction}]  # there must be something to answer
+    elif instruction is not None:
         pairs["systemInstruction"] = instruction
     tools = [] if request.tools is None else _tools(request.tools, is_own)
     if tools:
@@ -185,6 +187,8 @@ def lost(request: Request, target: Target) -> list[Warning]:
         else:
             has_begun = True
         _walk(message.parts, f"{path}.content", is_own, warnings)
+    if not has_begun and request.messages:
+        warnings.append(Warning("moved", "messages[0]", "this format needs a message of the user: the instructions become one"))
     for place, tool in enumerate(request.tools or ()):
         if tool.kind == "custom":
             warnings.append(Warning("moved", f"tools[{place}]", "a tool of free text becomes a function of one string, input"))
