@@ -20,6 +20,7 @@ from aigate.errors import ClientError
 
 NAME = "openai-responses"
 ITEM = "item"  # key of a bag: the fields of the message item that begins with this part
+CALL_PROOF = "of the next call"  # key of a bag: see `give_proofs`
 INSTRUCTIONS = "instructions"  # key of a message's bag: it came under that key, not among the items
 ROLES = ("user", "assistant", "system", "developer")
 CALL_INPUTS = {"function_call": "arguments", "custom_tool_call": "input"}  # item type → key of what the tool is called with
@@ -51,7 +52,24 @@ def read_items(items: Sequence[Any], where: str = "input") -> list[Message]:
             messages[-1].parts += parts
         else:
             messages.append(Message("assistant", parts))
+    for message in messages:
+        if message.role == "assistant":
+            message.parts = give_proofs(message.parts)
     return messages
+
+
+def give_proofs(parts: list[Part]) -> list[Part]:
+    """Proofs that belong to a call travelled in a reasoning item before it: each goes back to its call."""
+    kept: list[Part] = []
+    proof: Reasoning | None = None
+    for part in parts:
+        if type(part) is Reasoning and CALL_PROOF in part.bag:
+            proof = part
+            continue
+        if type(part) is ToolCall and proof is not None:
+            part.signature, part.origin, proof = proof.signature, proof.origin, None
+        kept.append(part)
+    return kept
 
 
 def kind_of(item: Bag) -> str:
@@ -161,6 +179,8 @@ def _read_reasoning(item: Bag) -> Reasoning:
     sealed = unseal(encrypted)
     if sealed is not None:
         origin, proof = sealed
+        if proof[:1] == "c":
+            return Reasoning("", proof[1:], bag={CALL_PROOF: True}, origin=origin)
         key = "encrypted" if proof[:1] == "e" else "signature"
         return Reasoning(text, bag=item, origin=origin, **({key: proof[1:]} if len(proof) > 1 else {}))
     signature, whole = reasoning_proof(item.get("id"), encrypted, bool(text))
@@ -249,6 +269,8 @@ class ItemWriter:
             self._legacy_id = call_id = mint_call_id("", len(self.items), 0)
         if is_custom:
             self._custom_calls.add(call_id)
+        if self._reply_id is not None and call.signature is not None:
+            self.items.append(call_proof_item(call.origin, call.signature, self.mint("rs")))
         kind, key = ("custom_tool_call", "input") if is_custom else ("function_call", "arguments")
         item: Bag = {"type": kind, **call.bag, "call_id": call_id, "name": call.name, key: call.arguments}
         if self._reply_id is not None:
@@ -316,6 +338,11 @@ def reasoning_item(part: Reasoning, item_id: str) -> Bag:
             proof = seal(part.origin, ("e" if part.signature is None else "s") + proof)
     summary = [{"type": "summary_text", "text": part.text}] if part.text else []
     return {"id": item_id, "type": "reasoning", "summary": summary, "encrypted_content": proof}
+
+
+def call_proof_item(origin: str, signature: str, item_id: str) -> Bag:
+    """The proof of the thought behind a call, in an item that agents bring back in its place: a call's own has no field for it."""
+    return {"id": item_id, "type": "reasoning", "summary": [], "encrypted_content": seal(origin, "c" + signature)}
 
 
 def write_part(part: Part, is_output: bool) -> Any:

@@ -13,7 +13,7 @@ from aigate.core.target import Target
 from aigate.dialects.body import is_array
 from aigate.dialects.dialect import OpenedReply, Settlement
 from aigate.dialects.openai_errors import read_error_object
-from aigate.dialects.openai_responses_items import NAME, ItemWriter, objects, read_item
+from aigate.dialects.openai_responses_items import NAME, ItemWriter, give_proofs, objects, read_item
 from aigate.dialects.openai_usage import open_pairs, read_usage_object
 from aigate.errors import ClientError, ProviderError
 
@@ -76,7 +76,7 @@ def read_reply(body: bytes, target: Target) -> Reply:
     if type(output) is not list or any(type(item) is not dict for item in output):
         raise _bad_reply(body)
     try:
-        parts = [part for place, item in enumerate(output) for part in read_item(item, f"output[{place}]")]
+        parts = give_proofs([part for place, item in enumerate(output) for part in read_item(item, f"output[{place}]")])
     except ClientError as error:  # the items are read as a request's are
         raise ProviderError(f"the provider's reply: {error.message}", kind="bad_reply", provider_status=200) from None
     usage = fields.pop("usage", None)

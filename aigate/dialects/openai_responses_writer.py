@@ -18,7 +18,7 @@ from aigate.core.events import HOLE, Event
 from aigate.core.neutral import Bag, Chunk, Citation, Delta, Media, Reasoning, ToolCallDelta
 from aigate.dialects.dialect import Settlement
 from aigate.dialects.openai_errors import error_object
-from aigate.dialects.openai_responses_items import NAME, reasoning_item, write_annotation
+from aigate.dialects.openai_responses_items import NAME, call_proof_item, reasoning_item, write_annotation
 from aigate.dialects.openai_responses_reply import echo, ending, response_id, write_usage
 from aigate.errors import GateError
 
@@ -244,12 +244,15 @@ class ResponsesStreamWriter:
         if delta.encrypted or item is None or item.kind != "reasoning":  # a whole item, which has no text
             self._close_all(pieces)
             item = self._new_item("reasoning", pieces)
-            opened = {"id": item.id, "type": "reasoning", "summary": []}
-            pieces.append(self._event({"type": "response.output_item.added", "output_index": item.index, "item": opened}))
             whole = reasoning_item(Reasoning("", delta.signature, delta.encrypted, origin=delta.origin), item.id)
-            self._done(item, whole | {"id": item.id}, pieces)
+            self._write_whole(item, whole | {"id": item.id}, pieces)
         else:
             item.proof = Reasoning("", delta.signature, origin=delta.origin)
+
+    def _write_whole(self, item: _Item, whole: Bag, pieces: list[bytes]) -> None:
+        """A reasoning item without a text: there is nothing to stream of it."""
+        pieces.append(self._event({"type": "response.output_item.added", "output_index": item.index, "item": _opened(item)}))
+        self._done(item, whole, pieces)
 
     def _write_citation(self, citation: Citation, pieces: list[bytes]) -> None:
         item = self._content("message", pieces)
@@ -264,6 +267,9 @@ class ResponsesStreamWriter:
         item = self._calls.get(call.index)
         if item is None:
             self._close_content(pieces)
+            if call.signature is not None:
+                proof = self._new_item("reasoning", pieces)
+                self._write_whole(proof, call_proof_item(call.origin, call.signature, proof.id), pieces)
             item = self._new_item("custom_tool_call" if call.kind == "custom" else "function_call", pieces)
             item.call_id, item.name = call.id or item.id, call.name or ""
             self._calls[call.index] = item

@@ -10,7 +10,7 @@ import pytest
 
 from aigate.core.call import Call
 from aigate.core.events import HOLE, Event
-from aigate.core.neutral import Chunk, Citation, Delta, Media, ToolCallDelta
+from aigate.core.neutral import Choice, Chunk, Citation, Delta, Media, Reply, ToolCall, ToolCallDelta
 from aigate.core.usage import Usage
 from aigate.dialects import DIALECTS
 from aigate.dialects.dialect import Settlement
@@ -106,6 +106,17 @@ def test_a_proof_of_another_provider_travels_sealed_and_comes_back() -> None:
         ("Hm.", "SIG", None, "anthropic-messages"),
         ("", None, "BLOB", "anthropic-messages"),
     ]
+
+
+def test_the_proof_behind_a_call_travels_before_it_and_comes_back_to_it() -> None:
+    calls = [ToolCallDelta(0, "c0", "f", "{}", signature="SIG", origin="gemini"), ToolCallDelta(1, "c1", "g", "{}")]
+    output = written(Delta(0, tool_calls=calls), Delta(0, finish_reason="tool_calls"))[-1]["response"]["output"]
+    assert [item["type"] for item in output] == ["reasoning", "function_call", "function_call"]
+    parts = RESPONSES.read_request(call(input=[{"role": "user", "content": "hi"}, *output])).messages[1].parts
+    assert [(part.id, part.signature, part.origin) for part in parts] == [("c0", "SIG", "gemini"), ("c1", None, "")]  # type: ignore[union-attr]
+    reply = Reply("r", 1, "m", [Choice(0, [ToolCall("c0", "f", "{}", signature="SIG", origin="gemini")], "tool_calls")])
+    again = RESPONSES.read_reply(RESPONSES.write_reply(reply, "mock/asked", SETTLEMENT), target()).choices[0]
+    assert [(part.id, part.signature, part.origin) for part in again.parts] == [("c0", "SIG", "gemini")]  # type: ignore[union-attr]
 
 
 def test_plain_runs_are_numbered_one_by_one() -> None:
