@@ -228,7 +228,7 @@ class Chunk(msgspec.Struct):
 
 
 def leave_home(value: Request | Reply, dialect: str) -> None:
-    """Empties all bags, in place, when another dialect than `value`'s own is to write it."""
+    """Empties all bags and takes out what is known by a file id, in place, when another dialect than `value`'s own is to write it."""
     if value.dialect == dialect:
         return
     value.bags = {}
@@ -236,6 +236,7 @@ def leave_home(value: Request | Reply, dialect: str) -> None:
         value.spelling = {}
         for message in value.messages:
             message.bag = {}
+            message.parts = _without_files(message.parts)
             message.is_plain = message.is_plain or _is_one_text(message.parts)
             _empty_bags(message.parts)
         for tool in value.tools or ():
@@ -245,6 +246,11 @@ def leave_home(value: Request | Reply, dialect: str) -> None:
         for choice in value.choices:
             choice.bag = choice.message_bag = {}
             _empty_bags(choice.parts)
+
+
+def _without_files(parts: list[Part]) -> list[Part]:
+    """The ids of files mean nothing to another provider."""
+    return [part for part in parts if type(part) is not Media or part.url is not None or part.data is not None]
 
 
 def _is_one_text(parts: list[Part]) -> bool:
@@ -258,6 +264,7 @@ def _empty_bags(parts: list[Part]) -> None:
             continue
         part.bag = {}
         if type(part) is ToolResult:
+            part.parts = _without_files(part.parts)
             part.is_plain = part.is_plain or _is_one_text(part.parts)
             _empty_bags(part.parts)
         elif type(part) is Text:

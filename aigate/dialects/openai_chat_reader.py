@@ -14,7 +14,7 @@ from aigate.core.events import Event
 from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
 from aigate.core.sse import BlockSplitter, read_block
 from aigate.core.target import Target
-from aigate.dialects.openai_chat_message import NAME, as_text, mint_call_id, split_content
+from aigate.dialects.openai_chat_message import NAME, as_text, mint_call_id, read_citations, split_content
 from aigate.dialects.openai_chat_splice import Template, learn, padding
 from aigate.dialects.openai_errors import read_error_object
 from aigate.dialects.openai_usage import read_usage_object
@@ -255,6 +255,7 @@ class ChatStreamReader:
             logprobs,
             fields,
             choice,
+            citations=read_citations(fields["annotations"]) if "annotations" in fields else [],
         )
 
     def _read_text(self, fields: Bag, index: int, is_last: bool) -> tuple[str | None, str | None]:

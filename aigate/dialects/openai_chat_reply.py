@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from aigate.core.neutral import Bag, Choice, Reasoning, Refusal, Reply, Text, ToolCall
+from aigate.core.neutral import Bag, Choice, Part, Reasoning, Refusal, Reply, Text, ToolCall
 from aigate.core.target import Quirks, Target
 from aigate.dialects.body import is_array
 from aigate.dialects.dialect import OpenedReply, Settlement
-from aigate.dialects.openai_chat_message import LEGACY_CALL, NAME, mint_call_id, put_signature, read_parts, split_content, write_parts
+from aigate.dialects.openai_chat_message import (
+    LEGACY_CALL,
+    NAME,
+    mint_call_id,
+    put_signature,
+    read_citations,
+    read_parts,
+    split_content,
+    write_annotation,
+    write_parts,
+)
 from aigate.dialects.openai_errors import read_error_object
 from aigate.dialects.openai_usage import open_pairs, read_usage_object, write_usage_object
 from aigate.dialects.think import split_thinking
@@ -107,6 +118,10 @@ def _read_choice(choice: Bag, reply_id: str, quirks: Quirks) -> Choice:
     message.pop("role", None)
     _gather_reasoning(message, quirks.reasoning_field)
     parts, _ = read_parts(message)
+    cited = read_citations(message.get("annotations"))
+    text = next((part for part in parts if type(part) is Text), None)
+    if cited and text is not None:
+        text.citations = cited
     calls = [part for part in parts if type(part) is ToolCall and part.kind in ("function", "custom")]
     for place, call in enumerate(calls):
         if not call.id:
@@ -160,9 +175,28 @@ def _write_choice(choice: Choice, is_own: bool) -> Bag:
         put_signature(written, call)
     if not is_own:
         message.setdefault("content", None)
+        annotations = _annotations(parts)
+        if annotations:
+            message["annotations"] = annotations
     for key, value in choice.message_bag.items():
         message.setdefault(key, value)
     fields: Bag = {"index": choice.index, "message": message, **choice.bag, "finish_reason": choice.finish_reason}
     if choice.logprobs is not None:
         fields["logprobs"] = choice.logprobs
     return fields
+
+
+def _annotations(parts: Sequence[Part]) -> list[Bag]:
+    """The citations of all texts, by their place in the one text these become."""
+    annotations: list[Bag] = []
+    offset = 0
+    for part in parts:
+        if type(part) is not Text:
+            continue
+        for citation in part.citations:
+            if citation.url is not None:
+                start = offset + (citation.start or 0)
+                end = offset + (len(part.text) if citation.end is None else citation.end)
+                annotations.append(write_annotation(citation, start, end))
+        offset += len(part.text)
+    return annotations

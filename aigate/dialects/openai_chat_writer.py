@@ -13,7 +13,7 @@ import msgspec
 from aigate.core.events import HOLE, Event
 from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
 from aigate.dialects.dialect import Settlement
-from aigate.dialects.openai_chat_message import NAME, put_signature
+from aigate.dialects.openai_chat_message import NAME, put_signature, write_annotation
 from aigate.dialects.openai_errors import write_error
 from aigate.dialects.openai_usage import write_usage_object
 from aigate.errors import GateError
@@ -114,6 +114,10 @@ class ChatStreamWriter:
             fields["refusal"] = delta.refusal
         if delta.tool_calls:
             fields["tool_calls"] = [_write_call(call, is_own) for call in delta.tool_calls]
+        if not is_own and delta.citations:
+            cited = [write_annotation(citation, citation.start, citation.end) for citation in delta.citations if citation.url is not None]
+            if cited:
+                fields["annotations"] = _with_indexes(cited)
         if is_own:
             for key, value in delta.delta_bag.items():
                 fields.setdefault(key, _with_indexes(value) if type(value) is list else value)

@@ -131,7 +131,8 @@ def _read_body(body: bytes) -> tuple[str, str, str]:
     if type(inner) is dict:
         value = inner
     elif isinstance(inner, str):
-        return _cap(outer.get("message") or inner), _word(outer.get("code")), inner if " " not in inner else ""
+        said = outer.get("message")
+        return _cap(said if isinstance(said, str) and said else inner), _word(outer.get("code")), inner if " " not in inner else ""
     message = value.get("message") or value.get("detail") or value.get("msg") or value.get("errors") or ""
     if not isinstance(message, str):
         message = _details(message)

@@ -243,3 +243,36 @@ def test_results_come_before_text_and_their_images_after() -> None:
         {"role": "user", "content": [PNG, {"type": "text", "text": "go on"}]},
     ]
     assert warnings == ["dropped messages[1].content[0].is_error", "moved messages[1].content[0]"]
+
+
+def test_files_and_documents_that_chat_cannot_hold_are_named() -> None:
+    blocks = [
+        {"type": "image", "source": {"type": "file", "file_id": "file_1"}},
+        {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}},
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "words"}, "title": "a.txt"},
+        {"type": "text", "text": "see"},
+    ]
+    body, warnings = crossed(messages=[{"role": "user", "content": blocks}])
+    file = {"filename": "a.txt", "file_data": "data:text/plain;base64,d29yZHM="}
+    assert body["messages"][0]["content"] == [{"type": "file", "file": file}, {"type": "text", "text": "see"}]
+    assert warnings == ["dropped messages[0].content[0]", "dropped messages[0].content[1]"]
+
+
+def test_citations_cross_with_their_places() -> None:
+    from aigate.core.usage import NOTHING
+    from aigate.dialects.dialect import Settlement
+
+    cited = {"type": "web_search_result_location", "url": "https://a", "title": "A", "encrypted_index": "e", "cited_text": "x"}
+    content = [{"type": "text", "text": "So "}, {"type": "text", "text": "it is", "citations": [cited]}]
+    message = {"id": "msg_1", "type": "message", "content": content, "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 1}}
+    reply = MESSAGES.read_reply(json.dumps(message).encode(), claude())
+    leave_home(reply, CHAT.name)
+    there = CHAT.write_reply(reply, "m", Settlement(NOTHING, 0))
+    place = {"url": "https://a", "title": "A", "start_index": 3, "end_index": 8}
+    assert json.loads(there)["choices"][0]["message"]["annotations"] == [{"type": "url_citation", "url_citation": place}]
+    from tests.dialects.recorded import target
+
+    back = CHAT.read_reply(there, target())
+    leave_home(back, MESSAGES.name)
+    (block,) = json.loads(MESSAGES.write_reply(back, "m", Settlement(NOTHING, 0)))["content"]
+    assert (block["text"], [(entry["url"], entry["title"]) for entry in block["citations"]]) == ("So it is", [("https://a", "A")])

@@ -13,7 +13,7 @@ import pytest
 from anthropic import Anthropic
 from openai import OpenAI
 
-from tests.conftest import Gateway, start_gateway
+from tests.conftest import start_gateway
 from tests.dialects.anthropic_recorded import message_streams, plain_messages
 from tests.dialects.recorded import needs_recordings
 from tests.e2e.replay import Bench, serve_replay
