@@ -10,9 +10,8 @@ import struct
 
 import msgspec
 
-from aigate.core.budget import Owner, Want
+from aigate.core.budget import Lease, Owner, Want
 from aigate.core.call import Principal
-from aigate.journal.records import Lease
 
 VERSION = 1
 MAX_FRAME_BYTES = 16 << 20

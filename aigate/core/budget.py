@@ -19,7 +19,7 @@ BY_MONTH, ALL_TIME = "month", "all"  # budgets.window_kind; ALL_TIME is its own 
 
 Owner = tuple[str, str, str]  # scope, account id, id (of a tag: its text)
 Place = tuple[int, str]  # budget id, window
-_Lease = tuple[int, str, int]  # place and nano-dollars, as journal/records.py has it
+Lease = tuple[int, str, int]  # budget id, window, nano-dollars
 
 _NEVER = -(1 << 62)  # below any amount
 
@@ -135,21 +135,21 @@ class Changes:
         """An attempt that was sent and never settled (M9)."""
         self._reserved[place] = self._reserved.get(place, 0) + hold
 
-    def end_leases(self, leases: Iterable[_Lease]) -> None:
+    def end_leases(self, leases: Iterable[Lease]) -> None:
         """Charges of a Settled, or a RETURNED record."""
         for budget_id, window, amount in leases:
             place = (budget_id, window)
             shift, floor = self._leases.get(place, (0, _NEVER))
             self._leases[place] = (shift - amount, max(floor - amount, 0))
 
-    def adopt(self, leases: Iterable[_Lease]) -> None:
+    def adopt(self, leases: Iterable[Lease]) -> None:
         """An ADOPTED record."""
         for budget_id, window, amount in leases:
             place = (budget_id, window)
             shift, floor = self._leases.get(place, (0, _NEVER))
             self._leases[place] = (shift + amount, floor + amount)
 
-    def restate(self, leases: Iterable[_Lease]) -> None:
+    def restate(self, leases: Iterable[Lease]) -> None:
         """A RESTATED record."""
         self.seal()
         for budget_id, window, amount in leases:

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from aigate.core.budget import ALL_TIME, Owner, Place, Want
-
-_Lease = tuple[int, str, int]  # budget id, window, nano-dollars; as journal/records.py has it
+from aigate.core.budget import ALL_TIME, Lease, Owner, Place, Want
 
 COMFORT_CALLS = 200  # a grant should last so many calls…
 COMFORT_MS = 10_000  # … and so long
@@ -122,7 +120,7 @@ class Wallet:
         self._open.add(hold)
         return hold
 
-    def settle(self, hold: Hold, cost: int) -> tuple[_Lease, ...]:
+    def settle(self, hold: Hold, cost: int) -> tuple[Lease, ...]:
         """The charges for the settled record. An overrun takes what the slice still has; the rest is only in the cost (M14)."""
         self._open.remove(hold)
         amount = hold.amount
@@ -138,7 +136,7 @@ class Wallet:
             charges.append((piece.budget_id, piece.window, ended))
         return tuple(charges)
 
-    def release(self, hold: Hold) -> tuple[_Lease, ...]:
+    def release(self, hold: Hold) -> tuple[Lease, ...]:
         """A hold whose intent was never written. → RETURNED"""
         self._open.remove(hold)
         returned = []
@@ -178,7 +176,7 @@ class Wallet:
         self.thirsty.clear()
         return self._asked(tuple(wants), None, now_ms) if wants else None
 
-    def granted(self, number: int, seq: int, leases: Sequence[_Lease]) -> tuple[Hold | Shortage | None, tuple[_Lease, ...]]:
+    def granted(self, number: int, seq: int, leases: Sequence[Lease]) -> tuple[Hold | Shortage | None, tuple[Lease, ...]]:
         """(the hold that waited for it, taken at once; what goes back → RETURNED). A Shortage must be asked again: another budget of its
         path fell short meanwhile, so then all of it is asked. Answers to nothing we ask are not for us."""
         ask = self._answer(number)
@@ -241,9 +239,9 @@ class Wallet:
         piece.asked_ms = now_ms
         return need + piece.held + max(calls_worth, time_worth)
 
-    def _fill(self, ask: Ask, seq: int, leases: Sequence[_Lease]) -> tuple[_Lease, ...]:
+    def _fill(self, ask: Ask, seq: int, leases: Sequence[Lease]) -> tuple[Lease, ...]:
         needs = {want.budget_id: want.need for want in ask.wants}
-        returned: list[_Lease] = []
+        returned: list[Lease] = []
         for budget_id, window, amount in leases:
             if window != ALL_TIME and window != self.month:
                 if window < self.month:  # an answer from before the month's end
@@ -261,7 +259,7 @@ class Wallet:
 
     # --- giving back ------------------------------------------------------------------------------------------------------------
 
-    def retire(self, budget_ids: Iterable[int]) -> tuple[_Lease, ...]:
+    def retire(self, budget_ids: Iterable[int]) -> tuple[Lease, ...]:
         """Recalled, or limited anew. → RETURNED"""
         returned = []
         for budget_id in budget_ids:
@@ -273,11 +271,11 @@ class Wallet:
                     piece.available = 0
         return tuple(returned)
 
-    def retire_before(self, month: str) -> tuple[_Lease, ...]:
+    def retire_before(self, month: str) -> tuple[Lease, ...]:
         """A month has ended. → RETURNED"""
         return self.retire([b for b, piece in self._slices.items() if piece.window != ALL_TIME and piece.window < month])
 
-    def sweep(self) -> tuple[_Lease, ...]:
+    def sweep(self) -> tuple[Lease, ...]:
         """Called every few seconds: retires what had no call since the last time, so memory follows use. → RETURNED"""
         idle = []
         for budget_id, piece in self._slices.items():
@@ -288,7 +286,7 @@ class Wallet:
 
     # --- limits and restored databases --------------------------------------------------------------------------------------------
 
-    def limit(self, owner: Owner, budget_id: int, window: str) -> tuple[tuple[_Lease, ...], tuple[_Lease, ...]]:
+    def limit(self, owner: Owner, budget_id: int, window: str) -> tuple[tuple[Lease, ...], tuple[Lease, ...]]:
         """The owner has a limit from here on, a first or another one. → (RETURNED, ADOPTED), in this order: the free slice goes back,
         open holds that do not count on the budget yet become lease of it (M12)."""
         self.limits[owner] = budget_id
@@ -301,12 +299,12 @@ class Wallet:
                 adopted.held += hold.amount
         return returned, ((budget_id, window, adopted.held),) if adopted.held else ()
 
-    def unlimit(self, owner: Owner, budget_id: int) -> tuple[_Lease, ...]:
+    def unlimit(self, owner: Owner, budget_id: int) -> tuple[Lease, ...]:
         """The owner has no limit any more. → RETURNED"""
         self.limits.pop(owner, None)
         return self.retire((budget_id,))
 
-    def restate(self) -> tuple[_Lease, ...]:
+    def restate(self) -> tuple[Lease, ...]:
         """The database does not know all our grants (M15): every free slice is dropped, unanswered asks are void (whoever waits for one
         asks again after the Welcome). → RESTATED, also where it is empty: what the open holds stand on."""
         self.retire(list(self._slices))
