@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -23,36 +24,50 @@ class Server:
     """A server and the key to use there."""
 
     def __init__(self, url: str, key: str):
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            port = parts.port
+        except ValueError as error:
+            raise CommandError(f"--url {url!r}: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise CommandError(f"--url {url!r}: expected http://HOST:PORT")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._key = key
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=TIMEOUT_S)
+        self._connection = kind(parts.hostname, port, timeout=TIMEOUT_S)
 
     def request(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        return json.loads(self._open(method, path, body).read())
+        with self._foreign_errors():
+            return json.loads(self._open(method, path, body).read())
 
     def stream(self, path: str, body: object) -> Iterator[dict[str, Any]]:
         """The data events of an SSE reply."""
-        for line in self._open("POST", path, body):
-            data = line.removeprefix(b"data:").strip()
-            if line.startswith(b"data:") and data != b"[DONE]":
-                yield json.loads(data)
+        with self._foreign_errors():
+            for line in self._open("POST", path, body):
+                data = line.removeprefix(b"data:").strip()
+                if line.startswith(b"data:") and data != b"[DONE]":
+                    yield json.loads(data)
 
     def _open(self, method: str, path: str, body: object) -> http.client.HTTPResponse:
         headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
-        try:
-            self._connection.request(method, path, None if body is None else json.dumps(body), headers)
-            reply = self._connection.getresponse()
-        except ConnectionRefusedError:
-            raise CommandError(f"no server answers at {self.url}; start one with 'aigate serve', or name another with --url") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise CommandError(f"{self.url}: {error}") from error
+        self._connection.request(method, path, None if body is None else json.dumps(body), headers)
+        reply = self._connection.getresponse()
         if reply.status >= 400:
             raise CommandError(f"{reply.status}: {_message(reply.read())}")
         return reply
+
+    @contextlib.contextmanager
+    def _foreign_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ConnectionRefusedError:
+            raise CommandError(f"no server answers at {self.url}; start one with 'aigate serve', or name another with --url") from None
+        except json.JSONDecodeError:
+            raise CommandError(f"{self.url}: what answers there is not aigate") from None
+        except UnicodeEncodeError:
+            raise CommandError("the key has a character that cannot be sent") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise CommandError(f"{self.url}: {error or type(error).__name__}") from error
 
 
 def _message(body: bytes) -> str:

@@ -27,6 +27,7 @@ class Event(msgspec.Struct):
     texts: list[bytes] | None = None
     usage: Usage | None = None
     raw_usage: bytes = b""
+    service_tier: str = ""  # with `usage`, where the provider says it
     error: ProviderError | None = None
     is_done: bool = False
     is_final: bool = False

@@ -19,7 +19,7 @@ _SHOWN_CHARS = 60
 
 _decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
 _POSITION = re.compile(r"\(byte (\d+)\)")
-_LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _STRING = re.compile(rb'"[^"]*"')
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_OPENER = bytes(set(range(256)) - set(b"[{"))
@@ -77,13 +77,13 @@ def _explain(body: bytes, error: Exception) -> str:
     if isinstance(error, msgspec.ValidationError):
         return "the request body must be a JSON object, not " + text.rpartition("got ")[2].strip("`")
     position = _POSITION.search(text)
+    if (position is None or "surrogate" in text or "escape" in text) and _LONE_SURROGATE.search(body):
+        return "the request body is not JSON: half of a surrogate pair stands alone in a string"
     if position is None:
         return f"the request body is not JSON: it ends early, after {len(body)} bytes"
     at = int(position[1])
     if body.startswith((b"NaN", b"Infinity", b"-Infinity"), at) or body.startswith(b"-I", max(0, at - 1)):
         return f"the request body is not JSON: NaN and Infinity are not JSON numbers (byte {at})"
-    if _LONE_SURROGATE.search(body, max(0, at - 12), at + 6):
-        return f"the request body is not JSON: half of a surrogate pair stands alone in a string (byte {at})"
     return f"the request body is not JSON: {text.removeprefix('JSON is malformed: ')}"
 
 

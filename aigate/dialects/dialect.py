@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+from msgspec import Raw
 
 from aigate.core.call import Call
 from aigate.core.edits import Edit
@@ -27,6 +28,19 @@ class Settlement(msgspec.Struct):
     cost_nanousd: int
     raw_usage: bytes = b""  # provider's own object, kept where the dialects agree
     source: str = "reported"
+    usage_fields: dict[str, object] | None = None  # `raw_usage` decoded, where somebody has already
+
+
+class OpenedReply(msgspec.Struct):
+    """A plain reply of a provider, decoded as far as metering and splicing need, once. `pairs` None: only a lenient reader can read
+    the body (NaN, half a surrogate pair); it goes to the client as it came."""
+
+    body: bytes
+    pairs: dict[str, Raw] | None
+    usage: Usage | None = None
+    raw_usage: bytes = b""
+    usage_fields: dict[str, object] | None = None  # `raw_usage` decoded
+    service_tier: str = ""  # as the provider says it served; it may set the price
 
 
 class StreamReader(Protocol):
@@ -61,7 +75,7 @@ class Dialect(Protocol):
     def read_call(self, body: bytes, endpoint: str) -> Call: ...
     def read_request(self, call: Call) -> Request: ...
     def write_reply(self, reply: Reply, asked: str, settlement: Settlement) -> bytes: ...
-    def splice_reply(self, body: bytes, target: Target, asked: str, settlement: Settlement) -> bytes | None:
+    def splice_reply(self, opened: OpenedReply, target: Target, asked: str, settlement: Settlement) -> bytes | None:
         """Same-dialect lane: the provider's reply with model and usage set and quirks mended; None where it must go by the neutral form."""
 
     def stream_writer(self, call: Call, asked: str, reply_id: str) -> StreamWriter: ...
@@ -73,8 +87,8 @@ class Dialect(Protocol):
         """Same-dialect lane: the caller's pairs with the planned edits applied, re-encoded."""
 
     def read_reply(self, body: bytes, target: Target) -> Reply: ...
-    def read_usage(self, body: bytes, target: Target) -> tuple[Usage | None, bytes]:
-        """Neutral usage and the provider's own object, from a plain reply, without decoding the rest."""
+    def open_reply(self, body: bytes, target: Target) -> OpenedReply:
+        """Raises ProviderError: the error that came under status 200, or bad_reply for what nobody can read as a reply."""
 
     def stream_reader(self, target: Target, is_spliced: bool) -> StreamReader: ...
     def read_error(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> ProviderError: ...

@@ -24,7 +24,7 @@ class OpenAIChat:
     read_reply = staticmethod(openai_chat_reply.read_reply)
     write_reply = staticmethod(openai_chat_reply.write_reply)
     splice_reply = staticmethod(openai_chat_reply.splice_reply)
-    read_usage = staticmethod(openai_chat_reply.read_usage)
+    open_reply = staticmethod(openai_chat_reply.open_reply)
 
     read_error = staticmethod(openai_errors.read_error)
     write_error = staticmethod(openai_errors.write_error)

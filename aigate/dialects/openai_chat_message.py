@@ -143,7 +143,8 @@ def _read_media(kind: str, inside: Bag) -> Media:
         found = _DATA_URL.match(data) if isinstance(data, str) else None
         if found:
             data, media_type = data[found.end() :], found[1]
-        return Media("document", data=data, media_type=media_type, file_id=inside.pop("file_id", None), filename=inside.pop("filename", None))
+        file_id, filename = inside.pop("file_id", None), inside.pop("filename", None)
+        return Media("document", data=data, media_type=media_type, file_id=file_id, filename=filename)
     url, detail = inside.pop("url", None), inside.pop("detail", None)
     found = _DATA_URL.match(url) if isinstance(url, str) else None
     if found:

@@ -37,8 +37,8 @@ class _Call(msgspec.Struct, frozen=True):
 
 class ChatStreamReader:
     __slots__ = (
-        "_quirks", "_is_spliced", "_padding", "_blocks", "_template", "_lessons", "_kept", "_kept_bytes", "_more_bytes", "_calls", "_call_counts",
-        "_thinking", "_is_done", "_is_final", "_has_failed",
+        "_quirks", "_is_spliced", "_padding", "_blocks", "_template", "_lessons", "_kept", "_kept_bytes", "_more_bytes", "_calls",
+        "_call_counts", "_thinking", "_is_done", "_is_final", "_has_failed",
     )  # fmt: skip
 
     def __init__(self, target: Target, is_spliced: bool):
@@ -76,8 +76,9 @@ class ChatStreamReader:
         rest = self._blocks.close()
         events: list[Event] = []
         if rest and not self._is_done:
-            block = rest if not rest.lstrip().startswith(b"{") else b"data: " + b" ".join(rest.split(b"\n"))  # no stream but a JSON body
-            events = [event for event in self._read_blocks(block + b"\n\n") if not event.raw]  # half an event says nothing
+            if rest.lstrip().startswith(b"{"):  # no stream but a JSON body
+                rest = b"data: " + rest.replace(b"\n", b" ")
+            events = [event for event in self._read_blocks(rest + b"\n\n") if not event.raw]  # half an event says nothing
         if not self._is_done and not self._has_failed:
             if self._is_final:
                 events.append(Event(is_done=True))
@@ -227,6 +228,8 @@ class ChatStreamReader:
                 event.usage = read_usage_object(fields, self._quirks)
                 if event.usage is not None:
                     event.raw_usage = _encode(fields)
+                    tier = pairs.get("service_tier")
+                    event.service_tier = tier if type(tier) is str else ""
                     return
 
     def _read_choice(self, choice: Bag, reply_id: str) -> Delta:

@@ -9,17 +9,15 @@ from msgspec import Raw
 
 from aigate.core.neutral import Bag, Choice, Reply, ToolCall
 from aigate.core.target import Quirks, Target
-from aigate.core.usage import Usage
 from aigate.dialects.body import is_array
-from aigate.dialects.dialect import Settlement
+from aigate.dialects.dialect import OpenedReply, Settlement
 from aigate.dialects.openai_chat_message import NAME, mint_call_id, read_parts, split_content, write_parts
 from aigate.dialects.openai_errors import read_error_object
-from aigate.dialects.openai_usage import read_usage_object, write_usage_object
+from aigate.dialects.openai_usage import open_pairs, read_usage_object, write_usage_object
 from aigate.dialects.think import split_thinking
 from aigate.errors import ProviderError
 
 _decode = msgspec.json.decode
-_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.encode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -33,32 +31,19 @@ def _bad_reply(body: bytes) -> ProviderError:
 # --- the fast lane --------------------------------------------------------------------------------------------------------
 
 
-def read_usage(body: bytes, target: Target) -> tuple[Usage | None, bytes]:
-    """(None, b"") where none is reported or the body is no JSON. Raises what the body says where it is an error under status 200."""
-    try:
-        pairs = _decode_pairs(body)
-        raw = pairs.get("usage")
-        fields = None if raw is None else _decode(raw)
-    except _UNREADABLE:
-        return None, b""
-    if "error" in pairs and "choices" not in pairs:
-        error = _decode(pairs["error"])
-        if error:
-            raise read_error_object(error)
-    if type(fields) is not dict:
-        return None, b""
-    usage = read_usage_object(fields, target.quirks)
-    return (None, b"") if usage is None else (usage, bytes(raw))  # type: ignore[arg-type]
-
-
-def splice_reply(body: bytes, target: Target, asked: str, settlement: Settlement) -> bytes | None:
-    try:
-        pairs: dict[str, Any] = _decode_pairs(body)
-    except _UNREADABLE:
-        raise _bad_reply(body) from None
-    choices = pairs.get("choices")
-    if choices is None or not is_array(choices):
+def open_reply(body: bytes, target: Target) -> OpenedReply:
+    """Usage and the top-level pairs; the choices stay as they are."""
+    opened = open_pairs(body, target, "choices")
+    if opened is None or (opened.pairs is not None and not is_array(opened.pairs["choices"])):
         raise _bad_reply(body)
+    return opened
+
+
+def splice_reply(opened: OpenedReply, target: Target, asked: str, settlement: Settlement) -> bytes | None:
+    pairs: dict[str, Any] | None = opened.pairs
+    if pairs is None:
+        return opened.body
+    choices = pairs["choices"]
     if _needs_mending(choices, target.quirks):
         return None
     for key in target.quirks.drops:
@@ -79,7 +64,7 @@ def _needs_mending(choices: Raw, quirks: Quirks) -> bool:
         return True
     if field == "think_tags" and b"<think>" in text:
         return True
-    return quirks.mints_tool_ids and b'"tool_calls"' in text
+    return b'"function"' in text and (quirks.mints_tool_ids or b'"type"' not in text)  # calls that lack an id, or say no type
 
 
 # --- the neutral form -----------------------------------------------------------------------------------------------------
@@ -108,7 +93,7 @@ def read_reply(body: bytes, target: Target) -> Reply:
         [_read_choice(choice, reply_id, quirks) for choice in choices],
         read_usage_object(usage, quirks) if type(usage) is dict else None,
         _encode(usage) if type(usage) is dict else b"",
-        {NAME: pairs} if pairs else {},
+        {NAME: pairs},
     )
 
 
@@ -150,21 +135,25 @@ def _gather_reasoning(message: Bag, field: str) -> None:
 
 
 def write_reply(reply: Reply, asked: str, settlement: Settlement) -> bytes:
+    own = reply.bags.get(NAME)
     return _encode(
         {
             "id": reply.id,
             "object": "chat.completion",
             "created": reply.created,
             "model": asked,
-            **reply.bags.get(NAME, {}),
-            "choices": [_write_choice(choice) for choice in reply.choices],
+            **(own or {}),
+            "choices": [_write_choice(choice, own is not None) for choice in reply.choices],
             "usage": write_usage_object(settlement),
         }
     )
 
 
-def _write_choice(choice: Choice) -> Bag:
-    message: Bag = {"role": "assistant", "content": None, **write_parts(choice.parts, True)}
+def _write_choice(choice: Choice, is_own: bool) -> Bag:
+    """`is_own`: it came in this format, so what it left out is left out."""
+    message: Bag = {"role": "assistant", **write_parts(choice.parts, True)}
+    if not is_own:
+        message.setdefault("content", None)
     for key, value in choice.message_bag.items():
         message.setdefault(key, value)
     fields: Bag = {"index": choice.index, "message": message, **choice.bag, "finish_reason": choice.finish_reason}

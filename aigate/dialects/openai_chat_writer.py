@@ -26,7 +26,9 @@ _encode = msgspec.json.encode
 class ChatStreamWriter:
     """`asked` is the model name every chunk carries; `include_usage` as the caller said (None: it did not)."""
 
-    __slots__ = ("_asked", "_include_usage", "_reply_id", "_created", "_kept", "_template", "_head", "_tail", "_joint", "_begun", "_finished")
+    __slots__ = (
+        "_asked", "_include_usage", "_reply_id", "_created", "_kept", "_template", "_head", "_tail", "_joint", "_begun", "_finished",
+    )  # fmt: skip
 
     def __init__(self, asked: str, reply_id: str, include_usage: bool | None):
         self._asked = asked
@@ -89,7 +91,7 @@ class ChatStreamWriter:
     def _write_delta(self, delta: Delta) -> Bag | None:
         """One choice of a chunk; None for an empty one after its finish (some say it again beside their usage)."""
         index = delta.index
-        if index in self._finished and not (delta.text or delta.reasoning or delta.refusal or delta.tool_calls or any(delta.delta_bag.values())):
+        if index in self._finished and not _says_something(delta):
             return None
         if delta.finish_reason is not None:
             self._finished.add(index)
@@ -116,6 +118,10 @@ class ChatStreamWriter:
         self._template = template
         self._head, _, self._tail = self._write_chunk(template, False).partition(_HOLE)
         self._joint = self._tail + self._head
+
+
+def _says_something(delta: Delta) -> bool:
+    return bool(delta.text or delta.reasoning or delta.refusal or delta.tool_calls or any(delta.delta_bag.values()))
 
 
 def _write_call(call: ToolCallDelta) -> Bag:

@@ -15,25 +15,21 @@ from aigate.core.call import Call
 from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Reply, Request
 from aigate.core.target import Target
-from aigate.core.usage import Usage
 from aigate.dialects import openai_errors
 from aigate.dialects.body import read_pairs, typed, wrong
-from aigate.dialects.dialect import Settlement, StreamReader, StreamWriter
+from aigate.dialects.dialect import OpenedReply, Settlement, StreamReader, StreamWriter
 from aigate.dialects.openai_chat_request import read_models
-from aigate.dialects.openai_errors import read_error_object
-from aigate.dialects.openai_usage import read_usage_object, write_usage_object
+from aigate.dialects.openai_usage import open_pairs, write_usage_object
 from aigate.errors import ClientError, ProviderError
 
 NAME = "openai-embeddings"
 ACTED_ON = frozenset({"model", "input", "encoding_format", "dimensions", "fallbacks"})
 MAX_INPUTS = 2048  # contract: items in one call
 
-_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
 _inputs = msgspec.json.Decoder(str | list[str | int | list[int]]).decode
 _formats = msgspec.json.Decoder(str | None).decode
 _dimensions = msgspec.json.Decoder(int | None).decode
 _fallbacks = msgspec.json.Decoder(bool | list[str] | None).decode
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _INPUT_FORMS = "a string, an array of strings, an array of token numbers or an array of such arrays"
 
 
@@ -79,41 +75,33 @@ class OpenAIEmbeddings:
         spelling = target.quirks.spelling
         return msgspec.json.encode({**{spelling.get(k, k): v for k, v in request.params.items()}, "model": target.upstream_model})
 
-    def read_usage(self, body: bytes, target: Target) -> tuple[Usage | None, bytes]:
-        try:
-            pairs = _decode_pairs(body)
-            raw = pairs.get("usage")
-            fields = None if raw is None else msgspec.json.decode(raw)
-        except _UNREADABLE:
-            return None, b""
-        if "error" in pairs and "data" not in pairs:
-            raise read_error_object(msgspec.json.decode(pairs["error"]))
-        usage = read_usage_object(fields, target.quirks) if type(fields) is dict else None
-        return (None, b"") if usage is None else (usage, bytes(raw))  # type: ignore[arg-type]
+    def open_reply(self, body: bytes, target: Target) -> OpenedReply:
+        opened = open_pairs(body, target, "data")
+        if opened is None:
+            raise ProviderError(f"the provider's reply of {len(body)} bytes holds no embeddings", kind="bad_reply", provider_status=200)
+        return opened
 
-    def splice_reply(self, body: bytes, target: Target, asked: str, settlement: Settlement) -> bytes:
-        return self.write_reply(self.read_reply(body, target), asked, settlement)
+    def splice_reply(self, opened: OpenedReply, target: Target, asked: str, settlement: Settlement) -> bytes:
+        return opened.body if opened.pairs is None else _write(opened.pairs, asked, settlement)
 
     def read_reply(self, body: bytes, target: Target) -> Reply:
-        try:
-            pairs = _decode_pairs(body)
-        except _UNREADABLE:
-            pairs = {}
-        if "data" not in pairs:
-            raise ProviderError(f"the provider's reply of {len(body)} bytes holds no embeddings", kind="bad_reply", provider_status=200)
-        return Reply("", 0, "", [], bags={NAME: pairs})
+        return Reply("", 0, "", [], bags={NAME: self.open_reply(body, target).pairs or {}})
 
     def write_reply(self, reply: Reply, asked: str, settlement: Settlement) -> bytes:
-        usage = write_usage_object(settlement)
-        if not usage.get("completion_tokens"):
-            usage.pop("completion_tokens", None)  # there is none here; OpenAI leaves it out
-        return msgspec.json.encode({"object": "list", **reply.bags[NAME], "model": asked, "usage": usage})
+        return _write(reply.bags[NAME], asked, settlement)
 
     def stream_reader(self, target: Target, is_spliced: bool) -> StreamReader:
         raise ClientError("embeddings are not streamed", param="stream")
 
     def stream_writer(self, call: Call, asked: str, reply_id: str) -> StreamWriter:
         raise ClientError("embeddings are not streamed", param="stream")
+
+
+def _write(pairs: Mapping[str, Any], asked: str, settlement: Settlement) -> bytes:
+    usage = write_usage_object(settlement)
+    if not usage.get("completion_tokens"):
+        usage.pop("completion_tokens", None)  # there is none here; OpenAI leaves it out
+    return msgspec.json.encode({"object": "list", **pairs, "model": asked, "usage": usage})
 
 
 def _check_input(pairs: Mapping[str, Raw]) -> None:

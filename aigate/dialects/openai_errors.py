@@ -29,9 +29,9 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.DOTALL | re.IGNORECASE)
 _RETRY_WORDS = re.compile(r"(?:try again|retry) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)(ms|s))?", re.IGNORECASE)
 _SECRETS = re.compile(
     r"(?i:bearer)\s+[A-Za-z0-9._~+/=-]{8,}"
-    r"|\b(?:sk|pk|rk|gsk|xai|nvapi|hf|csk|r8|pplx|fw|tgp|key)[-_][A-Za-z0-9_*.-]{8,}"
+    r"|\b(?:(?:sk|pk|rk|csk|xai|nvapi|pplx)-|(?:gsk|hf|r8|tgp|pk|sk|rk)_)[A-Za-z0-9_*.-]{8,}"
     r"|\bAIza[A-Za-z0-9_-]{10,}"
-    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+"
+    r"|\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_.-]+"
     r"|\b(?=[A-Za-z0-9_]*[0-9])(?=[A-Za-z0-9_]*[A-Za-z])[A-Za-z0-9_]{40,}\b"
 )
 

@@ -6,15 +6,20 @@ does is told by its quirks, never by its name.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import msgspec
+from msgspec import Raw
 
-from aigate.core.target import Quirks
+from aigate.core.target import Quirks, Target
 from aigate.core.usage import Usage
-from aigate.dialects.dialect import Settlement
+from aigate.dialects.dialect import OpenedReply, Settlement
+from aigate.dialects.openai_errors import read_error_object
 
 _decode = msgspec.json.decode
+_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encode = msgspec.json.encode
 
 
@@ -78,10 +83,51 @@ def _output(prompt: int, completion: int, total: int, reasoning: int, where: str
     return completion
 
 
+def open_pairs(body: bytes, target: Target, content: str) -> OpenedReply | None:
+    """A plain reply whose answer is under the key `content`; None where there is none. Raises the error that came under status 200."""
+    try:
+        pairs = _decode_pairs(body)
+    except _UNREADABLE:
+        return _open_leniently(body, target, content)
+    if content not in pairs:
+        error = _decode(pairs["error"]) if "error" in pairs else None
+        if error:
+            raise read_error_object(error)
+        return None
+    opened = OpenedReply(body, pairs)
+    raw = pairs.get("usage")
+    fields = None if raw is None else _decode(raw)
+    if type(fields) is dict:
+        opened.usage = read_usage_object(fields, target.quirks)
+        if opened.usage is not None:
+            opened.raw_usage, opened.usage_fields = bytes(raw), fields  # type: ignore[arg-type]
+    if "service_tier" in pairs:
+        tier = _decode(pairs["service_tier"])
+        opened.service_tier = tier if type(tier) is str else ""
+    return opened
+
+
+def _open_leniently(body: bytes, target: Target, content: str) -> OpenedReply | None:
+    """What strict JSON refuses and most clients read all the same."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if type(fields) is not dict or content not in fields:
+        return None
+    opened = OpenedReply(body, None)
+    if type(fields.get("usage")) is dict:
+        opened.usage = read_usage_object(fields["usage"], target.quirks)
+        opened.raw_usage = json.dumps(fields["usage"]).encode() if opened.usage is not None else b""
+    return opened
+
+
 def write_usage_object(settlement: Settlement) -> dict[str, object]:
     """The usage object of a reply or usage chunk: the provider's own numbers where it gave any in this shape, what it left out
     filled from ours, and `cost` in USD."""
-    own: dict[str, object] = _decode(settlement.raw_usage) if settlement.raw_usage else {}
+    own = settlement.usage_fields
+    if own is None:
+        own = _decode(settlement.raw_usage) if settlement.raw_usage else {}
     usage = settlement.usage
     fields: dict[str, object] = own if "prompt_tokens" in own or "total_tokens" in own else {}
     if fields.get("prompt_tokens") is None:
@@ -90,9 +136,10 @@ def write_usage_object(settlement: Settlement) -> dict[str, object]:
         fields["completion_tokens"] = usage.output_tokens
     if fields.get("total_tokens") is None:
         fields["total_tokens"] = usage.input_tokens + usage.output_tokens
-    if usage.cached_tokens or usage.cache_write_tokens:
+    # Details only where they are parts of the total beside them: some leave reasoning out of completion_tokens.
+    if usage.cached_tokens and fields["prompt_tokens"] == usage.input_tokens:
         _fill(fields, "prompt_tokens_details", "cached_tokens", usage.cached_tokens)
-    if usage.reasoning_tokens:
+    if usage.reasoning_tokens and fields["completion_tokens"] == usage.output_tokens:
         _fill(fields, "completion_tokens_details", "reasoning_tokens", usage.reasoning_tokens)
     fields["cost"] = settlement.cost_nanousd / 1e9  # the nearest double: prints as the exact decimal up to 15 digits
     return fields

@@ -122,7 +122,8 @@ class Worker:
         chat, embeddings = DIALECTS["openai-chat"], DIALECTS["openai-embeddings"]
 
         async def healthz(exchange: Exchange) -> None:
-            exchange.reply(200, [(b"content-type", b"application/json")], b'{"status":"ok"}')
+            fields = [(b"content-type", b"application/json"), (b"x-request-id", exchange.request_id.encode())]
+            exchange.reply(200, fields, b'{"status":"ok"}')
 
         return Listener(
             {

@@ -18,9 +18,9 @@ from aigate.core.call import Attempt, Call, Outcome
 from aigate.core.edits import Edit, apply_to_request, plan_edits
 from aigate.core.neutral import Reply
 from aigate.core.target import Target
-from aigate.core.usage import NOTHING, REPORTED
+from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
-from aigate.dialects.dialect import Dialect, Settlement
+from aigate.dialects.dialect import Dialect, OpenedReply, Settlement
 from aigate.errors import ClientError, GateError, ProviderError
 from aigate.journal.writer import JournalWriter
 from aigate.worker.answer import reply_fields, stream_fields
@@ -29,7 +29,7 @@ from aigate.worker.count import count_usage
 from aigate.worker.origins import Origins
 from aigate.worker.relay import Relay
 from aigate.worker.run import CLIENT_CLOSED, Run
-from aigate.worker.settle import cost_of, write_intent, write_settled
+from aigate.worker.settle import hold_price, set_price, write_intent, write_settled
 from aigate.worker.upstream_connection import Head
 
 MAX_ERROR_BYTES = 1 << 20  # of a provider's error body that we read
@@ -140,7 +140,7 @@ class Attempts:
 
     def _begin(self, run: Run, target: Target, call: Call) -> Attempt:
         run.attempts += 1
-        price = target.model.price
+        price = hold_price(call, target)
         hold = 0
         if price is not None:
             tokens_out = output_bound(call, target, self._limits.default_max_output_tokens)
@@ -188,22 +188,22 @@ class Attempts:
         if b"content-encoding" in head.headers:
             body = decode_body(body, head.headers[b"content-encoding"], self._limits.max_reply_bytes)
         dialect = self._dialects[target.dialect]
-        usage, raw_usage = dialect.read_usage(body, target)
-        source = REPORTED
+        opened = dialect.open_reply(body, target)  # raises bad_reply: what is no reply is not metered
+        usage, source = opened.usage, REPORTED
         if usage is None:
-            reply = dialect.read_reply(body, target)  # raises bad_reply: what is no reply is not metered
-            usage, source = await count_usage(call, target, reply_text(reply), 0)
+            text = body.decode(errors="replace") if opened.pairs is None else reply_text(dialect.read_reply(body, target))
+            usage, source = await count_usage(call, target, text, 0)
         outcome = Outcome(
             end="aborted" if run.exchange.is_gone else "complete",
             status=head.status,
             usage=usage,
             usage_source=source,
-            raw_usage=raw_usage,
+            raw_usage=opened.raw_usage,
         )
-        cost_nanousd = cost_of(target, outcome)
-        settlement = Settlement(usage, cost_nanousd, raw_usage, source)
+        cost_nanousd = set_price(attempt, target, opened.service_tier, usage)
+        settlement = Settlement(usage, cost_nanousd, opened.raw_usage, source, opened.usage_fields)
         try:
-            answer = self._answer(run, body, settlement)
+            answer = self._answer(run, opened, settlement)
         except ProviderError as error:
             failure = self._failed(run, attempt, error)
             failure.outcome = msgspec.structs.replace(outcome, end="failed", error_kind=error.kind)
@@ -215,14 +215,15 @@ class Attempts:
             exchange.reply(200, reply_fields(run, usage), answer)
         return None
 
-    def _answer(self, run: Run, body: bytes, settlement: Settlement) -> bytes:
+    def _answer(self, run: Run, opened: OpenedReply, settlement: Settlement) -> bytes:
         target = run.target
         assert target is not None
-        if target.dialect == run.surface.name and not self._limits.force_neutral:
-            spliced = run.surface.splice_reply(body, target, run.asked, settlement)
+        is_same = target.dialect == run.surface.name
+        if is_same and (opened.pairs is None or not self._limits.force_neutral):
+            spliced = run.surface.splice_reply(opened, target, run.asked, settlement)
             if spliced is not None:
                 return spliced
-        return run.surface.write_reply(self._dialects[target.dialect].read_reply(body, target), run.asked, settlement)
+        return run.surface.write_reply(self._dialects[target.dialect].read_reply(opened.body, target), run.asked, settlement)
 
     # --- streams ------------------------------------------------------------------------------------------------------------
 
@@ -291,7 +292,7 @@ class Attempts:
             raw_usage=relay.raw_usage,
         )
         failure = self._failed(run, attempt, error) if error else None
-        cost_nanousd = cost_of(target, outcome)
+        cost_nanousd = set_price(attempt, target, relay.service_tier, usage)
         status = CLIENT_CLOSED if outcome.end == "aborted" else 200
         self.settle(run, attempt, outcome, status=status, cost_nanousd=cost_nanousd, error_code=error.code if error else "")
         if not exchange.is_gone:
@@ -310,12 +311,9 @@ class Attempts:
     # --- settle -------------------------------------------------------------------------------------------------------------
 
     def settle(
-        self, run: Run, attempt: Attempt, outcome: Outcome, *, status: int = 0, cost_nanousd: int = -1, error_code: str = ""
+        self, run: Run, attempt: Attempt, outcome: Outcome, *, status: int = 0, cost_nanousd: int = 0, error_code: str = ""
     ) -> None:
         """The one place where attempts end. A `status` says the call ends with it."""
-        assert run.target is not None
-        if cost_nanousd < 0:
-            cost_nanousd = cost_of(run.target, outcome) if outcome.usage is not NOTHING else 0
         run.cost_nanousd += cost_nanousd
         now = self._now()
         end = None

@@ -72,7 +72,10 @@ class Connection(asyncio.Protocol):
             self._hold(data)
 
     def eof_received(self) -> None:
-        self._leave()  # the transport closes itself, once what we wrote is sent
+        """A client that says it will send no more is taken to have left: that is how leaving looks while a call runs."""
+        self._is_closing = True  # the transport closes itself, once what we wrote is sent
+        self._deadline = 0.0
+        self._leave()
 
     def connection_lost(self, problem: Exception | None) -> None:
         self._is_closing = True
@@ -101,7 +104,6 @@ class Connection(asyncio.Protocol):
                 return
             data = whole
             end = data.find(b"\r\n\r\n")
-        listener = self._listener
         end += 4
         try:
             head = read_head(data if end == len(data) else data[:end])
@@ -349,4 +351,5 @@ class Connection(asyncio.Protocol):
 
 
 def _too_slow(part: str) -> GateError:
-    return ClientError(f"the request {part} took too long to arrive", status=408, type="timeout_error", code="request_timeout")
+    message = f"the request {part} took too long to arrive"
+    return ClientError(message, status=408, type="timeout_error", code="request_timeout", retryable=True)

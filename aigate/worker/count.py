@@ -22,10 +22,10 @@ BYTES_PER_TOKEN = 4  # English text under byte-pair vocabularies; only for rows 
 def _load_tokenizer(name: str) -> Callable[[str], int] | None:
     if name == "words":
         return count_words
-    if name in ("o200k_base", "cl100k_base"):
+    if name in ("o200k", "cl100k"):
         import bpe_openai
 
-        encode = bpe_openai.get_encoding(name).encode_ordinary
+        encode = bpe_openai.get_encoding(name + "_base").encode_ordinary
         return lambda text: len(encode(text))
     return None
 

@@ -27,7 +27,7 @@ class Exchange:
 
     __slots__ = (
         "request_id", "method", "path", "query", "headers", "body", "started_at", "is_websocket", "is_http_1_0", "keeps_alive",
-        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "_connection", "_is_chunked", "_is_bodiless",
+        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "_connection", "_is_chunked", "_is_cut_by_close", "_is_bodiless",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, request_id: str, started_at: float):
@@ -48,6 +48,7 @@ class Exchange:
         self.on_drain: Callable[[], None] | None = None
         self._connection = connection
         self._is_chunked = False
+        self._is_cut_by_close = False
         self._is_bodiless = False
 
     @property
@@ -73,19 +74,20 @@ class Exchange:
         if self.is_gone:
             return
         connection = self._connection
-        is_cut_by_close = length is None and self.is_http_1_0
-        is_bodiless = status in _BODILESS
+        has_no_body = status in _BODILESS
+        is_unsized = length is None and not has_no_body
+        self._is_cut_by_close = is_unsized and self.is_http_1_0
+        self._is_chunked = is_unsized and not self.is_http_1_0
         head = reply_head(
             status,
             fields,
-            length=None if is_bodiless else length,
-            is_chunked=length is None and not is_cut_by_close and not is_bodiless,
-            connection=connection.option(self, must_close=is_cut_by_close),
+            length=None if has_no_body else length,
+            is_chunked=self._is_chunked,
+            connection=connection.option(self, must_close=self._is_cut_by_close),
             date=connection.date,
         )
         self.is_started = True
-        self._is_bodiless = is_bodiless or self.method == "HEAD"
-        self._is_chunked = length is None and not is_cut_by_close and not self._is_bodiless
+        self._is_bodiless = has_no_body or self.method == "HEAD"
         connection.write(head)
 
     def send(self, data: bytes) -> None:
@@ -101,17 +103,18 @@ class Exchange:
         if self.is_gone or self.is_ended:
             return
         self.is_ended = True
-        if self._is_chunked:
-            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        if data and not self._is_bodiless:
-            self._connection.write(data)
+        if not self._is_bodiless:
+            if self._is_chunked:
+                data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+            if data:
+                self._connection.write(data)
         self._connection.finish()
 
     def abort(self) -> None:
         """Ends the connection now, so that a reply cut short looks cut short."""
         if not self.is_gone and not self.is_ended:
             self.is_ended = True
-            self._connection.cut(is_ambiguous=self.is_started and not self._is_chunked)
+            self._connection.cut(is_ambiguous=self._is_cut_by_close)
 
     def tunnel(self, fields: Fields | FieldBlock) -> BodyStream:
         """101, and from here on bytes both ways: `send` writes them as they are, the stream gives the client's."""

@@ -36,7 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_s: float = 75.0
     stall_s: float = 60.0  # a client that takes nothing this long is given up
     sweep_s: float = 1.0  # how often deadlines are looked at
-    allowed_hosts: frozenset[str] = frozenset()  # lower case, the bound host among them; empty = any
+    allowed_hosts: frozenset[str] = frozenset()  # the bound host among them; empty = any
 
 
 class Listener:
@@ -60,6 +60,7 @@ class Listener:
             self.allowed_methods[path] = known + b", " + method.encode() if known else method.encode()
         self._routes = dict(routes)
         self._fallback = fallback
+        self._allowed_hosts = frozenset(host.lower() for host in limits.allowed_hosts)
         self._is_allowed_host = lru_cache(1024)(is_allowed_host)
         self._loop = loop or asyncio.get_running_loop()
         self.time = self._loop.time
@@ -101,7 +102,7 @@ class Listener:
         headers = exchange.headers
         if b"expect" in headers and headers[b"expect"].lower() != b"100-continue":
             raise ClientError("Expect knows only 100-continue", status=417)
-        if self.limits.allowed_hosts and not self._is_allowed_host(headers.get(b"host", b""), self.limits.allowed_hosts):
+        if self._allowed_hosts and not self._is_allowed_host(headers.get(b"host", b""), self._allowed_hosts):
             raise ClientError("this Host is not served here: the operator lists the names in server.allowed_hosts", status=421)
         if exchange.is_websocket:
             return None
@@ -160,8 +161,8 @@ class Listener:
 
     def _sweep(self) -> None:
         """One timer for all deadlines; also the coarse clock they are set by, and the Date of replies."""
+        self._sweep_timer = self._loop.call_later(self.limits.sweep_s, self._sweep)
         self.now = now = self._loop.time()
         self.date = field_block([(b"date", formatdate(usegmt=True).encode())])
         for connection in list(self._connections):
             connection.check(now)
-        self._sweep_timer = self._loop.call_later(self.limits.sweep_s, self._sweep)

@@ -46,7 +46,7 @@ class Relay:
     once, when nothing more will come from the provider: then `error` (None when whole), `usage`, `raw_usage` tell how it went."""
 
     __slots__ = (
-        "sink", "source", "reader", "writer", "opened", "ended", "error", "usage", "raw_usage", "is_done", "is_aborted",
+        "sink", "source", "reader", "writer", "opened", "ended", "error", "usage", "raw_usage", "service_tier", "is_done", "is_aborted",
         "last_write", "first_byte_at", "stops_on_cancel", "_now", "_drained_bytes", "_pending", "_is_paused", "_is_forwarding",
     )  # fmt: skip
 
@@ -62,6 +62,7 @@ class Relay:
         self.error: ProviderError | None = None
         self.usage: Usage | None = None
         self.raw_usage = b""
+        self.service_tier = ""
         self.is_done = False  # the format's own terminal event came
         self.is_aborted = False  # the client left
         self.stops_on_cancel = False
@@ -107,9 +108,11 @@ class Relay:
             if event.usage is not None:
                 self.usage = event.usage
                 self.raw_usage = event.raw_usage
+                self.service_tier = event.service_tier or self.service_tier
             if event.error is not None:
                 self._fail(event.error)
-                return events[:place]
+                # Text that came beside the error still reaches a client who has the text before it.
+                return events[: place + 1] if event.chunk is not None and self._is_forwarding else events[:place]
             if event.is_done:
                 self.is_done = True
         return events

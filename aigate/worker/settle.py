@@ -6,9 +6,13 @@ byte goes to the client, so headers, `usage.cost` and ledger never disagree (des
 
 from __future__ import annotations
 
-from aigate.core.call import Attempt, Outcome
-from aigate.core.price import price_usage
-from aigate.core.target import Target
+import msgspec
+
+from aigate.core.bounds import hold_nanousd
+from aigate.core.call import Attempt, Call, Outcome
+from aigate.core.price import price_usage, service_price
+from aigate.core.target import Price, Target
+from aigate.core.usage import Usage
 from aigate.journal.records import CallEnd, Intent, Settled, encode_record
 from aigate.journal.writer import JournalWriter
 from aigate.worker.run import Run
@@ -39,10 +43,30 @@ def write_intent(journal: JournalWriter, attempt: Attempt, target: Target, run: 
     )
 
 
-def cost_of(target: Target, outcome: Outcome) -> int:
-    """What the attempt costs, in nano-dollars: nothing where nothing was used or the operator allows the model unpriced."""
+def hold_price(call: Call, target: Target) -> Price | None:
+    """The price an attempt is held at: of the service tier asked for, the dearest of all where the provider may choose (`auto`)."""
     price = target.model.price
-    return 0 if price is None else price_usage(price, outcome.usage)
+    if price is None or not price.services or "service_tier" not in call.pairs:
+        return price
+    asked = msgspec.json.decode(call.pairs["service_tier"])
+    if asked == "auto":
+        return max((price, *price.services.values()), key=lambda each: hold_nanousd(each, 1000, 1000))
+    return service_price(price, asked) if isinstance(asked, str) else price
+
+
+def set_price(attempt: Attempt, target: Target, service_tier: str, usage: Usage) -> int:
+    """What the attempt costs, in nano-dollars: nothing where the operator allows the model unpriced. `service_tier` as the provider
+    says it served; where it says nothing the price of the hold stands."""
+    price = target.model.price
+    if price is None:
+        return 0
+    if price.services:
+        if service_tier:
+            price = service_price(price, service_tier)
+        elif attempt.price_id != price.id:
+            price = next((each for each in price.services.values() if each.id == attempt.price_id), price)
+        attempt.price_id = price.id
+    return price_usage(price, usage)
 
 
 def write_settled(

@@ -1,0 +1,109 @@
+"""Usage in every spelling of the neighbours has one meaning."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aigate.core.target import Quirks
+from aigate.core.usage import Usage
+from aigate.dialects.dialect import Settlement
+from aigate.dialects.openai_usage import read_usage_object, write_usage_object
+from tests.dialects.recorded import needs_recordings, plain_replies, recorded_target
+
+OUTSIDE, HIDDEN = Quirks(reasoning_tokens="outside"), Quirks(reasoning_tokens="hidden")
+
+
+def counts(prompt: int, completion: int, total: int | None = None, **more: object) -> dict[str, Any]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion if total is None else total, **more}
+
+
+@pytest.mark.parametrize(
+    ("fields", "quirks", "usage"),
+    [
+        (counts(10, 5), Quirks(), Usage(10, 5)),
+        (counts(10, 5, prompt_tokens_details={"cached_tokens": 4, "cache_write_tokens": 3}), Quirks(), Usage(10, 5, 4, 3)),
+        (counts(10, 5, prompt_tokens_details={"cache_creation_input_tokens": 3}), Quirks(), Usage(10, 5, 0, 3)),
+        (counts(10, 5, prompt_token_details={"cached_tokens": 4}), Quirks(), Usage(10, 5, 4)),
+        (counts(10, 5, prompt_cache_hit_tokens=4, prompt_cache_miss_tokens=6), Quirks(), Usage(10, 5, 4)),
+        (counts(10, 5, num_cached_tokens=4), Quirks(), Usage(10, 5, 4)),
+        (counts(10, 5, cached_tokens=4), Quirks(), Usage(10, 5, 4)),
+        (counts(10, 5, prompt_tokens_details=None, completion_tokens_details=None), Quirks(), Usage(10, 5)),
+        (counts(10, 5, cached_tokens=14), Quirks(), Usage(24, 5, 14)),
+        (counts(10, 5, completion_tokens_details={"reasoning_tokens": 4}), Quirks(), Usage(10, 5, 0, 0, 4)),
+        (counts(10, 5, completion_tokens_details={"reasoning_tokens": 9}), Quirks(), Usage(10, 5, 0, 0, 5)),
+        (counts(10, 5, 24, completion_tokens_details={"reasoning_tokens": 9}), Quirks(), Usage(10, 14, 0, 0, 9)),
+        (counts(10, 5, 24, completion_tokens_details={"reasoning_tokens": 9}), OUTSIDE, Usage(10, 14, 0, 0, 9)),
+        (counts(10, 5, 18, completion_tokens_details={"reasoning_tokens": 3}), OUTSIDE, Usage(10, 8, 0, 0, 3)),
+        (counts(10, 5, completion_tokens_details={"reasoning_tokens": 3}), OUTSIDE, Usage(10, 5, 0, 0, 3)),
+        (counts(10, 5, 0, completion_tokens_details={"reasoning_tokens": 3}), OUTSIDE, Usage(10, 8, 0, 0, 3)),
+        (counts(35, 12, 109), HIDDEN, Usage(35, 74, 0, 0, 62)),
+        (counts(35, 12), HIDDEN, Usage(35, 12)),
+        (counts(9, 8, prompt_tokens_details={"audio_tokens": 6}, completion_tokens_details={"audio_tokens": 7}), Quirks(), Usage(9, 8, 0, 0, 0, 6, 7)),
+        ({"prompt_tokens": 8, "total_tokens": 8}, Quirks(), Usage(8, 0)),
+        ({"input_tokens": 3, "output_tokens": 2}, Quirks(), Usage(3, 2)),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, Quirks(), Usage()),
+        ({"prompt_tokens": None, "completion_tokens": "5", "total_tokens": 7.5}, Quirks(), Usage()),
+        ({}, Quirks(), None),
+        ({"queue_time": 0.1}, Quirks(), None),
+    ],
+)
+def test_each_spelling_is_read(fields: dict[str, Any], quirks: Quirks, usage: Usage | None) -> None:
+    assert read_usage_object(fields, quirks) == usage
+
+
+NUMBERS = st.one_of(st.integers(-5, 1 << 40), st.none(), st.text(max_size=3), st.booleans(), st.floats(allow_nan=False))
+KEYS = ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "num_cached_tokens", "reasoning_tokens", "audio_tokens", "cache_write_tokens"]
+DETAILS = st.dictionaries(st.sampled_from(KEYS), NUMBERS, max_size=4)
+OBJECTS = st.tuples(DETAILS, st.one_of(DETAILS, NUMBERS), st.one_of(DETAILS, NUMBERS)).map(
+    lambda parts: {**parts[0], "prompt_tokens_details": parts[1], "completion_tokens_details": parts[2]}
+)
+
+
+@given(OBJECTS, st.sampled_from(["inside", "outside", "hidden"]))
+def test_parts_never_exceed_their_totals_whatever_is_sent(fields: dict[str, Any], where: str) -> None:
+    usage = read_usage_object(fields, Quirks(reasoning_tokens=where))
+    if usage is not None:
+        assert 0 <= usage.cached_tokens + usage.cache_write_tokens <= usage.input_tokens
+        assert 0 <= usage.reasoning_tokens <= usage.output_tokens
+        assert max(usage.audio_input_tokens - usage.input_tokens, usage.audio_output_tokens - usage.output_tokens) <= 0
+
+
+def test_the_providers_own_numbers_are_kept_and_its_cost_is_not() -> None:
+    raw = json.dumps(counts(10, 5, cost=9.9, queue_time=0.25, cached_tokens=4)).encode()
+    written = write_usage_object(Settlement(Usage(10, 5, 4), 123, raw))
+    assert written == counts(10, 5, cost=1.23e-07, queue_time=0.25, cached_tokens=4, prompt_tokens_details={"cached_tokens": 4})
+
+
+def test_reasoning_beside_completion_tokens_is_not_told_as_inside_them() -> None:
+    assert "completion_tokens_details" not in write_usage_object(Settlement(Usage(35, 74, 0, 0, 62), 1, json.dumps(counts(35, 12, 109)).encode()))
+
+
+def test_another_formats_usage_is_told_in_this_one() -> None:
+    written = write_usage_object(Settlement(Usage(10, 5), 0, b'{"inputTokens": 10, "outputTokens": 5}'))
+    assert written == counts(10, 5, cost=0.0)
+
+
+@given(st.integers(0, 10**15))
+def test_the_cost_prints_as_the_exact_decimal(cost_nanousd: int) -> None:
+    import msgspec
+
+    text = msgspec.json.encode(write_usage_object(Settlement(Usage(), cost_nanousd))["cost"]).decode()
+    assert round(float(text) * 10**9) == cost_nanousd
+    mantissa = text.lower().split("e")[0].replace(".", "").lstrip("0").rstrip("0")
+    assert mantissa == str(cost_nanousd).rstrip("0").lstrip("0")
+
+
+@needs_recordings
+def test_recorded_usage_adds_up_to_what_the_provider_says() -> None:
+    for record in plain_replies():
+        fields, quirks = json.loads(record["response"]).get("usage"), recorded_target(record).quirks
+        if fields:
+            usage = read_usage_object(fields, quirks)
+            assert usage is not None
+            assert usage.input_tokens == fields["prompt_tokens"], record["id"]
+            assert usage.total_tokens == fields["total_tokens"], record["id"]
