@@ -25,7 +25,7 @@ class Hello(msgspec.Struct, tag="hello", frozen=True):
     journal_id: str
     version: int = VERSION
     grant_seq: int = 0  # of the newest grant it has received
-    limits_version: int = 0  # of the newest Limits it has acknowledged
+    limits_version: int = 0  # of the newest Limits it has acknowledged; 0 = new, holds nothing; -1 = has restated, needs every limit
 
 
 class LookUp(msgspec.Struct, tag="look_up", frozen=True):
@@ -88,11 +88,12 @@ class Grant(msgspec.Struct, tag="grant", frozen=True):
 
 
 class Granted(msgspec.Struct, tag="granted", frozen=True):
-    """`seq` is the grant's number in the database: it rises with every grant to anybody."""
+    """`seq` is the grant's number in the database: it rises with every grant to anybody. `tight`: budgets near their end."""
 
     number: int
     seq: int
     leases: tuple[Lease, ...]
+    tight: tuple[int, ...] = ()
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True):
@@ -132,11 +133,12 @@ class Limit(msgspec.Struct, array_like=True, frozen=True):
 
 class Limits(msgspec.Struct, tag="limits", frozen=True):
     """Changed limits, in force when acknowledged: unused slices went back, open holds were adopted, both are in the journal.
-    `version` is the newest among them; 0 = it does not count (a first part of several)."""
+    `version` is the newest among them; 0 = it does not count (a first part of several). `is_reset`: every other limit is forgotten."""
 
     number: int
     version: int
     changes: tuple[Limit, ...]
+    is_reset: bool = False
 
 
 Message = (

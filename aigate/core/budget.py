@@ -56,9 +56,11 @@ class WindowRow(msgspec.Struct):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """Every want is met: `amounts`, in their order, each at least the need. The caller adds them to `leased` and to the journal's leases."""
+    """Every want is met: `amounts`, in their order, each at least the need. The caller adds them to `leased` and to the journal's leases.
+    `tight`: budgets so near their end that a slice is exactly one hold (M13); the worker keeps nothing of it after the hold."""
 
     amounts: tuple[int, ...]
+    tight: tuple[int, ...] = ()
 
 
 class Short(msgspec.Struct, frozen=True):
@@ -75,8 +77,9 @@ class Over(msgspec.Struct, frozen=True):
     available: int
 
 
-def grant(wants: Sequence[Want], rows: Sequence[WindowRow], journals: int) -> Given | Short | Over:
-    """All wants or none (M2). `rows` in the order of `wants`; `journals` living ones share what is left, so no one takes it all."""
+def grant(wants: Sequence[Want], rows: Sequence[WindowRow], *, journals: int, is_scarce: bool = False) -> Given | Short | Over:
+    """All wants or none (M2). `rows` in the order of `wants`; `journals` living ones share what is left, so no one takes it all.
+    `is_scarce`: others wait for one of these budgets, so nothing beyond the needs is given."""
     over: Over | None = None
     short: Short | None = None
     for want, row in zip(wants, rows, strict=True):
@@ -88,17 +91,32 @@ def grant(wants: Sequence[Want], rows: Sequence[WindowRow], journals: int) -> Gi
                 over = Over(want.budget_id, max(0, room + row.leased))
         elif short is None or room < short.available:
             short = Short(want.budget_id, max(0, room))
-    if over is not None or short is not None:
-        return over or short  # type: ignore[return-value]
-    return Given(tuple(_amount(want, row.room, journals) for want, row in zip(wants, rows, strict=True)))
+    if over is not None:
+        return over
+    if short is not None:
+        return short
+    extras = [0 if is_scarce else _extra(want, row.room, journals) for want, row in zip(wants, rows, strict=True)]
+    tight = [want.budget_id for want, row in zip(wants, rows, strict=True) if is_scarce or _is_tight(want, row.room, journals)]
+    return Given(tuple(want.need + extra for want, extra in zip(wants, extras, strict=True)), tuple(tight))
 
 
-def _amount(want: Want, room: int | None, journals: int) -> int:
-    """The need and as much comfort as leaves half of the room to the others; exactly the need where that is next to nothing."""
+def _extra(want: Want, room: int | None, journals: int) -> int:
+    """Comfort beyond the need: at most a share that leaves half of the room to the others, and nothing of a room that nears its end."""
+    wish = want.comfort - want.need
     if room is None:
-        return want.comfort
-    extra = min(want.comfort - want.need, (room - want.need) // (2 * max(journals, 1)))
-    return want.need + extra if extra * 16 >= want.comfort else want.need
+        return wish
+    if _is_tight(want, room, journals):
+        return 0
+    return min(wish, _share(want, room, journals))
+
+
+def _is_tight(want: Want, room: int | None, journals: int) -> bool:
+    """A refill is tight where it does not fit its share whole: then it gets nothing and the next hold asks for itself."""
+    return room is not None and _share(want, room, journals) < (want.need or want.comfort)
+
+
+def _share(want: Want, room: int, journals: int) -> int:
+    return (room - want.need) // (2 * max(journals, 1))
 
 
 # --- shipped records ------------------------------------------------------------------------------------------------------------

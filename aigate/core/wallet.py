@@ -176,7 +176,9 @@ class Wallet:
         self.thirsty.clear()
         return self._asked(tuple(wants), None, now_ms) if wants else None
 
-    def granted(self, number: int, seq: int, leases: Sequence[Lease]) -> tuple[Hold | Shortage | None, tuple[Lease, ...]]:
+    def granted(
+        self, number: int, seq: int, leases: Sequence[Lease], tight: Sequence[int] = ()
+    ) -> tuple[Hold | Shortage | None, tuple[Lease, ...]]:
         """(the hold that waited for it, taken at once; what goes back → RETURNED). A Shortage must be asked again: another budget of its
         path fell short meanwhile, so then all of it is asked. Answers to nothing we ask are not for us."""
         ask = self._answer(number)
@@ -184,13 +186,13 @@ class Wallet:
             return None, ()
         self.seq = max(self.seq, seq)
         returned = self._fill(ask, seq, leases)
-        if ask.shortage is None:
-            return None, returned
-        waiting = ask.shortage
-        result = self.hold(waiting.owners, waiting.path, waiting.amount)
-        if isinstance(result, Shortage):
-            result.budget_ids = result.path
-        return result, returned
+        result: Hold | Shortage | None = None
+        if ask.shortage is not None:
+            waiting = ask.shortage
+            result = self.hold(waiting.owners, waiting.path, waiting.amount)
+            if isinstance(result, Shortage):
+                result.budget_ids = result.path
+        return result, returned + self.retire(tight)
 
     def refused(self, number: int) -> None:
         self._answer(number)
@@ -207,7 +209,7 @@ class Wallet:
     @property
     def answered(self) -> int:
         """Every number up to this one has been answered."""
-        return min(self._asks, default=self._number + 1) - 1
+        return next(iter(self._asks), self._number + 1) - 1
 
     def _asked(self, wants: tuple[Want, ...], shortage: Shortage | None, now_ms: int) -> Ask:
         self._number += 1
