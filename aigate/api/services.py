@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from fastapi import Depends, Request
 
-from aigate.core.account import Cap, Standing, SubAccount
+from aigate.core.account import Cap, Standing, SubAccount, Whose
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
@@ -47,6 +47,12 @@ class Accounts(Protocol):
     async def list_sub_accounts(self, account_id: str, limit: int, before_id: str | None) -> list[SubAccount]:
         """Newest first, without the deleted ones."""
 
+    async def add_key(self, key: ClientKey, cap: Cap) -> bool:
+        """ClientError 404 where its sub-account is not there."""
+
+    async def rotate_key(self, account_id: str, key_id: str, next_digest: bytes, next_hint: str) -> ClientKey | None:
+        """The key gets a second digest, in force from now on; the first dies when the second is first looked up. Writes key.rotated."""
+
     async def set_cap(self, owner: Owner, cap: Cap) -> bool: ...
     async def add_credit(self, account_id: str, amount_nanousd: int) -> bool:
         """Raises the limit of the account's balance by so much, in one transaction (from 0 where there was none)."""
@@ -68,16 +74,14 @@ class Totals(Protocol):
 
 
 class UsageStore(Protocol):
-    """Every row of what has settled by now. What is None does not narrow; `first_day` and `last_day` (YYYY-MM-DD, UTC) are both inside."""
+    """Every row of what has settled by now, of those whose it is."""
 
-    async def recent(
-        self, *, limit: int, cursor: str | None, account_id: str, sub_account_id: str | None, key_id: str | None
-    ) -> tuple[list[CallEnd], str | None]: ...
+    async def recent(self, *, limit: int, cursor: str | None, whose: Whose) -> tuple[list[CallEnd], str | None]: ...
+    async def by(self, dimension: str, month: str, whose: Whose) -> list[Totals]:
+        """`dimension`: tag | sub_account | key | model | day | all (one row). Dearest first; days in their order."""
 
-    async def by(
-        self, dimension: str, *, first_day: str, last_day: str, account_id: str, sub_account_id: str | None, key_id: str | None
-    ) -> list[Totals]:
-        """`dimension`: tag | sub_account | model | key | day | all (one row). Dearest first; days in their order."""
+    async def by_in_days(self, dimension: str, first_day: str, last_day: str, whose: Whose) -> list[Totals]:
+        """The same for model | day | all between two days (YYYY-MM-DD, UTC), both inside."""
 
 
 class Workers(Protocol):

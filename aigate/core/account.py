@@ -21,7 +21,9 @@ class SubAccount(msgspec.Struct, frozen=True, kw_only=True):
     external_ref: str | None = None
     default_tag: str | None = None
     allowed_models: tuple[str, ...] = ()  # globs over slugs; () = all
-    rate_limit_rpm: int | None = None  # None = the account's
+    rate_limit_rpm: int | None = None  # None = no limit of its own; so are the next two
+    rate_limit_tpm: int | None = None
+    max_streams: int | None = None
     created_ms: int
     deleted_ms: int | None = None
 
@@ -47,6 +49,14 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int = 0
 
 
+class Whose(msgspec.Struct, frozen=True):
+    """Whose rows are asked for: an account's, or of these only a sub-account's or a key's."""
+
+    account_id: str
+    sub_account_id: str | None = None
+    key_id: str | None = None
+
+
 class ProviderKey(msgspec.Struct, frozen=True, kw_only=True):
     """A caller's own key for a provider, as it is stored: everything but the key in the clear."""
 
@@ -54,6 +64,7 @@ class ProviderKey(msgspec.Struct, frozen=True, kw_only=True):
     account_id: str
     sub_account_id: str | None = None  # None = the whole account's
     provider: str
+    origin: str  # scheme, host and port: the only place that it is ever sent to
     name: str
     hint: str  # last 4 characters
     created_ms: int
