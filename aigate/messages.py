@@ -10,8 +10,10 @@ import struct
 
 import msgspec
 
-from aigate.core.budget import Lease, Owner, Want
+from aigate.core.budget import Lease, Limit, Want
 from aigate.core.call import Principal
+from aigate.core.rate import Rate, Share
+from aigate.core.rate import Want as RateWant
 
 VERSION = 1
 MAX_FRAME_BYTES = 16 << 20
@@ -122,15 +124,6 @@ class Recall(msgspec.Struct, tag="recall", frozen=True):
     before: str = ""
 
 
-class Limit(msgspec.Struct, array_like=True, frozen=True):
-    """One owner's limit has changed. `window`: the one that a first limit adopts open holds into."""
-
-    owner: Owner
-    budget_id: int
-    is_limited: bool
-    window: str
-
-
 class Limits(msgspec.Struct, tag="limits", frozen=True):
     """Changed limits, in force when acknowledged: unused slices went back, open holds were adopted, both are in the journal.
     `version` is the newest among them; 0 = it does not count (a first part of several). `is_reset`: every other limit is forgotten."""
@@ -141,8 +134,36 @@ class Limits(msgspec.Struct, tag="limits", frozen=True):
     is_reset: bool = False
 
 
+# --- rate limits: core/rate.py ------------------------------------------------------------------------------------------------
+
+
+class Permits(msgspec.Struct, tag="permits", frozen=True):
+    """Worker → keeper: permits for a call, or ahead of calls. Answered by Permitted of the same number, a Share for each want."""
+
+    number: int
+    wants: tuple[RateWant, ...]
+
+
+class Permitted(msgspec.Struct, tag="permitted", frozen=True):
+    number: int
+    shares: tuple[Share, ...]
+
+
+class GiveBack(msgspec.Struct, tag="give_back", frozen=True):
+    """Worker → keeper: permits that were not used; negative: tokens used beyond what was taken."""
+
+    permits: tuple[tuple[Rate, int], ...]
+
+
+class InUse(msgspec.Struct, tag="in_use", frozen=True):
+    """Worker → keeper, first of all on a new connection: streams that run, and limits it took permits of lately."""
+
+    permits: tuple[tuple[Rate, int], ...]
+
+
 Message = (
     Hello | LookUp | Found | Push | Ack | Health | Ping | Welcome | Grant | Granted | Refused | Recall | Limits
+    | Permits | Permitted | GiveBack | InUse
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
+from aigate.core.rate import Rate
 from aigate.core.usage import NOTHING, REPORTED, Usage
+from aigate.core.wallet import Hold
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -18,6 +20,8 @@ class Principal(msgspec.Struct, frozen=True):
     is_admin: bool = False  # may use the control plane
     allowed_models: tuple[str, ...] = ()  # globs over slugs; () = all
     expires_at: float | None = None  # unix seconds
+    budgets: tuple[int, ...] = ()  # ids of those with a limit, in the order account, sub-account, key
+    rates: tuple[Rate, ...] = ()  # limits of the key, its sub-account and its account
 
 
 class Call(msgspec.Struct):
@@ -74,3 +78,4 @@ class Attempt(msgspec.Struct, kw_only=True):
     price_id: str
     started_at: float  # unix seconds
     first_byte_ms: int = -1
+    hold: Hold | None = None  # the money set aside, where a budget is on its path

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from aigate.core.call import Principal
-from aigate.messages import VERSION, Ack, Found, Health, Hello, LookUp, Message, Ping, Push, decode_frames, encode_frame
+from aigate.keeper.rates import RateDesk
+from aigate.messages import (
+    VERSION, Ack, Found, GiveBack, Health, Hello, InUse, LookUp, Message, Permits, Ping, Push, decode_frames, encode_frame,
+)  # fmt: skip
 
 log = logging.getLogger("aigate.keeper")
 
@@ -32,6 +36,7 @@ class MessageServer:
     def __init__(self, find_principals: FindPrincipals, *, expected_workers: int):
         self.find_principals = find_principals
         self.change = 0  # number of the last key change
+        self.rates = RateDesk()
         self._expected_workers = expected_workers
         self._connections: set[_Connection] = set()
         self._waiters: set[asyncio.Event] = set()
@@ -100,6 +105,7 @@ class MessageServer:
 
     def closed(self, connection: _Connection) -> None:
         self._connections.discard(connection)
+        self.rates.closed(connection, time.monotonic())
         self.moved()
 
     def reported(self, journal_id: str, report: Health) -> None:
@@ -166,6 +172,12 @@ class _Connection(asyncio.Protocol):
         elif isinstance(message, Ack):
             self.in_force = max(self.in_force, message.number)
             self._server.moved()
+        elif isinstance(message, Permits):
+            self.write(encode_frame(self._server.rates.take(self, message, time.monotonic())))
+        elif isinstance(message, GiveBack):
+            self._server.rates.give_back(self, message, time.monotonic())
+        elif isinstance(message, InUse):
+            self._server.rates.note_use(self, message, time.monotonic())
         elif isinstance(message, Health) and self.hello is not None:
             self._server.reported(self.hello.journal_id, message)
             self.write(encode_frame(Ping()))
