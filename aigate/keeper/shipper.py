@@ -23,8 +23,22 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from aigate.journal.reader import START, JournalReader, Position, Record
-from aigate.journal.records import CALL_END, INTENT, SETTLED, Intent, Settled, decode_call_end, decode_intent, decode_settled
+from aigate.journal.records import (
+    ADOPTED,
+    CALL_END,
+    INTENT,
+    RESTATED,
+    RETURNED,
+    SETTLED,
+    Intent,
+    Settled,
+    decode_call_end,
+    decode_intent,
+    decode_leases,
+    decode_settled,
+)
 from aigate.journal.segment import BadSegment, segment_name, segment_number
+from aigate.keeper.db.balances import Balances
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.ledger_rows import AlreadyThere, Batch, write_batch
 from aigate.keeper.db.tables import journals
@@ -38,7 +52,7 @@ LOOK_AROUND_S = 1.0
 AFTER_FAILURE_S = 1.0
 KEEP_S = 7 * 86_400
 
-# Runs inside the transaction that ships a batch; `is_seal`: the journal's last one. Leases move here.
+# Runs at the end of the transaction that ships a batch; `is_seal`: the journal's last one.
 Hook = Callable[[Connection, str, Batch, bool], None]
 
 
@@ -85,8 +99,11 @@ class _Journal:
                 elif kind == CALL_END:
                     if not is_shipped:
                         batch.add_call(decode_call_end(body))
+                elif kind in (RETURNED, ADOPTED, RESTATED):
+                    if not is_shipped:
+                        batch.add_leases(kind, decode_leases(body).leases)
                 else:
-                    raise BadRecord(f"record of kind {kind} at {segment}:{offset}; this release knows 1 to 3")
+                    raise BadRecord(f"record of kind {kind} at {segment}:{offset}; this release knows 1 to {RESTATED}")
             except msgspec.DecodeError as error:
                 raise BadRecord(f"record at {segment}:{offset}: {error}") from error
         return batch
@@ -126,6 +143,7 @@ class Shipper:
         self._keep_s = keep_s
         self._after_failure_s = after_failure_s
         self._hook = hook
+        self._balances = Balances()
         self._journals: dict[str, _Journal] = {}
         self._sealed: set[str] = set()
         self._problems: dict[str, str] = {}
@@ -247,7 +265,10 @@ class Shipper:
         )
         if moved.rowcount != 1:
             raise OffsetMoved(journal.id)
-        write_batch(connection, batch, is_careful=is_careful)
+        written = write_batch(connection, batch, is_careful=is_careful)
+        # What a damaged journal spent is not all known: its leases stay, until an operator writes them off.
+        is_end = sealed_ms is not None and not journal.reader.damage
+        self._balances.write(connection, journal.id, written, now_ms=_now_ms(), is_seal=is_end)
         if self._hook is not None:
             self._hook(connection, journal.id, batch, sealed_ms is not None)
 
