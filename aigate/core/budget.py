@@ -41,6 +41,15 @@ class Want(msgspec.Struct, array_like=True, frozen=True):
     comfort: int
 
 
+class Limit(msgspec.Struct, array_like=True, frozen=True):
+    """One owner's limit has changed. `window`: the one that a first limit adopts open holds into."""
+
+    owner: Owner
+    budget_id: int
+    is_limited: bool
+    window: str
+
+
 class WindowRow(msgspec.Struct):
     """One budget in one window, as the transaction sees it. `limit` None: unlimited."""
 
@@ -95,28 +104,23 @@ def grant(wants: Sequence[Want], rows: Sequence[WindowRow], *, journals: int, is
         return over
     if short is not None:
         return short
-    extras = [0 if is_scarce else _extra(want, row.room, journals) for want, row in zip(wants, rows, strict=True)]
-    tight = [want.budget_id for want, row in zip(wants, rows, strict=True) if is_scarce or _is_tight(want, row.room, journals)]
-    return Given(tuple(want.need + extra for want, extra in zip(wants, extras, strict=True)), tuple(tight))
+    amounts, tight = [], []
+    for want, row in zip(wants, rows, strict=True):
+        extra = 0 if is_scarce else _extra(want, row.room, journals)
+        amounts.append(want.need + max(extra, 0))
+        if want.need and (is_scarce or extra < 0):
+            tight.append(want.budget_id)
+    return Given(tuple(amounts), tuple(tight))
 
 
 def _extra(want: Want, room: int | None, journals: int) -> int:
-    """Comfort beyond the need: at most a share that leaves half of the room to the others, and nothing of a room that nears its end."""
+    """Comfort beyond the need: at most a share that leaves half of the room to the others. Negative where the room nears its end: where
+    the share is below one more hold, or below all of a refill (nobody waits for that, so it is not worth scraps)."""
     wish = want.comfort - want.need
     if room is None:
         return wish
-    if _is_tight(want, room, journals):
-        return 0
-    return min(wish, _share(want, room, journals))
-
-
-def _is_tight(want: Want, room: int | None, journals: int) -> bool:
-    """A refill is tight where it does not fit its share whole: then it gets nothing and the next hold asks for itself."""
-    return room is not None and _share(want, room, journals) < (want.need or want.comfort)
-
-
-def _share(want: Want, room: int, journals: int) -> int:
-    return (room - want.need) // (2 * max(journals, 1))
+    share = (room - want.need) // (2 * max(journals, 1))
+    return min(wish, share) if share >= (want.need or wish) else -1
 
 
 # --- shipped records ------------------------------------------------------------------------------------------------------------

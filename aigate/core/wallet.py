@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from aigate.core.budget import ALL_TIME, Lease, Owner, Place, Want
+from aigate.core.budget import ALL_TIME, Lease, Limit, Owner, Place, Want
 
 COMFORT_CALLS = 200  # a grant should last so many calls…
 COMFORT_MS = 10_000  # … and so long
@@ -45,8 +45,13 @@ class Hold:
     def __init__(self, owners: Sequence[Owner], amount: int, window: str, slices: list[Slice]):
         self.owners = owners
         self.amount = amount
-        self.window = window  # for the intent: the month of its leases, "" where none is by the month
+        self.window = window  # the month that it counts in: of its leases, where none is by the month "" until `enter`
         self.slices = slices
+
+    def enter(self, month: str) -> str:
+        """Directly before the intent: the window to write there, `month` (of the sending) where no lease has chosen one."""
+        self.window = self.window or month
+        return self.window
 
     @property
     def leases(self) -> tuple[tuple[int, int], ...]:
@@ -69,25 +74,28 @@ class Shortage:
 class Ask:
     """A grant asked for and not answered yet; sent again with the same number after a lost connection."""
 
-    __slots__ = ("number", "wants", "shortage", "now_ms")
+    __slots__ = ("number", "wants", "shortage", "now_ms", "void")
 
     def __init__(self, number: int, wants: tuple[Want, ...], shortage: Shortage | None, now_ms: int):
         self.number = number
         self.wants = wants
         self.shortage = shortage  # None: nobody waits
         self.now_ms = now_ms
+        self.void: set[int] = set()  # budgets whose limit has changed since: what comes for them may be of the old one, and goes back
 
 
 class Wallet:
     """One per worker. `limits`: budgets known by owner (tags, and first limits since the start); they count even where a principal
-    was read before they existed. `thirsty`: budgets to `refill`. `seq`: of the newest grant received, for Hello and Grant."""
+    was read before they existed. `thirsty`: budgets to `refill`. For Hello and Grant: `seq` of the newest grant received, `limits_version`
+    of the newest limits in force (0: new, -1: restated)."""
 
-    __slots__ = ("limits", "thirsty", "seq", "month", "_slices", "_open", "_asks", "_eager", "_number")
+    __slots__ = ("limits", "thirsty", "seq", "limits_version", "month", "_slices", "_open", "_asks", "_eager", "_number")
 
     def __init__(self) -> None:
         self.limits: dict[Owner, int] = {}
         self.thirsty: set[int] = set()
         self.seq = 0
+        self.limits_version = 0
         self.month = ""  # newest seen; every living slice by the month is of this one
         self._slices: dict[int, Slice] = {}
         self._open: set[Hold] = set()
@@ -245,10 +253,11 @@ class Wallet:
         needs = {want.budget_id: want.need for want in ask.wants}
         returned: list[Lease] = []
         for budget_id, window, amount in leases:
-            if window != ALL_TIME and window != self.month:
-                if window < self.month:  # an answer from before the month's end
-                    returned.append((budget_id, window, amount))
-                    continue
+            is_old = window != ALL_TIME and window < self.month  # an answer from before the month's end
+            if is_old or budget_id in ask.void:
+                returned.append((budget_id, window, amount))
+                continue
+            if window != ALL_TIME and window > self.month:
                 self.month = window
                 returned += self.retire_before(window)
             piece = self._slices.get(budget_id)
@@ -288,23 +297,38 @@ class Wallet:
 
     # --- limits and restored databases --------------------------------------------------------------------------------------------
 
-    def limit(self, owner: Owner, budget_id: int, window: str) -> tuple[tuple[Lease, ...], tuple[Lease, ...]]:
-        """The owner has a limit from here on, a first or another one. → (RETURNED, ADOPTED), in this order: the free slice goes back,
-        open holds that do not count on the budget yet become lease of it (M12)."""
-        self.limits[owner] = budget_id
-        returned = self.retire((budget_id,))
-        adopted = Slice(budget_id, window)
-        adopted.is_retired = True
-        for hold in self._open:
-            if owner in hold.owners and all(piece.budget_id != budget_id for piece in hold.slices):
-                hold.slices.append(adopted)
-                adopted.held += hold.amount
-        return returned, ((budget_id, window, adopted.held),) if adopted.held else ()
+    def change_limits(self, version: int, changes: Sequence[Limit], is_reset: bool) -> tuple[tuple[Lease, ...], tuple[Lease, ...]]:
+        """A Limits message. → (RETURNED, ADOPTED), in this order: free slices of the changed budgets go back; open holds of an owner
+        that do not count on its budget yet become lease of it (M12). Acknowledged once both are in the journal."""
+        if is_reset:
+            self.limits.clear()
+        if is_reset or self.limits_version >= 0:
+            self.limits_version = max(self.limits_version, version)
+        ids = [change.budget_id for change in changes]
+        for ask in self._asks.values():
+            ask.void.update(ids)
+        returned = self.retire(ids)
+        adopted: list[Lease] = []
+        for change in changes:
+            if change.is_limited:
+                self.limits[change.owner] = change.budget_id
+                adopted += self._adopt(change)
+            else:
+                self.limits.pop(change.owner, None)
+        return returned, tuple(adopted)
 
-    def unlimit(self, owner: Owner, budget_id: int) -> tuple[Lease, ...]:
-        """The owner has no limit any more. → RETURNED"""
-        self.limits.pop(owner, None)
-        return self.retire((budget_id,))
+    def _adopt(self, limit: Limit) -> Iterable[Lease]:
+        pieces: dict[str, Slice] = {}
+        for hold in self._open:
+            if limit.owner in hold.owners and all(piece.budget_id != limit.budget_id for piece in hold.slices):
+                window = limit.window if limit.window == ALL_TIME else hold.enter(limit.window)
+                piece = pieces.get(window)
+                if piece is None:
+                    piece = pieces[window] = Slice(limit.budget_id, window)
+                    piece.is_retired = True
+                hold.slices.append(piece)
+                piece.held += hold.amount
+        return [(limit.budget_id, window, piece.held) for window, piece in pieces.items() if piece.held]
 
     def restate(self) -> tuple[Lease, ...]:
         """The database does not know all our grants (M15): every free slice is dropped, unanswered asks are void (whoever waits for one
@@ -314,6 +338,7 @@ class Wallet:
         self._eager.clear()
         self.thirsty.clear()
         self.seq = 0
+        self.limits_version = -1
         held: dict[Place, int] = {}
         for hold in self._open:
             for piece in hold.slices:

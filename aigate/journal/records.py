@@ -59,7 +59,7 @@ class Intent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key_id: str
     sub_account_id: str | None
     tag: str | None
-    window: str = ""  # YYYY-MM of its leases; "" = none by the month
+    window: str = ""  # YYYY-MM that it counts in; "" in journals older than budgets: the month of sent_ms
     leases: tuple[tuple[int, int], ...] = ()  # (budget id, lease number) held on; for audits, replay does not need it
     is_stream: bool = False
 
