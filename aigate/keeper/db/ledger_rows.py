@@ -18,6 +18,7 @@ from aigate.journal.records import SETTLED, CallEnd, Intent, Settled
 from aigate.keeper.db.tables import attempts, calls, usage_days, usage_totals
 
 UNSETTLED = "unsettled"
+RESOLVED = "resolved"  # was unsettled, until an operator said what it cost
 _NOTHING_SETTLED = (UNSETTLED, "", 0, 0, 0, 0, 0, 0, 0, 0, "", 0, "", 0, -1, b"")
 _MAX_INTEGER = 2**63 - 1
 _LEASES = list(Intent.__struct_fields__).index("leases")
