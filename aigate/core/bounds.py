@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 from aigate.core.call import Call
+from aigate.core.params import MAX_OUTPUT_TOKENS
 from aigate.core.price import Rate
 from aigate.core.target import Price, Target
 
@@ -67,8 +68,19 @@ def output_bound(call: Call, target: Target, default_max_output_tokens: int) -> 
     """Tokens of output at most, over all choices: what was asked, else the model's limit, else the configured default."""
     if call.endpoint == "embeddings":
         return 0
-    tokens = call.max_output_tokens or target.model.max_output_tokens or default_max_output_tokens
-    return tokens * max(call.n, 1)
+    return max_output_tokens(call, target, default_max_output_tokens) * max(call.n, 1)
+
+
+def max_output_tokens(call: Call, target: Target, default_max_output_tokens: int) -> int:
+    """Of one choice: what was asked, as far as it reaches the provider as it was asked."""
+    quirks = target.quirks
+    tokens = target.model.max_output_tokens or default_max_output_tokens
+    if call.max_output_tokens is not None and MAX_OUTPUT_TOKENS not in quirks.unsupported:
+        tokens = call.max_output_tokens
+    if MAX_OUTPUT_TOKENS in quirks.clamps:
+        low, high = quirks.clamps[MAX_OUTPUT_TOKENS]
+        tokens = int(min(max(tokens, low), high))
+    return tokens
 
 
 def hold_nanousd(price: Price | None, input_tokens: int, output_tokens: int) -> int:

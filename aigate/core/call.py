@@ -78,4 +78,5 @@ class Attempt(msgspec.Struct, kw_only=True):
     price_id: str
     started_at: float  # unix seconds
     first_byte_ms: int = -1
+    window: str = ""  # the month that it counts in, from its intent on
     hold: Hold | None = None  # the money set aside, where a budget is on its path

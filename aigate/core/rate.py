@@ -188,6 +188,13 @@ class Purse:
         piece.available += share.given
         return back
 
+    def standing(self, rate: Rate, now: float) -> tuple[int, int, int]:
+        """(limit a minute, permits left as far as this worker knows, seconds until the bucket is full again)."""
+        piece = self._slice(rate, now)
+        remaining = piece.available + piece.left
+        missing = max(0.0, rate.size + rate.most_ahead - remaining)
+        return rate.limit, remaining, -int(-missing // rate.per_second) if rate.per_second else 0
+
     def end(self, want: Want, used: int) -> list[tuple[Rate, int]]:
         """A call that took permits has ended; of tokens it used so many (perhaps more than it took). Requests stay used."""
         if want.rate.kind == REQUESTS:

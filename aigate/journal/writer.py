@@ -12,12 +12,15 @@ import asyncio
 import fcntl
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from zlib import crc32
 
+from aigate.core.budget import Lease
 from aigate.errors import ledger_unavailable
-from aigate.journal.records import CALL_END, INTENT, SETTLED, fit_call_end, fit_settled
+from aigate.journal.records import (
+    ADOPTED, CALL_END, INTENT, MAX_LEASES, RESTATED, SETTLED, Leases, encode_record, fit_call_end, fit_settled,
+)  # fmt: skip
 from aigate.journal.segment import (
     FRAME_HEAD_BYTES,
     FRAME_INNER,
@@ -117,6 +120,17 @@ class JournalWriter:
         size = FRAME_HEAD_BYTES + len(body)
         if self.trouble or not self._has_room(size, self.open_intents) or not self._append(CALL_END, body):
             self.lost_records += 1
+
+    def move_leases(self, kind: int, leases: Sequence[Lease]) -> bool:
+        """RETURNED, ADOPTED or RESTATED, in as many records as it takes. False where they are not all written: nobody may rely on them."""
+        for start in range(0, max(len(leases), 1), MAX_LEASES):
+            body = encode_record(Leases(tuple(leases[start : start + MAX_LEASES])))
+            size = FRAME_HEAD_BYTES + len(body)
+            if start and kind == RESTATED:
+                kind = ADOPTED  # a second RESTATED would void the first
+            if self.trouble or not self._has_room(size, self.open_intents) or not self._append(kind, body):
+                return False
+        return True
 
     def _has_room(self, size: int, open_intents: int) -> bool:
         """Whether a record of `size` leaves a slot for each open intent. A slot never spans two segments, so each counts whole ones."""

@@ -45,7 +45,7 @@ def _rare(run: Run) -> bytes:
         fields.append((b"x-client-request-id", run.client_request_id))
     if run.warnings:
         fields.append((b"x-aig-warning", warning_header(run.warnings).encode()))
-    return field_block(fields) if fields else b""
+    return run.rate_fields + field_block(fields)
 
 
 def _common(run: Run) -> bytes:
@@ -53,7 +53,7 @@ def _common(run: Run) -> bytes:
         _constant(run),
         run.exchange.request_id.encode(),
         run.attempts,
-        _rare(run) if run.warnings or run.client_request_id is not None else b"",
+        _rare(run) if run.warnings or run.rate_fields or run.client_request_id is not None else b"",
     )
 
 

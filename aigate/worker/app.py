@@ -22,6 +22,7 @@ from aigate.errors import GateError
 from aigate.journal.writer import JournalWriter
 from aigate.messages import Health, Hello
 from aigate.process import ChildOptions, child_options, read_config, say_ready, watch_life
+from aigate.worker.admit import Admission
 from aigate.worker.attempt import Attempts, Limits
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
@@ -32,6 +33,7 @@ from aigate.worker.listener import Limits as ListenerLimits
 from aigate.worker.origins import Origins
 from aigate.worker.pipe import Pipe
 from aigate.worker.plan import Policy
+from aigate.worker.rates import RateGate
 from aigate.worker.spine import Spine
 
 BACKLOG = 4096
@@ -104,6 +106,12 @@ class Worker:
                 default_max_output_tokens=config.ledger.default_max_output_tokens,
                 force_neutral=config.server.force_neutral,
             ),
+            admission=Admission(
+                link=self.link,
+                journal=self.journal,
+                default_max_output_tokens=config.ledger.default_max_output_tokens,
+                loop=loop,
+            ),
             loop=loop,
         )
         policy = Policy(config.routing.max_attempts, config.routing.budget_s, config.routing.retry_base_ms)
@@ -114,6 +122,7 @@ class Worker:
             breakers=self.breakers,
             policy=policy,
             journal=self.journal,
+            gate=RateGate(self.link, loop),
             loop=loop,
         )
 

@@ -23,6 +23,7 @@ from aigate.core.warnings import warning_header
 from aigate.dialects.dialect import Dialect, OpenedReply, Settlement
 from aigate.errors import ClientError, GateError, ProviderError
 from aigate.journal.writer import JournalWriter
+from aigate.worker.admit import Admission
 from aigate.worker.answer import reply_fields, stream_fields
 from aigate.worker.client import Connection, Pool, decode_body
 from aigate.worker.count import count_usage
@@ -69,9 +70,11 @@ class Attempts:
         dialects: Mapping[str, Dialect],
         origins: Origins,
         limits: Limits,
+        admission: Admission,
         loop: asyncio.AbstractEventLoop,
     ):
         self._pool = pool
+        self._admission = admission
         self._journal = journal
         self._dialects = dialects
         self._origins = origins
@@ -90,23 +93,32 @@ class Attempts:
         run.warnings = plan.warnings
         if plan.warnings and run.is_strict:
             raise _strict_refusal(run)
-        request = self._request(run, target, plan.edits)
         attempt = self._begin(run, target, call)
         origin = self._origins.origin(target.provider)
+        connection: Connection | None = None
+        unreached: ProviderError | None = None
         try:
-            connection = self._pool.take(origin) or await self._pool.connect(origin)
-        except ProviderError as error:
+            edits = plan.edits
+            if attempt.hold_nanousd:
+                assert run.principal is not None
+                if run.principal.budgets or self._admission.limits:
+                    edits = await self._admission.admit(run, attempt, target, edits)
+                else:
+                    self._admission.unlimited[attempt.id] = run, attempt
+            request = self._request(run, target, edits)
+            try:
+                connection = self._pool.take(origin) or await self._pool.connect(origin)
+            except ProviderError as error:
+                unreached = error
+            if exchange.is_gone and connection is not None:
+                raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
             self._intend(run, attempt, target)
-            return self._failed(run, attempt, error)
-        if exchange.is_gone:
-            connection.release()
-            run.attempts -= 1
-            raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
-        try:
-            self._intend(run, attempt, target)
-        except GateError:
-            connection.release()
+        except BaseException:  # whatever it is: nothing was sent
+            self._withdraw(run, attempt, connection)
             raise
+        if connection is None:
+            assert unreached is not None
+            return self._failed(run, attempt, unreached)
         failure: Failure | None = None
         is_over = False
         try:
@@ -155,8 +167,16 @@ class Attempts:
             started_at=self._now(),
         )
 
+    def _withdraw(self, run: Run, attempt: Attempt, connection: Connection | None) -> None:
+        """Nothing was sent and nothing written: as if the attempt had never been."""
+        run.attempts -= 1
+        self._admission.withdraw(attempt)
+        if connection is not None:
+            connection.release()
+
     def _intend(self, run: Run, attempt: Attempt, target: Target) -> None:
-        assert run.principal is not None
+        month = self._admission.month
+        attempt.window = month if attempt.hold is None else attempt.hold.enter(month)
         sent_ms = int((attempt.started_at + self.unix_offset_s) * 1000)
         write_intent(self._journal, attempt, target, run, sent_ms)
 
@@ -315,16 +335,20 @@ class Attempts:
     ) -> None:
         """The one place where attempts end. A `status` says the call ends with it."""
         run.cost_nanousd += cost_nanousd
+        if run.permits:
+            run.tokens += outcome.usage.input_tokens + outcome.usage.output_tokens
         now = self._now()
         end = None
         if status:
             run.has_ended = True
             end = run.end_record(now, self.unix_offset_s, status, error_code)
-        write_settled(self._journal, attempt, outcome, cost_nanousd, int((now - attempt.started_at) * 1000), end)
+        charges = self._admission.settle(attempt, cost_nanousd)
+        write_settled(self._journal, attempt, outcome, cost_nanousd, int((now - attempt.started_at) * 1000), end, charges)
 
     def tick(self, now: float, after_s: float) -> None:
         """Each second: keep silent streams open, and follow the wall clock."""
         self.unix_offset_s = time.time() - now
+        self._admission.tick(now, self.unix_offset_s)
         for relay in self._relays:
             relay.keep_alive(now, after_s)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from aigate.core.call import Call, Principal, Warning
+from aigate.core.rate import Want
 from aigate.core.target import Target
 from aigate.core.warnings import warning_header
 from aigate.dialects.dialect import Dialect
@@ -24,6 +25,7 @@ class Run:
     __slots__ = (
         "exchange", "surface", "endpoint", "principal", "call", "tag", "client_request_id", "is_strict", "attempts",
         "cost_nanousd", "warnings", "target", "asked", "first_byte_ms", "has_ended",
+        "permits", "tokens", "rate_fields",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, surface: Dialect, endpoint: str):
@@ -42,6 +44,9 @@ class Run:
         self.asked = ""
         self.first_byte_ms = -1
         self.has_ended = False  # its end is in the journal
+        self.permits: tuple[Want, ...] = ()  # taken under its rate limits
+        self.tokens = 0  # used by all attempts
+        self.rate_fields = b""  # x-ratelimit-*, encoded
 
     def read_headers(self, principal: Principal) -> None:
         """The request headers that steer a call. Raises ClientError for a bad tag."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from aigate.core.bounds import hold_nanousd
+from aigate.core.budget import Lease
 from aigate.core.call import Attempt, Call, Outcome
 from aigate.core.price import price_usage, service_price
 from aigate.core.target import Price, Target
@@ -37,7 +38,9 @@ def write_intent(journal: JournalWriter, attempt: Attempt, target: Target, run: 
                 principal.key_id,
                 principal.sub_account_id,
                 run.tag,
-                is_stream=call.is_stream,
+                attempt.window,
+                () if attempt.hold is None else attempt.hold.leases,
+                call.is_stream,
             )
         )
     )
@@ -70,8 +73,9 @@ def set_price(attempt: Attempt, target: Target, service_tier: str, usage: Usage)
 
 
 def write_settled(
-    journal: JournalWriter, attempt: Attempt, outcome: Outcome, cost_nanousd: int, latency_ms: int, call: CallEnd | None
-) -> None:
+    journal: JournalWriter, attempt: Attempt, outcome: Outcome, cost_nanousd: int, latency_ms: int, call: CallEnd | None,
+    charges: tuple[Lease, ...] = (),
+) -> None:  # fmt: skip
     """The end of the attempt, into the room its intent reserved. `call` goes with the last attempt of its call."""
     usage = outcome.usage
     journal.settled(
@@ -95,6 +99,7 @@ def write_settled(
                 attempt.first_byte_ms,
                 outcome.raw_usage,
                 call,
+                charges,
             )
         )
     )

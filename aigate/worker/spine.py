@@ -22,6 +22,7 @@ from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
 from aigate.worker.listener import Exchange
 from aigate.worker.plan import Plan, Policy, plan_targets
+from aigate.worker.rates import RateGate
 from aigate.worker.run import CLIENT_CLOSED, Run
 
 Handler = Callable[[Exchange], object]
@@ -39,6 +40,7 @@ class Spine:
         breakers: Breakers,
         policy: Policy,
         journal: JournalWriter,
+        gate: RateGate,
         loop: asyncio.AbstractEventLoop,
     ):
         self._ring = ring
@@ -47,6 +49,7 @@ class Spine:
         self._breakers = breakers
         self._policy = policy
         self._journal = journal
+        self._gate = gate
         self._now = loop.time
         self._waiting: set[Run] = set()  # streams that have not begun yet
 
@@ -65,6 +68,8 @@ class Spine:
             self._fail(run, error)
         finally:
             self._waiting.discard(run)
+            if run.permits:
+                self._gate.leave(run)
 
     async def _try_targets(self, run: Run, principal: Principal) -> None:
         call = run.call
@@ -73,6 +78,8 @@ class Spine:
             self._waiting.add(run)
         plan = Plan(plan_targets(call, principal, self._resolve), self._policy, self._breakers, self._now())
         target = plan.first(self._now())
+        if principal.rates:
+            await self._gate.enter(run, principal)
         may_resend = True
         while True:
             failure = await self._attempts.send(run, target)
@@ -130,6 +137,7 @@ class Spine:
     def tick(self, now: float, after_s: float) -> None:
         """Each second: comments keep silent streams open, also those that have not begun (their errors then go in-band)."""
         self._attempts.tick(now, after_s)
+        self._gate.tick(now)
         for run in list(self._waiting):
             exchange = run.exchange
             if exchange.is_started:

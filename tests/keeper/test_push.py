@@ -48,7 +48,7 @@ async def working(path, count, counters=None):
     for number in range(count):
         health = Health(f"worker-{number}", counters or {}, {"sim/echo": {"state": "closed"}})
         hello = Hello(f"worker-{number}", number, f"jrn_{number}")
-        links.append(KeeperLink(str(path), lambda hello=hello: hello, health=lambda health=health: health, health_interval_s=0.01))
+        links.append(KeeperLink(str(path), hello, health=lambda health=health: health, health_interval_s=0.01))
     rings = [KeyRing(SECRET, "", link) for link in links]
     tasks = [asyncio.create_task(link.run()) for link in links]
     try:
