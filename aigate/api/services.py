@@ -17,7 +17,6 @@ from aigate.journal.records import CallEnd
 
 
 class KeyStore(Protocol):
-    async def add(self, key: ClientKey) -> None: ...
     async def revoke(self, key_id: str, now_ms: int) -> ClientKey | None:
         """The key, revoked now or before; None where there is none of this id."""
 
@@ -50,7 +49,7 @@ class Accounts(Protocol):
     async def add_key(self, key: ClientKey, cap: Cap) -> bool:
         """ClientError 404 where its sub-account is not there."""
 
-    async def rotate_key(self, account_id: str, key_id: str, next_digest: bytes, next_hint: str) -> ClientKey | None:
+    async def rotate_key(self, key_id: str, next_digest: bytes, next_hint: str) -> ClientKey | None:
         """The key gets a second digest, in force from now on; the first dies when the second is first looked up. Writes key.rotated."""
 
     async def set_cap(self, owner: Owner, cap: Cap) -> bool: ...
@@ -58,6 +57,9 @@ class Accounts(Protocol):
         """Raises the limit of the account's balance by so much, in one transaction (from 0 where there was none)."""
 
     async def standings(self, owners: Sequence[Owner]) -> dict[Owner, Standing]: ...
+    async def names(self, scope: str, account_id: str, ids: Sequence[str]) -> dict[str, str]:
+        """What those sub-accounts or keys are called, deleted ones included."""
+
     async def limited(self, account_id: str, scope: str) -> list[Standing]:
         """All owners of that scope that have a limit, by id."""
 
@@ -91,6 +93,7 @@ class Workers(Protocol):
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyStore
+    accounts: Accounts
     usage: UsageStore
     workers: Workers
     catalog: Any  # catalog.Catalog
@@ -99,7 +102,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     checks: Callable[[], Awaitable[dict[str, str]]]  # part of the gateway → "ok" or what is wrong with it
     metrics: Callable[[], Awaitable[bytes]]  # the Prometheus text
     log: Callable[[str], None]  # one line about a failure of ours
-    accounts: Accounts | None = None
 
 
 def get_services(request: Request) -> Services:

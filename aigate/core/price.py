@@ -20,6 +20,7 @@ Rate = tuple[int, int]  # (picodollars, per this many units)
 
 _PICO_PER_USD = 10**12
 _NANO_PER_USD = 10**9
+NANOUSD_PER_CENT = 10**7
 _TOKENS_PER_MTOK = 10**6
 
 # A class without a rate of its own costs what the total it is part of costs.

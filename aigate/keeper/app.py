@@ -24,9 +24,11 @@ from aigate.api.services import Services
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.keeper import metrics
+from aigate.keeper.accounts import AccountStore
 from aigate.keeper.db.engine import Database, database_url, open_database
-from aigate.keeper.db.keys import KeyStore, add_account_if_missing
+from aigate.keeper.db.keys import add_account_if_missing
 from aigate.keeper.db.prices import save_prices
+from aigate.keeper.keys import KeyStore
 from aigate.keeper.push import MessageServer
 from aigate.keeper.shipper import Shipper
 from aigate.keeper.usage import UsageStore
@@ -58,6 +60,7 @@ class Keeper:
         self._shipper = Shipper(self._database, data_dir / "journals")
         self._keys = KeyStore(self._database)
         self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers)
+        self._keys.push = self._messages.push
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()
@@ -84,6 +87,7 @@ class Keeper:
     def _control_plane(self) -> FastAPI:
         services = Services(
             keys=self._keys,
+            accounts=AccountStore(self._database, self._messages.push, self._announce_limits),
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,
             catalog=self._catalog,
@@ -94,6 +98,9 @@ class Keeper:
             log=log.error,
         )
         return control_plane(services, outages=(OperationalError, InterfaceError))
+
+    async def _announce_limits(self) -> bool:
+        return await self._messages.push(())
 
     async def _prepare_database(self) -> None:
         now_ms = int(time.time() * 1000)

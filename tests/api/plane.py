@@ -15,8 +15,10 @@ from aigate.errors import model_not_found
 from aigate.journal.records import CallEnd
 from aigate.keeper import metrics
 from aigate.keeper.db.engine import database_url, open_database
-from aigate.keeper.db.keys import KeyStore
-from aigate.keeper.db.usage import TagTotals, Totals
+from aigate.keeper.accounts import AccountStore
+from aigate.keeper.db.keys import add_account_if_missing
+from aigate.keeper.db.usage import LabelTotals
+from aigate.keeper.keys import KeyStore
 from aigate.keeper.push import MessageServer
 
 ROOT_KEY = "root-secret"
@@ -70,23 +72,30 @@ class Usage:
     def __init__(self):
         self.asked = []
 
-    async def recent(self, *, limit, cursor, key_id):
-        self.asked.append((limit, cursor, key_id))
+    async def recent(self, *, limit, cursor, whose):
+        self.asked.append((limit, cursor, whose))
         return [CALL], "next"
 
-    async def by_tag(self, month, *, key_id):
-        self.asked.append((month, key_id))
-        return [TagTotals(2, 3, 4_389_000, 10, 20), TagTotals(1, 1, 0, 1, 2, tag="team-a")]
+    async def by(self, dimension, month, whose):
+        self.asked.append((dimension, month, whose))
+        return self._totals(dimension)
 
-    async def of_month(self, month, *, key_id):
-        self.asked.append((month, key_id))
-        return Totals(3, 4, 4_389_000, 11, 22)
+    async def by_in_days(self, dimension, first_day, last_day, whose):
+        self.asked.append((dimension, first_day, last_day, whose))
+        return self._totals(dimension)
+
+    def _totals(self, dimension):
+        if dimension == "all":
+            return [LabelTotals(3, 4, 4_389_000, 11, 22)]
+        return [LabelTotals(2, 3, 4_389_000, 10, 20), LabelTotals(1, 1, 0, 1, 2, label="a,b")]
 
 
 class Plane:
     def __init__(self, database, **replaced):
         self.keys = KeyStore(database)
         self.workers = MessageServer(self.keys.find, expected_workers=0)
+        self.pushed = []
+        self.keys.push = self.push
         self.usage = Usage()
         self.checks = {"database": "ok"}
         self.logged = []
@@ -97,9 +106,13 @@ class Plane:
         async def numbers():
             return metrics.render({"calls_total;status=200": 3, "workers_connected": 1})
 
+        async def announce_limits():
+            return True
+
         services = Services(
             **{
                 "keys": self.keys,
+                "accounts": AccountStore(database, self.push, announce_limits),
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),
@@ -113,6 +126,10 @@ class Plane:
         )
         app = control_plane(services, outages=(ConnectionError,))
         self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://gate", headers=ROOT_HEADERS)
+
+    async def push(self, keys):
+        self.pushed += keys
+        return await self.workers.push(keys)
 
     async def get(self, path, **options):
         return await self.client.get(path, **options)

@@ -14,7 +14,7 @@ from tests.api.plane import SECRET, run
 
 def test_a_key_is_shown_once_and_stored_as_a_digest(tmp_path):
     async def test(plane):
-        reply = await plane.post("/v1/keys", {"name": "web", "default_tag": "team-a", "allowed_models": ["moonshot/*"]})
+        reply = await plane.post("/v1/keys", {"name": "web", "default_tag": "team-a", "allowed_models": ["openai/*"]})
         assert reply.status_code == 201
         made = reply.json()
         assert made["key"] == made["scoped_key"] and is_well_formed(made["key"].encode())
@@ -25,7 +25,7 @@ def test_a_key_is_shown_once_and_stored_as_a_digest(tmp_path):
         listed = (await plane.get("/v1/keys")).json()["data"]
         assert [key["id"] for key in listed] == [made["id"]]
         assert made["key"] not in str(listed) and listed[0]["hint"].endswith(made["key"][-4:])
-        assert (listed[0]["default_tag"], listed[0]["allowed_models"]) == ("team-a", ["moonshot/*"])
+        assert (listed[0]["default_tag"], listed[0]["allowed_models"]) == ("team-a", ["openai/*"])
         assert listed[0]["status"] == "active" and isinstance(listed[0]["created_at"], int)
 
     run(tmp_path, test)
@@ -76,7 +76,8 @@ def test_a_change_that_does_not_reach_every_worker_says_so(tmp_path):
             return False
 
     async def test(plane):
-        assert (await plane.post("/v1/keys", {"name": "web"})).json()["effective"] is False
+        made = (await plane.post("/v1/keys", {"name": "web"})).json()
+        assert (await plane.client.delete(f"/v1/keys/{made['id']}")).json()["effective"] is False
 
     run(tmp_path, test, workers=DeafWorkers())
 
