@@ -197,14 +197,15 @@ class Attempts:
         if usage is None:
             text = body.decode(errors="replace") if opened.pairs is None else reply_text(dialect.read_reply(body, target))
             usage, source = await count_usage(call, target, text, 0)
+        cost_nanousd = set_price(attempt, target, opened.service_tier, usage)
         outcome = Outcome(
             end="aborted" if run.exchange.is_gone else "complete",
             status=head.status,
             usage=usage,
             usage_source=source,
             raw_usage=opened.raw_usage,
+            cost_nanousd=cost_nanousd,
         )
-        cost_nanousd = set_price(attempt, target, opened.service_tier, usage)
         settlement = Settlement(usage, cost_nanousd, opened.raw_usage, source, opened.usage_fields)
         try:
             answer = self._answer(run, opened, settlement)
@@ -214,7 +215,7 @@ class Attempts:
             return failure
         exchange = run.exchange
         status = CLIENT_CLOSED if exchange.is_gone else 200
-        self.settle(run, attempt, outcome, status=status, cost_nanousd=cost_nanousd)
+        self.settle(run, attempt, outcome, status=status)
         if not exchange.is_gone:
             exchange.reply(200, reply_fields(run, usage), answer)
         return None
@@ -287,6 +288,7 @@ class Attempts:
         if usage is None:
             usage, source = await count_usage(call, target, *relay.reader.text_so_far())
         error = relay.error
+        cost_nanousd = set_price(attempt, target, relay.service_tier, usage)
         outcome = Outcome(
             end="aborted" if relay.is_aborted or exchange.is_gone else "failed" if error else "complete",
             status=200,
@@ -294,11 +296,11 @@ class Attempts:
             usage=usage,
             usage_source=source,
             raw_usage=relay.raw_usage,
+            cost_nanousd=cost_nanousd,
         )
         failure = self._failed(run, attempt, error) if error else None
-        cost_nanousd = set_price(attempt, target, relay.service_tier, usage)
         status = CLIENT_CLOSED if outcome.end == "aborted" else 200
-        self.settle(run, attempt, outcome, status=status, cost_nanousd=cost_nanousd, error_code=error.code if error else "")
+        self.settle(run, attempt, outcome, status=status, error_code=error.code if error else "")
         if not exchange.is_gone:
             if error:
                 last = relay.writer.fail(error, exchange.request_id)
@@ -314,17 +316,15 @@ class Attempts:
 
     # --- settle -------------------------------------------------------------------------------------------------------------
 
-    def settle(
-        self, run: Run, attempt: Attempt, outcome: Outcome, *, status: int = 0, cost_nanousd: int = 0, error_code: str = ""
-    ) -> None:
+    def settle(self, run: Run, attempt: Attempt, outcome: Outcome, *, status: int = 0, error_code: str = "") -> None:
         """The one place where attempts end. A `status` says the call ends with it."""
-        run.cost_nanousd += cost_nanousd
+        run.cost_nanousd += outcome.cost_nanousd
         now = self._now()
         end = None
         if status:
             run.has_ended = True
             end = run.end_record(now, self.unix_offset_s, status, error_code)
-        write_settled(self._journal, attempt, outcome, cost_nanousd, int((now - attempt.started_at) * 1000), end)
+        write_settled(self._journal, attempt, outcome, int((now - attempt.started_at) * 1000), end)
 
     def tick(self, now: float, after_s: float) -> None:
         """Each second: keep silent streams open, and follow the wall clock."""

@@ -8,6 +8,8 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -226,14 +228,13 @@ FORWARDED_AS_IT_CAME = ("simx/garbage", "raw/stream-null", "raw/stream-garbage",
 SIM_MODELS = tuple({name[5:] for table in (REFUSED, REFUSED_PLAIN, REFUSED_STREAMED, BROKEN, WHOLE, WHOLE_PLAIN, WHOLE_STREAMED) for name in table if name[:5] == "simx/"} | {"echo"})  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+@contextmanager
+def faulty_gateway(folder: Path, server: str = "") -> Iterator[Gateway]:
     """A gateway before a simulated provider (simx), a raw one (raw) and a port where nobody listens (dead)."""
-    folder = tmp_path_factory.mktemp("faults")
     raw = RawProvider()
     with running_sim(folder / "bill.jsonl") as sim_url, socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
-        settings = "[routing]\nretry_base_ms = 5\nbreaker_failures = 100000\n"
+        settings = server + "[routing]\nretry_base_ms = 5\nbreaker_failures = 100000\n"
         settings += provider_config("simx", sim_url, SIM_MODELS, "timeout_s = 0.7")
         settings += provider_config("raw", raw.url, tuple(RAW), "timeout_s = 0.7", 'api_key = "rawsecretkey12345"')
         settings += provider_config("dead", f"http://127.0.0.1:{unheard.getsockname()[1]}/v1", ("m",))
@@ -241,6 +242,12 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield running
         running.kill()
         raw.stop()
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with faulty_gateway(tmp_path_factory.mktemp("faults")) as running:
+        yield running
 
 
 def ask(gateway: Gateway, model: str, stream: bool, limit_s: float = 20.0) -> tuple[int, bytes, bytes]:
@@ -361,6 +368,15 @@ def test_another_target_stands_in_for_one_that_fails(faulty):
     assert b"\r\nx-aig-served-by: simx/echo" in head and b"\r\nx-aig-attempts: 3" in head
     _, attempts = shipped(faulty, request_id(head))
     assert [(row["provider"], row["end"]) for row in attempts] == [("dead", "failed"), ("raw", "failed"), ("simx", "complete")]
+
+
+def test_what_a_reply_that_cannot_be_translated_used_is_paid(tmp_path):
+    with faulty_gateway(tmp_path, "[server]\nforce_neutral = true\n") as gateway:
+        status, head, body = ask(gateway, "raw/not-utf8", False)
+        assert (status, error_of(body)["origin"]) == (502, "provider")
+        call, (attempt,) = shipped(gateway, request_id(head))
+    assert (attempt["end"], attempt["error_kind"], attempt["output_tokens"]) == ("failed", "bad_reply", 2)
+    assert attempt["cost_nanousd"] == call["cost_nanousd"] == 1650
 
 
 def test_the_ledger_is_sound_and_no_failure_was_a_bug_of_ours(faulty):
