@@ -64,7 +64,9 @@ def _needs_mending(choices: Raw, quirks: Quirks) -> bool:
         return True
     if field == "think_tags" and b"<think>" in text:
         return True
-    return b'"function"' in text and (quirks.mints_tool_ids or b'"type"' not in text)  # calls that lack an id, or say no type
+    if b'"function"' not in text:
+        return False
+    return quirks.mints_tool_ids or b'"type"' not in text or b'""' in text  # calls without type or id, or whose id may be empty
 
 
 # --- the neutral form -----------------------------------------------------------------------------------------------------
