@@ -141,7 +141,7 @@ class Listener:
             self._fail(exchange, error)
         except asyncio.CancelledError:
             exchange.abort()
-        except Exception as problem:  # a bug of ours must cost one call, not the worker
+        except Exception as problem:  # noqa: BLE001 - a bug of ours must cost one call, not the worker
             self._loop.call_exception_handler({"message": f"handler failed on {exchange.request_id}", "exception": problem})
             self._fail(exchange, GatewayError("internal error: the gateway's log has it under this request id"))
         finally:

@@ -14,7 +14,7 @@ import msgspec
 
 from aigate.core.call import Call, Principal
 from aigate.core.target import Target
-from aigate.errors import ClientError, GatewayError, GateError, ProviderError
+from aigate.errors import ClientError, GateError, GatewayError, ProviderError
 from aigate.worker.breaker import Breakers
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-
 from tests.conftest import Gateway, environment, wait_until
 from tests.worker.raw_client import RawClient
 

@@ -7,6 +7,7 @@ import socket
 
 import msgspec
 import pytest
+
 from aigate.worker.exchange import Exchange
 from tests.worker.raw_client import Server, serve, until
 

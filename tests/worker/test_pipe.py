@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
+
 from aigate.worker.pipe import Pipe
 from tests.worker.raw_client import RawClient, Server, finished, serve, until
 
