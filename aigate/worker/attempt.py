@@ -33,6 +33,7 @@ from aigate.worker.settle import hold_price, set_price, write_intent, write_sett
 from aigate.worker.upstream_connection import Head
 
 MAX_ERROR_BYTES = 1 << 20  # of a provider's error body that we read
+ERROR_BODY_S = 10.0  # silence in it that we bear
 
 
 class Failure(msgspec.Struct):
@@ -177,7 +178,7 @@ class Attempts:
         if 200 <= head.status < 300:
             return ProviderError(f"the provider answered {head.status} where 200 was due", kind="bad_reply", provider_status=head.status)
         try:
-            body = await connection.body(MAX_ERROR_BYTES, 10.0)
+            body = await connection.body(MAX_ERROR_BYTES, min(ERROR_BODY_S, target.provider.timeout_s))
             body = decode_body(body, head.headers.get(b"content-encoding", b""), MAX_ERROR_BYTES)
         except ProviderError:
             body = b""  # the status alone says enough
@@ -264,7 +265,7 @@ class Attempts:
         kind = head.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         encoding = head.headers.get(b"content-encoding", b"identity")
         if kind in (b"application/json", b"text/html"):
-            body = await connection.body(MAX_ERROR_BYTES, 10.0)
+            body = await connection.body(MAX_ERROR_BYTES, min(ERROR_BODY_S, target.provider.timeout_s))
             body = decode_body(body, encoding, MAX_ERROR_BYTES)
             if kind == b"application/json" and b'"error"' in body:
                 raise self._dialects[target.dialect].read_error(502, head.headers, body)
