@@ -207,7 +207,7 @@ class Attempts:
             raw_usage=opened.raw_usage,
             cost_nanousd=cost_nanousd,
         )
-        settlement = Settlement(usage, cost_nanousd, opened.raw_usage, source, opened.usage_fields)
+        settlement = Settlement(usage, cost_nanousd, opened.raw_usage, source, opened.is_usage_whole)
         try:
             answer = self._answer(run, opened, settlement)
         except ProviderError as error:
