@@ -46,6 +46,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
 $(RUN): $(VENV)/bin/python
+	@echo "Installing into $(VENV) (once)"
 	@$(PIP) install --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/run.* && touch $@

@@ -84,7 +84,6 @@ class Upstream(Section):
     connect_timeout_s: Seconds = 10.0  # for TCP and TLS together
     idle_s: Seconds = 30.0  # an idle connection is kept this long
     max_reply_bytes: Annotated[int, Meta(ge=1024)] = 64 * MIB  # largest plain reply
-    connections_per_origin: Natural = 0  # at one time, per worker; 0 = no limit
     ca_file: str = ""  # PEM file of certificate authorities; empty = the system's
     tls_verify: bool = True  # false accepts any certificate (never over the internet)
 

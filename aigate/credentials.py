@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aigate.config import ConfigError, ProviderConfig
-from aigate.core.target import Provider
 from aigate.providers.table import ROWS, SIM
 
 

@@ -27,11 +27,14 @@ class DataDir:
 
     def __init__(self, path: str):
         self.path = Path(os.path.abspath(path))
-        self._make()
-        self.lock_fd = self._lock()
+        try:
+            self._make()
+            self.lock_fd = self._lock()
+            for name in ("journals", "files", "run"):
+                (self.path / name).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise DataDirError(f"data directory {self.path}: {error.strerror}") from error
         self._check_version()
-        for name in ("journals", "files", "run"):
-            (self.path / name).mkdir(mode=0o700, exist_ok=True)
 
     def run_path(self, name: str) -> Path:
         return self.path / "run" / name
@@ -50,17 +53,16 @@ class DataDir:
         too_long = len(os.fsencode(self.run_path("control.sock"))) - _SOCKET_PATH_BYTES
         if too_long > 0:
             raise DataDirError(f"data directory {self.path}: its path is {too_long} bytes too long for the sockets in it; choose a shorter one")
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            status = self.path.stat()
-            if status.st_uid != os.geteuid():
-                raise DataDirError(f"data directory {self.path}: belongs to user {status.st_uid}, and this is user {os.geteuid()}; change its owner or choose another")
-            names = {entry.name for entry in self.path.iterdir()} - _HARMLESS
-            if names and not names & {"version", "lock"}:
-                raise DataDirError(f"data directory {self.path}: is not empty and was not made by aigate; choose another")
-            self.path.chmod(0o700)
-        except OSError as error:
-            raise DataDirError(f"data directory {self.path}: {error.strerror}") from error
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = self.path.stat().st_uid
+        if owner != os.geteuid():
+            raise DataDirError(
+                f"data directory {self.path}: belongs to user {owner}, and this is user {os.geteuid()}; change its owner or choose another"
+            )
+        names = {entry.name for entry in self.path.iterdir()} - _HARMLESS
+        if names and not names & {"version", "lock"}:
+            raise DataDirError(f"data directory {self.path}: is not empty and was not made by aigate; choose another")
+        self.path.chmod(0o700)
 
     def _lock(self) -> int:
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -96,18 +98,17 @@ def _new_root_key() -> bytes:
 def _read_or_write(path: Path, make: Callable[[], bytes]) -> bytes:
     """The file's content; made first where there is none: whole and on disk, or not at all, whenever the power goes."""
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        pass  # made below
+        if path.exists():
+            return path.read_bytes()
+        content = make()
+        draft = path.with_suffix(".new")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(draft, path)
     except OSError as error:
         raise DataDirError(f"{path}: {error.strerror}") from error
-    content = make()
-    draft = path.with_suffix(".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(draft, path)
     return content

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import extras, machine
 from bench.results import report
-from bench.scenarios import SCENARIOS, Inputs, measure, warm_up
+from bench.scenarios import SCENARIOS, Inputs, Scenario, measure, warm_up
 from bench.servers import KEY_COUNT, LOAD_CPU, Gateway, Mock, Nginx
 
 QUICK_S, QUICK_REPETITIONS = 1.5, 1
@@ -27,7 +27,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one short run of each load, to see that all works; keeps no results")
     parser.add_argument("--soak", action="store_true", help="also one million calls: does memory grow?")
     parser.add_argument("--tls", action="store_true", help="also 2,000 streams over TLS, one reader in ten slow: how much memory?")
-    parser.add_argument("--only", metavar="LOAD", action="append", choices=[scenario.name for scenario in SCENARIOS], help="this load only (may repeat)")
+    names = [scenario.name for scenario in SCENARIOS]
+    parser.add_argument("--only", metavar="LOAD", action="append", choices=names, help=f"of {', '.join(names)}: this one only (may repeat); keeps no results")
     parser.add_argument("--repetitions", type=int, default=3, metavar="N", help="runs of each load on each server (3)")
     parser.add_argument("--out", type=Path, default=machine.HERE, metavar="DIR", help="where results.md and results.json go (bench/)")
     options = parser.parse_args()
@@ -37,7 +38,7 @@ def main() -> int:
         sys.stderr.write(f"bench: {error}\n")
         return 1
     page = report(results)
-    if not options.quick:
+    if not options.quick and not options.only:
         (options.out / "results.md").write_text(page)
         (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     sys.stdout.write(page)
@@ -54,10 +55,11 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         "commit": _commit(),
         "machine": machine.describe(),
         "repetitions": repetitions,
-        "facts": {"help_s": extras.help_s(repetitions + 2)},
+        "facts": {"help_s": extras.help_s(repetitions)},
         "loads": {},
     }
-    with tempfile.TemporaryDirectory(prefix="aigate-bench-") as name:
+    # Beside the source, as the system's temporary folder may be in memory, where writing to disk costs nothing.
+    with tempfile.TemporaryDirectory(prefix="run-", dir=machine.BINARIES) as name:
         folder = Path(name)
         folder.chmod(0o711)  # nginx's worker is another user
         _measure_beside_nginx(options, folder, results)
@@ -72,24 +74,23 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 def _measure_beside_nginx(options: argparse.Namespace, folder: Path, results: dict[str, Any]) -> None:
     facts = results["facts"]
     with ExitStack() as stack:
-        mock = Mock(folder)
-        stack.callback(mock.stop)
+        mock = stack.enter_context(Mock(folder))
         base_url = f"http://127.0.0.1:{mock.port}/v1"
         _say(f"first start, {KEY_COUNT:,} keys")
         keys = _first_start(folder, base_url, facts)
         inputs = Inputs(folder, keys)
-        nginx = Nginx(folder, mock_port=mock.port, keys=keys)
-        stack.callback(nginx.stop)
-        gateway = Gateway(folder, base_url)
-        stack.callback(gateway.stop)
+        nginx = stack.enter_context(Nginx(folder, mock_port=mock.port, keys=keys))
+        gateway = stack.enter_context(Gateway(folder, base_url))
         facts |= extras.idle_facts(gateway)
         for server in (nginx, gateway):
             warm_up(server, mock, inputs)
-        for scenario in SCENARIOS:
-            if not options.only or scenario.name in options.only:
-                if options.quick:
-                    scenario = replace(scenario, seconds=QUICK_S)
-                results["loads"][scenario.name] = _measure_in_turn(scenario, {"nginx": nginx, "gateway": gateway}, mock, inputs, results["repetitions"])
+        for scenario in _chosen(options):
+            runs = results["loads"][scenario.name] = {"nginx": [], "gateway": []}
+            for _ in range(results["repetitions"]):
+                for name, server in (("nginx", nginx), ("gateway", gateway)):
+                    run = measure(scenario, server, mock=mock, command=scenario.command(inputs, server.port))
+                    _say(f"{scenario.title}: {name} {run['tree_us']:.2f} µs")
+                    runs[name].append(run)
         facts |= extras.memory("loaded", gateway)
         if gateway.rows() != gateway.counted_rows():
             raise machine.BenchError(f"the ledger's sums say {gateway.rows()}, its tables hold {gateway.counted_rows()} calls and attempts")
@@ -98,23 +99,15 @@ def _measure_beside_nginx(options: argparse.Namespace, folder: Path, results: di
             facts |= extras.soak_facts(gateway, mock, inputs)
 
 
+def _chosen(options: argparse.Namespace) -> list[Scenario]:
+    chosen = [scenario for scenario in SCENARIOS if not options.only or scenario.name in options.only]
+    return [replace(scenario, seconds=QUICK_S) for scenario in chosen] if options.quick else chosen
+
+
 def _first_start(folder: Path, base_url: str, facts: dict[str, float]) -> list[str]:
-    gateway = Gateway(folder, base_url)
-    try:
+    with Gateway(folder, base_url) as gateway:
         facts["first_start_s"] = gateway.start_s
         return gateway.create_keys(KEY_COUNT)
-    finally:
-        gateway.stop()
-
-
-def _measure_in_turn(scenario: Any, servers: dict[str, Gateway | Nginx], mock: Mock, inputs: Inputs, repetitions: int) -> dict[str, list[dict[str, Any]]]:
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
-    for repetition in range(repetitions):
-        for name, server in servers.items():
-            run = measure(scenario, server, mock, scenario.command(inputs, server.port, scenario.seconds))
-            _say(f"{scenario.title}: {name} {run['tree_us']:.2f} µs")
-            runs[name].append(run)
-    return runs
 
 
 def _commit() -> str:

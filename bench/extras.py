@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
-from bench.machine import HERE, BenchError, rss_mib
+from bench.machine import HERE, BenchError, cpu_s, environment, rss_mib
 from bench.scenarios import PLAIN, Inputs, load_command, measure, run_load
 from bench.servers import LOAD_CPU, ROOT_KEY, Gateway, Mock, Nginx
 
 SOAK_FIRST, SOAK_ALL = 200_000, 1_000_000
 TLS_STREAMS, TLS_SLOW_EVERY = 2_000, 10
 TLS_CHUNKS = 2_000  # 600 KB a stream: more than all buffers on the way to a slow reader hold, so that back-pressure must work
-IDLE_S = 2.0  # after the first call, for what a start leaves behind to settle
+IDLE_S = 3.0  # after the first call, for what a start leaves behind to settle; and then to measure
 
 
 def help_s(repetitions: int) -> float:
-    """The fastest `aigate --help`: what else the machine does can only add."""
     times = []
-    for _ in range(repetitions):
+    for _ in range(repetitions + 1):  # the first compiles the modules
         started_at = time.monotonic()
-        subprocess.run([sys.executable, "-m", "aigate", "--help"], cwd=HERE.parent, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run([sys.executable, "-m", "aigate", "--help"], cwd=HERE.parent, env=environment(), stdout=subprocess.DEVNULL, check=True)
         times.append(time.monotonic() - started_at)
-    return min(times)
+    return statistics.median(times[1:])
 
 
 def idle_facts(gateway: Gateway) -> dict[str, float]:
     time.sleep(IDLE_S)
-    return {"start_s": gateway.start_s, **memory("idle", gateway)}
+    tree, started_at, cpu_before_s = gateway.tree(), time.monotonic(), cpu_s(gateway.tree())
+    time.sleep(IDLE_S)
+    share = (cpu_s(tree) - cpu_before_s) / (time.monotonic() - started_at)
+    return {"start_s": gateway.start_s, "idle_cpu_percent": 100 * share, **memory("idle", gateway)}
 
 
 def memory(prefix: str, gateway: Gateway) -> dict[str, float]:
@@ -40,9 +44,9 @@ def memory(prefix: str, gateway: Gateway) -> dict[str, float]:
 def soak_facts(gateway: Gateway, mock: Mock, inputs: Inputs) -> dict[str, float]:
     """How much memory 0.8 million further calls cost, all their rows written."""
     options = {"-b": inputs.plain_body, "-k": inputs.keys, "-c": PLAIN.connections}
-    measure(PLAIN, gateway, mock, load_command(options | {"-n": SOAK_FIRST}, gateway.port))
+    measure(PLAIN, gateway, mock=mock, command=load_command(options | {"-n": SOAK_FIRST}, gateway.port))
     first = memory("soak", gateway)
-    measure(PLAIN, gateway, mock, load_command(options | {"-n": SOAK_ALL - SOAK_FIRST}, gateway.port))
+    measure(PLAIN, gateway, mock=mock, command=load_command(options | {"-n": SOAK_ALL - SOAK_FIRST}, gateway.port))
     last = memory("soak", gateway)
     return {name.replace("_mib", "_growth_mib"): last[name] - first[name] for name in first}
 
@@ -50,21 +54,11 @@ def soak_facts(gateway: Gateway, mock: Mock, inputs: Inputs) -> dict[str, float]
 def tls_facts(folder: Path) -> dict[str, float]:
     """The most memory a gateway of its own takes for many streams from a TLS provider, some read slowly."""
     _make_certificate(folder)
-    mock = Mock(folder, chunks=TLS_CHUNKS)
-    try:
-        provider = Nginx(folder, mock_port=mock.port, cpu=LOAD_CPU, is_tls=True)
-        try:
-            return _tls_facts(folder, mock, provider)
-        finally:
-            provider.stop()
-    finally:
-        mock.stop()
-
-
-def _tls_facts(folder: Path, mock: Mock, provider: Nginx) -> dict[str, float]:
-    mock.pace(0, 10)
-    gateway = Gateway(folder, f"https://localhost:{provider.port}/v1", f'\n[upstream]\nca_file = "{folder}/certificate.pem"\n')
-    try:
+    with ExitStack() as stack:
+        mock = stack.enter_context(Mock(folder, chunks=TLS_CHUNKS))
+        provider = stack.enter_context(Nginx(folder, mock_port=mock.port, cpu=LOAD_CPU, is_tls=True))
+        settings = f'\n[upstream]\nca_file = "{folder}/certificate.pem"\n'
+        gateway = stack.enter_context(Gateway(folder, f"https://localhost:{provider.port}/v1", settings))
         inputs = Inputs(folder, [ROOT_KEY])
         options = {"-b": inputs.stream_body, "-k": inputs.keys, "-c": TLS_STREAMS, "-n": TLS_STREAMS, "-s": 2, "-t": 120, "-S": TLS_SLOW_EVERY}
         with PeakMemory(gateway) as peak:
@@ -72,8 +66,6 @@ def _tls_facts(folder: Path, mock: Mock, provider: Nginx) -> dict[str, float]:
         if loaded["done"] != TLS_STREAMS:
             raise BenchError(f"{loaded['done']} of {TLS_STREAMS} streams ended as they should")
         return {"tls_peak_tree_mib": peak.mib}
-    finally:
-        gateway.stop()
 
 
 class PeakMemory:

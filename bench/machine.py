@@ -45,6 +45,11 @@ def build() -> None:
             subprocess.run(["gcc", "-O2", "-Wall", "-o", str(binary), str(source)], check=True)
 
 
+def environment() -> dict[str, str]:
+    """For what is measured: no settings of the caller's, and compiled modules kept as in any installation."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE" and not name.startswith("AIGATE_")}
+
+
 def describe() -> dict[str, str]:
     fields = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     model = {name.strip(): value.strip() for name, value in fields.items()}.get("model name", platform.machine())

@@ -39,6 +39,7 @@ FACTS = (
     Fact("help_s", "`aigate --help`", "s", 0.3),
     Fact("first_start_s", "start to first 200, new data directory", "s", 1.5),
     Fact("start_s", "start to first 200, 10,000 keys in the database", "s", 1.5),
+    Fact("idle_cpu_percent", "CPU of all processes, idle", "% of one CPU"),
     Fact("idle_worker_mib", "worker RSS, idle", "MiB", 60),
     Fact("idle_tree_mib", "tree RSS, idle", "MiB", 180),
     Fact("loaded_worker_mib", "worker RSS after all loads", "MiB"),
@@ -83,7 +84,6 @@ def missed(results: Mapping[str, Any]) -> list[str]:
         if name in results["loads"] and (ratio := times_nginx(results["loads"][name], column)) > most:
             misses.append(f"{titles[name]}, CPU of the {column.removesuffix('_us')}: {ratio:.2f} × nginx, target {most:g} ×")
     for name, least in LEAST_CHUNKS_PER_S.items():
-        # Time to the first byte is inside the time of a stream, so not even a direct connection gives all of the rate.
         if name in results["loads"] and (rate := median(results["loads"][name]["gateway"], "chunks_per_s")) < least:
             misses.append(f"{titles[name]}: {rate:,.0f} chunks/s, target {least:,}")
     for fact in FACTS:

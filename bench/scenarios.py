@@ -35,9 +35,9 @@ class Scenario:
     warm_s: float = 0.5
     spread_s: float = 0.0
 
-    def command(self, inputs: Inputs, port: int, seconds: float) -> list[str]:
+    def command(self, inputs: Inputs, port: int) -> list[str]:
         body = inputs.stream_body if self.is_stream else inputs.plain_body
-        options = {"-b": body, "-k": inputs.keys, "-c": self.connections, "-d": seconds, "-w": self.warm_s, "-s": self.spread_s}
+        options = {"-b": body, "-k": inputs.keys, "-c": self.connections, "-d": self.seconds, "-w": self.warm_s, "-s": self.spread_s}
         return load_command(options, port)
 
 
@@ -69,10 +69,10 @@ def load_command(options: dict[str, Any], port: int) -> list[str]:
 
 def warm_up(server: Gateway | Nginx, mock: Mock, inputs: Inputs) -> None:
     options = {"-b": inputs.plain_body, "-k": inputs.keys, "-c": PLAIN.connections, "-n": WARM_CALLS}
-    measure(PLAIN, server, mock, load_command(options, server.port))
+    measure(PLAIN, server, mock=mock, command=load_command(options, server.port))
 
 
-def measure(scenario: Scenario, server: Gateway | Nginx, mock: Mock, command: list[str]) -> dict[str, Any]:
+def measure(scenario: Scenario, server: Gateway | Nginx, *, mock: Mock, command: list[str]) -> dict[str, Any]:
     """One run. CPU in microseconds, of the workers and of the tree, for each call or chunk."""
     mock.pace(scenario.delay_ms, scenario.group)
     time.sleep(SETTLE_S)

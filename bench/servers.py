@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Self
 
-from bench.machine import BINARIES, HERE, BenchError, command_line, process_tree
+from bench.machine import BINARIES, HERE, BenchError, command_line, environment, process_tree
 
 MEASURED_CPU, LOAD_CPU = sorted(os.sched_getaffinity(0))[:2]
 ROOT_KEY = "sk-aig-test"
@@ -78,23 +79,32 @@ max_output_tokens = 16384
 
 
 class Server:
-    """A process tree on one CPU, with a TCP port. What it writes goes to `log`; `stop` must be called."""
+    """A process tree on one CPU, with a TCP port. What it writes goes to `log`. It ends with its `with` block."""
 
     def __init__(self, command: Sequence[str], *, cpu: int, port: int, log: Path):
         self.port = port
-        # Compiled modules are kept, as in any installation: without them a start measures the compiler.
-        environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE" and not name.startswith("AIGATE_")}
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 command,
                 cwd=HERE.parent,
-                env=environ | {"AIGATE_ADMIN_KEY": ROOT_KEY},
+                env=environment() | {"AIGATE_ADMIN_KEY": ROOT_KEY},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 preexec_fn=partial(os.sched_setaffinity, 0, {cpu}),
             )
         self._log = log
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(DRAIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise BenchError(f"{self.process.args} had to be killed after {DRAIN_S:.0f} s") from None
 
     @property
     def pid(self) -> int:
@@ -112,18 +122,11 @@ class Server:
             except OSError:
                 pass  # it does not listen yet
             time.sleep(0.005)
+        self.process.terminate()
         raise BenchError(f"{self.process.args} does not serve; it wrote:\n{self.log_end()}")
 
     def log_end(self) -> str:
         return self._log.read_text(errors="replace")[-2000:]
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(DRAIN_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise BenchError(f"{self.process.args} had to be killed after {DRAIN_S:.0f} s") from None
 
 
 class Mock(Server):

@@ -138,6 +138,22 @@ def test_a_path_too_long_for_sockets_is_refused_before_anything_is_made(tmp_path
     assert not path.exists()
 
 
+def test_a_data_directory_that_cannot_be_made_is_a_line(tmp_path):
+    (tmp_path / "file").touch()
+    failed = run_serve("--port", "0", "--data-dir", str(tmp_path / "file" / "data"))
+    assert failed.returncode == 1 and failed.stderr.endswith("Not a directory\n") and failed.stderr.count("\n") == 1
+
+
+def test_the_secret_stays_whatever_an_earlier_start_left_behind(start):
+    """A start that was cut off leaves a draft, not a short key."""
+    first = start()
+    first.stop()
+    secret = (first.data_dir / "secret.key").read_bytes()
+    (first.data_dir / "secret.new").write_bytes(b"half")
+    assert chat_works(start())
+    assert (first.data_dir / "secret.key").read_bytes() == secret
+
+
 def test_wrong_settings_are_a_line_and_exit_code_2(tmp_path):
     failed = run_serve("--data-dir", str(tmp_path), env={"AIGATE_SERVER_PORT": "many"})
     assert failed.returncode == 2

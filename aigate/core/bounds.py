@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 
 from aigate.core.call import Call
 from aigate.core.params import MAX_OUTPUT_TOKENS
@@ -39,6 +40,8 @@ def input_bound(call: Call, target: Target) -> int:
     if messages is None:
         return call.body_bytes + OVERHEAD_TOKENS
     text = bytes(messages)
+    if text.find(b"[", 1) < 0:  # media parts stand in arrays inside the messages: one look for one byte tells that there are none
+        return call.body_bytes + OVERHEAD_TOKENS
     if b'_url"' in text or b'_audio"' in text or b'"file"' in text or b"\\u00" in text:
         return call.body_bytes + OVERHEAD_TOKENS + _media_bound(text, target)
     return call.body_bytes + OVERHEAD_TOKENS
@@ -87,21 +90,45 @@ def hold_nanousd(price: Price | None, input_tokens: int, output_tokens: int) -> 
     """The most that so many tokens can cost: every token at the dearest rate of any tier that the input could reach."""
     if price is None:
         return 0
-    hold = _dearest(price.rates, input_tokens, output_tokens)
-    for above, tier in price.tiers:
+    known = _dearest.get(id(price))
+    if known is None:
+        known = _remember(price)
+    hold = 0
+    for above, (input_pico, input_per), (output_pico, output_per), request_nanousd in known[1]:
         if input_tokens > above:
-            hold = max(hold, _dearest(tier.rates, input_tokens, output_tokens))
+            cost = request_nanousd - (-input_tokens * input_pico // input_per) - (-output_tokens * output_pico // output_per)
+            if cost > hold:
+                hold = cost
     return hold + _ROUNDING_NANOUSD
 
 
-def _dearest(rates: Mapping[str, Rate], input_tokens: int, output_tokens: int) -> int:
-    input_nanousd = output_nanousd = request_nanousd = 0
+# What the hold needs of a price: per tier (input tokens above, dearest input rate, dearest output rate, nano-dollars a request).
+# Rates are (picodollars, per so many times 1000), which gives nano-dollars.
+_Tier = tuple[int, Rate, Rate, int]
+_dearest: dict[int, tuple[Price, list[_Tier]]] = {}  # by id(price), which stays true as the price is kept beside it
+_MAX_KNOWN_PRICES = 4096
+
+
+def _remember(price: Price) -> tuple[Price, list[_Tier]]:
+    if len(_dearest) >= _MAX_KNOWN_PRICES:
+        _dearest.clear()
+    tiers = [_dearest_rates(-1, price.rates)] + [_dearest_rates(above, tier.rates) for above, tier in price.tiers]
+    known = _dearest[id(price)] = price, tiers
+    return known
+
+
+def _dearest_rates(above: int, rates: Mapping[str, Rate]) -> _Tier:
+    """Rounding up keeps order, so the dearest rate is also the dearest once its cost is rounded."""
+    inputs: list[Rate] = [(0, 1)]
+    outputs: list[Rate] = [(0, 1)]
+    request_nanousd = 0
     for name, (picodollars, per) in rates.items():
-        per *= 1000  # to nano-dollars
-        if name in _OUTPUT_CLASSES:
-            output_nanousd = max(output_nanousd, -(-output_tokens * picodollars // per))
-        elif name == "request":
-            request_nanousd = -(-picodollars // per)
+        if name == "request":
+            request_nanousd = -(-picodollars // (per * 1000))
         else:
-            input_nanousd = max(input_nanousd, -(-input_tokens * picodollars // per))
-    return input_nanousd + output_nanousd + request_nanousd
+            (outputs if name in _OUTPUT_CLASSES else inputs).append((picodollars, per * 1000))
+    return above, max(inputs, key=_exactly), max(outputs, key=_exactly), request_nanousd
+
+
+def _exactly(rate: Rate) -> Fraction:
+    return Fraction(*rate)

@@ -64,6 +64,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     usage: Usage = NOTHING
     usage_source: str = REPORTED
     raw_usage: bytes = b""  # the provider's own usage object, as JSON
+    cost_nanousd: int = 0  # what that usage costs
     is_retryable: bool = False
     retry_after_s: float | None = None
 

@@ -15,15 +15,21 @@ class BlockSplitter:
     __slots__ = ("_rest", "_ends_in_cr")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: bytes | bytearray = b""
         self._ends_in_cr = False
 
     def feed(self, data: bytes) -> bytes:
         """All blocks that are whole now, one after the other; b"" when none is."""
         if self._ends_in_cr or b"\r" in data:
             data = self._to_lf(data)
-        if self._rest:
-            data = self._rest + data
+        rest = self._rest
+        if rest:
+            if b"\n\n" not in rest[-1:] + data:  # one long event in many reads: each byte is looked at once and copied seldom
+                if type(rest) is bytes:
+                    self._rest = rest = bytearray(rest)
+                rest += data
+                return b""
+            data = b"".join((rest, data))
         end = data.rfind(b"\n\n")
         if end < 0:
             self._rest = data
@@ -38,7 +44,7 @@ class BlockSplitter:
     def close(self) -> bytes:
         """What the last blank line did not end; b"" when it is only line ends."""
         rest, self._rest = self._rest, b""
-        return rest.strip(b"\n") and rest
+        return rest.strip(b"\n") and bytes(rest)
 
     @property
     def held_bytes(self) -> int:

@@ -28,7 +28,7 @@ class Settlement(msgspec.Struct):
     cost_nanousd: int
     raw_usage: bytes = b""  # provider's own object, kept where the dialects agree
     source: str = "reported"
-    usage_fields: dict[str, object] | None = None  # `raw_usage` decoded, where somebody has already
+    is_usage_whole: bool = False  # `raw_usage` lacks nothing but the cost
 
 
 class OpenedReply(msgspec.Struct):
@@ -39,7 +39,7 @@ class OpenedReply(msgspec.Struct):
     pairs: dict[str, Raw] | None
     usage: Usage | None = None
     raw_usage: bytes = b""
-    usage_fields: dict[str, object] | None = None  # `raw_usage` decoded
+    is_usage_whole: bool = False  # `raw_usage` lacks nothing that a client is told but the cost
     service_tier: str = ""  # as the provider says it served; it may set the price
 
 

@@ -27,12 +27,15 @@ class ChatStreamWriter:
     """`asked` is the model name every chunk carries; `include_usage` as the caller said (None: it did not)."""
 
     __slots__ = (
-        "_asked", "_include_usage", "_reply_id", "_created", "_kept", "_template", "_head", "_tail", "_joint", "_begun", "_finished",
+        "_asked", "_include_usage", "_no_choices", "_reply_id", "_created", "_kept", "_template", "_head", "_tail", "_joint", "_begun",
+        "_finished",
     )  # fmt: skip
 
     def __init__(self, asked: str, reply_id: str, include_usage: bool | None):
         self._asked = asked
         self._include_usage = include_usage
+        # Loops that read choices[0] of every chunk must not fail; who asked for usage knows chunks without choices.
+        self._no_choices: list[Bag] = [] if include_usage else [{"index": 0, "delta": {}, "finish_reason": None}]
         self._reply_id = reply_id
         self._created = 0
         self._kept: Bag = {}
@@ -58,10 +61,8 @@ class ChatStreamWriter:
     def finish(self, settlement: Settlement) -> bytes:
         if self._include_usage is False:
             return DONE
-        # Loops that read choices[0] of every chunk must not fail; who asked for usage knows OpenAI's own form of it.
-        choices = [] if self._include_usage else [{"index": 0, "delta": {}, "finish_reason": None}]
         chunk = self._frame(self._reply_id, self._created, self._kept)
-        return b"data: " + _encode({**chunk, "choices": choices, "usage": write_usage_object(settlement)}) + b"\n\n" + DONE
+        return b"data: " + _encode({**chunk, "choices": self._no_choices, "usage": write_usage_object(settlement)}) + b"\n\n" + DONE
 
     def fail(self, error: GateError, request_id: str) -> bytes:
         return b"data: " + write_error(error, request_id) + b"\n\n" + DONE
@@ -86,7 +87,7 @@ class ChatStreamWriter:
         if not choices and (has_usage or chunk.deltas):
             return b""
         fields = self._frame(chunk.id or self._reply_id, chunk.created or self._created, chunk.bag)
-        return b"data: " + _encode({**fields, "choices": choices}) + b"\n\n"
+        return b"data: " + _encode({**fields, "choices": choices or self._no_choices}) + b"\n\n"
 
     def _write_delta(self, delta: Delta) -> Bag | None:
         """One choice of a chunk; None for an empty one after its finish (some say it again beside their usage)."""

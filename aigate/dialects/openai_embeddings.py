@@ -98,9 +98,7 @@ class OpenAIEmbeddings:
 
 
 def _write(pairs: Mapping[str, Any], asked: str, settlement: Settlement) -> bytes:
-    usage = write_usage_object(settlement)
-    if not usage.get("completion_tokens"):
-        usage.pop("completion_tokens", None)  # there is none here; OpenAI leaves it out
+    usage = write_usage_object(settlement, has_output=False)
     return msgspec.json.encode({"object": "list", **pairs, "model": asked, "usage": usage})
 
 

@@ -46,7 +46,7 @@ from aigate.keeper.db.tables import journals
 log = logging.getLogger("aigate.shipper")
 
 BATCH_BYTES = 1 << 20  # of journal, about two thousand calls
-POLL_S = 0.1  # while there is traffic: larger batches cost less a row
+POLL_S = 0.25  # while there is traffic: larger batches cost less a row, and who asks for usage is shipped for at once
 IDLE_POLL_S = 0.2
 LOOK_AROUND_S = 1.0
 AFTER_FAILURE_S = 1.0

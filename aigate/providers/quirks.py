@@ -215,7 +215,8 @@ FIREWORKS: QuirkRows = _rows(Quirks(spelling=_MAX_TOKENS, thinking="budget", str
 OLLAMA: QuirkRows = _rows(
     Quirks(
         spelling=_MAX_TOKENS,
-        unsupported=frozenset({"tool_choice", "logit_bias", "user", "n", "logprobs", "top_logprobs"}),
+        unsupported=frozenset({"tool_choice", "logit_bias", "user", "logprobs", "top_logprobs"}),
+        clamps={"n": (1, 1)},
         effort=("none", "low", "medium", "high", "max"),
         reasoning_field="reasoning",
         on_cancel="stops",

@@ -21,7 +21,7 @@ from aigate.core.target import Target
 from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
 from aigate.dialects.dialect import Dialect, OpenedReply, Settlement
-from aigate.errors import ClientError, GateError, ProviderError
+from aigate.errors import ClientError, ProviderError
 from aigate.journal.writer import JournalWriter
 from aigate.worker.admit import Admission
 from aigate.worker.answer import reply_fields, stream_fields
@@ -34,6 +34,7 @@ from aigate.worker.settle import hold_price, set_price, write_intent, write_sett
 from aigate.worker.upstream_connection import Head
 
 MAX_ERROR_BYTES = 1 << 20  # of a provider's error body that we read
+ERROR_BODY_S = 10.0  # silence in it that we bear
 
 
 class Failure(msgspec.Struct):
@@ -133,6 +134,10 @@ class Attempts:
             is_over = failure is None
         except ProviderError as error:
             failure = self._failed(run, attempt, error)
+        except Exception:  # a bug of ours: the listener answers it, and the attempt must not stay open
+            if not run.has_ended:
+                self.settle(run, attempt, Outcome(end="failed", error_kind="internal"), status=500, error_code="internal_error")
+            raise
         finally:
             if is_over or connection.is_complete:
                 connection.release()
@@ -193,7 +198,7 @@ class Attempts:
         if 200 <= head.status < 300:
             return ProviderError(f"the provider answered {head.status} where 200 was due", kind="bad_reply", provider_status=head.status)
         try:
-            body = await connection.body(MAX_ERROR_BYTES, 10.0)
+            body = await connection.body(MAX_ERROR_BYTES, min(ERROR_BODY_S, target.provider.timeout_s))
             body = decode_body(body, head.headers.get(b"content-encoding", b""), MAX_ERROR_BYTES)
         except ProviderError:
             body = b""  # the status alone says enough
@@ -213,15 +218,16 @@ class Attempts:
         if usage is None:
             text = body.decode(errors="replace") if opened.pairs is None else reply_text(dialect.read_reply(body, target))
             usage, source = await count_usage(call, target, text, 0)
+        cost_nanousd = set_price(attempt, target, opened.service_tier, usage)
         outcome = Outcome(
             end="aborted" if run.exchange.is_gone else "complete",
             status=head.status,
             usage=usage,
             usage_source=source,
             raw_usage=opened.raw_usage,
+            cost_nanousd=cost_nanousd,
         )
-        cost_nanousd = set_price(attempt, target, opened.service_tier, usage)
-        settlement = Settlement(usage, cost_nanousd, opened.raw_usage, source, opened.usage_fields)
+        settlement = Settlement(usage, cost_nanousd, opened.raw_usage, source, opened.is_usage_whole)
         try:
             answer = self._answer(run, opened, settlement)
         except ProviderError as error:
@@ -230,7 +236,7 @@ class Attempts:
             return failure
         exchange = run.exchange
         status = CLIENT_CLOSED if exchange.is_gone else 200
-        self.settle(run, attempt, outcome, status=status, cost_nanousd=cost_nanousd)
+        self.settle(run, attempt, outcome, status=status)
         if not exchange.is_gone:
             exchange.reply(200, reply_fields(run, usage), answer)
         return None
@@ -279,7 +285,7 @@ class Attempts:
         kind = head.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         encoding = head.headers.get(b"content-encoding", b"identity")
         if kind in (b"application/json", b"text/html"):
-            body = await connection.body(MAX_ERROR_BYTES, 10.0)
+            body = await connection.body(MAX_ERROR_BYTES, min(ERROR_BODY_S, target.provider.timeout_s))
             body = decode_body(body, encoding, MAX_ERROR_BYTES)
             if kind == b"application/json" and b'"error"' in body:
                 raise self._dialects[target.dialect].read_error(502, head.headers, body)
@@ -303,6 +309,7 @@ class Attempts:
         if usage is None:
             usage, source = await count_usage(call, target, *relay.reader.text_so_far())
         error = relay.error
+        cost_nanousd = set_price(attempt, target, relay.service_tier, usage)
         outcome = Outcome(
             end="aborted" if relay.is_aborted or exchange.is_gone else "failed" if error else "complete",
             status=200,
@@ -310,11 +317,11 @@ class Attempts:
             usage=usage,
             usage_source=source,
             raw_usage=relay.raw_usage,
+            cost_nanousd=cost_nanousd,
         )
         failure = self._failed(run, attempt, error) if error else None
-        cost_nanousd = set_price(attempt, target, relay.service_tier, usage)
         status = CLIENT_CLOSED if outcome.end == "aborted" else 200
-        self.settle(run, attempt, outcome, status=status, cost_nanousd=cost_nanousd, error_code=error.code if error else "")
+        self.settle(run, attempt, outcome, status=status, error_code=error.code if error else "")
         if not exchange.is_gone:
             if error:
                 last = relay.writer.fail(error, exchange.request_id)
@@ -330,11 +337,9 @@ class Attempts:
 
     # --- settle -------------------------------------------------------------------------------------------------------------
 
-    def settle(
-        self, run: Run, attempt: Attempt, outcome: Outcome, *, status: int = 0, cost_nanousd: int = 0, error_code: str = ""
-    ) -> None:
+    def settle(self, run: Run, attempt: Attempt, outcome: Outcome, *, status: int = 0, error_code: str = "") -> None:
         """The one place where attempts end. A `status` says the call ends with it."""
-        run.cost_nanousd += cost_nanousd
+        run.cost_nanousd += outcome.cost_nanousd
         if run.permits:
             run.tokens += outcome.usage.input_tokens + outcome.usage.output_tokens
         now = self._now()
@@ -342,8 +347,8 @@ class Attempts:
         if status:
             run.has_ended = True
             end = run.end_record(now, self.unix_offset_s, status, error_code)
-        charges = self._admission.settle(attempt, cost_nanousd)
-        write_settled(self._journal, attempt, outcome, cost_nanousd, int((now - attempt.started_at) * 1000), end, charges)
+        charges = self._admission.settle(attempt, outcome.cost_nanousd)
+        write_settled(self._journal, attempt, outcome, int((now - attempt.started_at) * 1000), end, charges)
 
     def tick(self, now: float, after_s: float) -> None:
         """Each second: keep silent streams open, and follow the wall clock."""

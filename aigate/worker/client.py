@@ -78,6 +78,11 @@ def tls_context(ca_file: str = "", *, verify: bool = True) -> ssl.SSLContext:
     return context
 
 
+# uvloop keeps a read buffer per TLS connection that grows with what one recv may bring. With readers that fall behind on 2,000 streams
+# the worker held 363 MiB at the kernel's default, 78 MiB with this (2026-11).
+TLS_RECEIVE_BYTES = 64 << 10
+
+
 class PoolStats(NamedTuple):
     open: int
     idle: int
@@ -117,7 +122,8 @@ class Pool:
         return None
 
     async def connect(self, origin: Origin) -> Connection:
-        return self.take(origin) or await self._open(origin)
+        # In a task of its own, as its time limit needs one and calls are not tasks (drive.py).
+        return self.take(origin) or await self.loop.create_task(self._open(origin))
 
     async def warm(self, origin: Origin, count: int) -> int:
         """Opens until `count` are idle; returns how many are. A failure is left to the call that meets it."""
@@ -173,9 +179,10 @@ class Pool:
         else:
             if self._tls is None:
                 self._tls = tls_context()
-            await self.loop.create_connection(
+            transport, _ = await self.loop.create_connection(
                 lambda: connection, origin.host, origin.port, ssl=self._tls, server_hostname=origin.host
             )
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, TLS_RECEIVE_BYTES)
 
     def _tick(self) -> None:
         self.sweep()

@@ -1,7 +1,7 @@
 """receive: our HTTP/1.1 server. Step 1 of the data path. Shell.
 
 Owns what all client connections share: routes, limits, request ids, the clock, the running handlers and the drain. A handler is
-`async (Exchange) -> None`, run as one task once the body is read; what is not routed, and every WebSocket upgrade, goes to the
+`async (Exchange) -> None`, run by a Drive (no task) once the body is read; what is not routed, and every WebSocket upgrade, goes to the
 fallback with the body still coming. It must not know what any route does.
 """
 
@@ -12,11 +12,13 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from email.utils import formatdate
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
 from aigate.errors import ClientError, GateError, GatewayError
 from aigate.worker.connection import Connection
+from aigate.worker.drive import Drive
 from aigate.worker.exchange import BodyStream, Exchange
 from aigate.worker.framing import is_allowed_host
 from aigate.worker.heads import error_fields, field_block
@@ -66,6 +68,7 @@ class Listener:
         self.time = self._loop.time
         self._connections: set[Connection] = set()
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
+        self._drives: dict[Exchange, Drive] = {}
         self._emptied: asyncio.Future[None] | None = None
         self._id_prefix = "req_" + secrets.token_hex(8)
         self._id_number = 0
@@ -79,15 +82,16 @@ class Listener:
         self.is_draining = True
         for connection in list(self._connections):
             connection.close_if_idle()
-        if self._tasks or self._connections:
+        if self._tasks or self._drives or self._connections:
             self._emptied = self._loop.create_future()
             await asyncio.wait((self._emptied,), timeout=timeout_s)
+        ending = [drive.cancel() for drive in self._drives.values()]
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *ending, return_exceptions=True)
         self._sweep_timer.cancel()
 
     # --- for connections ---
@@ -113,10 +117,10 @@ class Listener:
         return handler
 
     def run(self, handler: Handler, exchange: Exchange) -> None:
-        self._tasks[exchange] = self._loop.create_task(self._run(handler(exchange), exchange))
+        self._drives[exchange] = Drive(self._run(handler(exchange), exchange, self._drives), self._loop)
 
     def run_fallback(self, exchange: Exchange, body: BodyStream) -> None:
-        self._tasks[exchange] = self._loop.create_task(self._run(self._fallback(exchange, body), exchange))
+        self._tasks[exchange] = self._loop.create_task(self._run(self._fallback(exchange, body), exchange, self._tasks))
 
     def add(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -127,7 +131,7 @@ class Listener:
 
     # --- own ---
 
-    async def _run(self, handling: Awaitable[None], exchange: Exchange) -> None:
+    async def _run(self, handling: Awaitable[None], exchange: Exchange, running: dict[Exchange, Any]) -> None:
         """The boundary of every handler: whatever it raises, its client gets an answer or a cut connection."""
         try:
             await handling
@@ -137,11 +141,11 @@ class Listener:
             self._fail(exchange, error)
         except asyncio.CancelledError:
             exchange.abort()
-        except Exception as problem:  # a bug of ours must cost one call, not the worker
+        except Exception as problem:  # noqa: BLE001 - a bug of ours must cost one call, not the worker
             self._loop.call_exception_handler({"message": f"handler failed on {exchange.request_id}", "exception": problem})
             self._fail(exchange, GatewayError("internal error: the gateway's log has it under this request id"))
         finally:
-            del self._tasks[exchange]
+            del running[exchange]
             if self._emptied is not None:
                 self._tell_emptied()
 
@@ -156,7 +160,7 @@ class Listener:
 
     def _tell_emptied(self) -> None:
         emptied = self._emptied
-        if emptied is not None and not self._tasks and not self._connections and not emptied.done():
+        if emptied is not None and not self._tasks and not self._drives and not self._connections and not emptied.done():
             emptied.set_result(None)
 
     def _sweep(self) -> None:

@@ -14,7 +14,6 @@ from aigate.dialects.openai_errors import redact
 from aigate.worker.client import Origin, parse_base_url
 from aigate.worker.heads import FieldBlock, field_block, request_head
 
-
 MAX_HEADS = 4096  # targets whose heads are kept made
 
 

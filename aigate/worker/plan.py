@@ -14,7 +14,7 @@ import msgspec
 
 from aigate.core.call import Call, Principal
 from aigate.core.target import Target
-from aigate.errors import ClientError, GatewayError, GateError, ProviderError
+from aigate.errors import ClientError, GateError, GatewayError, ProviderError
 from aigate.worker.breaker import Breakers
 
 
@@ -32,7 +32,7 @@ class Step(NamedTuple):
 
 
 # After these, asking the very same target again is pointless or could be paid for twice; another target may still do.
-ONCE_PER_TARGET = frozenset({"auth", "timeout", "rejected"})
+ONCE_PER_TARGET = frozenset({"auth", "timeout", "rejected", "bad_reply"})
 
 
 class Plan:

@@ -73,9 +73,8 @@ def set_price(attempt: Attempt, target: Target, service_tier: str, usage: Usage)
 
 
 def write_settled(
-    journal: JournalWriter, attempt: Attempt, outcome: Outcome, cost_nanousd: int, latency_ms: int, call: CallEnd | None,
-    charges: tuple[Lease, ...] = (),
-) -> None:  # fmt: skip
+    journal: JournalWriter, attempt: Attempt, outcome: Outcome, latency_ms: int, call: CallEnd | None, charges: tuple[Lease, ...] = ()
+) -> None:
     """The end of the attempt, into the room its intent reserved. `call` goes with the last attempt of its call."""
     usage = outcome.usage
     journal.settled(
@@ -91,7 +90,7 @@ def write_settled(
                 usage.reasoning_tokens,
                 usage.audio_input_tokens,
                 usage.audio_output_tokens,
-                cost_nanousd,
+                outcome.cost_nanousd,
                 attempt.price_id,
                 outcome.status,
                 outcome.error_kind,

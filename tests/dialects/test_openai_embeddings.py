@@ -74,3 +74,15 @@ def test_an_error_under_status_200_is_an_error() -> None:
     with pytest.raises(ProviderError) as caught:
         EMBEDDINGS.open_reply(b'{"error":{"message":"no","code":404}}', WHERE)
     assert caught.value.status == 404
+
+
+def test_an_output_of_no_tokens_is_said_only_where_the_provider_says_it() -> None:
+    body = BODY.replace(b'"total_tokens":8', b'"completion_tokens":0,"total_tokens":8')
+    for reply, output in ((BODY, None), (body, 0)):
+        opened = EMBEDDINGS.open_reply(reply, WHERE)
+        settlement = Settlement(opened.usage or Usage(), 160, opened.raw_usage)
+        for sent in (
+            EMBEDDINGS.splice_reply(opened, WHERE, "mock/e", settlement),
+            EMBEDDINGS.write_reply(EMBEDDINGS.read_reply(reply, WHERE), "mock/e", settlement),
+        ):
+            assert json.loads(sent)["usage"].get("completion_tokens") == output

@@ -25,8 +25,8 @@ def client_reply(reply: dict[str, Any], slug: str) -> dict[str, Any]:
 def client_message(message: dict[str, Any]) -> dict[str, Any]:
     message = dict(message)
     text, thought = split(message)
-    message.pop("reasoning", None)
     if thought is not None:
+        message.pop("reasoning", None)
         message["reasoning_content"] = thought
     if "content" in message:
         message["content"] = text
@@ -108,7 +108,7 @@ def ledger_tokens(usage: dict[str, Any]) -> dict[str, int]:
         "output_tokens": completion + hidden,
         "cached_tokens": cached or usage.get("num_cached_tokens") or 0,
         "cache_write_tokens": inside.get("cache_write_tokens") or 0,
-        "reasoning_tokens": made.get("reasoning_tokens") or usage.get("reasoning_tokens") or hidden,
+        "reasoning_tokens": min(made.get("reasoning_tokens") or usage.get("reasoning_tokens") or hidden, completion + hidden),
         "audio_input_tokens": inside.get("audio_tokens") or 0,
         "audio_output_tokens": made.get("audio_tokens") or 0,
     }

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from tests.dialects.recorded import FOLDER
 
-PRETTY = {"separators": (" ,\r", "\t:  ")}
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _PIECE = re.compile(r"\\u....|\\.|[A-Za-z]")
 

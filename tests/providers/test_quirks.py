@@ -166,7 +166,7 @@ def test_sampling_goes_while_an_openai_model_reasons_and_stays_while_it_does_not
         ("mistral/mistral-large-latest", ["logit_bias", "logprobs", "store", "user"]),
         ("openai/o4-mini", ["stop"]),
         ("xai/grok-4.5", ["frequency_penalty", "presence_penalty", "stop"]),
-        ("ollama/llama3", ["logit_bias", "n", "tool_choice", "user"]),
+        ("ollama/llama3", ["logit_bias", "tool_choice", "user"]),
     ],
 )
 def test_what_the_provider_refuses_is_dropped_and_named(slug, refused):
@@ -178,9 +178,11 @@ def test_mistral_has_its_own_words():
     assert send("mistral/mistral-large-latest", tool_choice="any") == ({"tool_choice": "any"}, [])
 
 
-def test_groq_takes_one_choice():
+def test_who_makes_one_choice_is_asked_for_one():
     assert send("groq/llama-3.3-70b", n=3) == ({"n": 1}, ["n"])
     assert send("groq/llama-3.3-70b", n=1) == ({"n": 1}, [])
+    assert send("ollama/llama3", n=3) == ({"n": 1}, ["n"])
+    assert send("ollama/llama3", n=1) == ({"n": 1}, [])
     assert quirks_of("groq/llama-3.3-70b").message_fields_dropped == {"name"}
 
 

@@ -138,7 +138,7 @@ def serve(
             for client in server.clients:
                 await client.closed()
             await listener.drain(1.0)
-        assert not listener._tasks and not listener._connections
+        assert not listener._tasks and not listener._drives and not listener._connections
         return server
 
     return uvloop.run(run())

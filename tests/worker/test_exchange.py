@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from aigate.errors import ClientError
 from aigate.worker.exchange import Exchange
 from tests.worker.raw_client import Server, echo, finished, serve, until
@@ -112,7 +113,7 @@ def test_a_client_that_leaves_while_sending_leaves_nothing_behind(sent):
             await client.send((ECHO.replace(b"/v1/echo", b"/v1/pipe") if piped else ECHO)[:sent])
             await until(lambda: len(server.listener._connections) == 1)
             client.close()
-            await until(lambda: not server.listener._connections and not server.listener._tasks)
+            await until(lambda: not server.listener._connections and not server.listener._tasks and not server.listener._drives)
 
     serve(scenario)
 
@@ -145,7 +146,7 @@ def test_a_client_that_leaves_during_a_call_is_told_once_and_writes_are_dropped(
         await client.send(b"POST /w HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
         await until(lambda: bool(exchanges))
         client.close()
-        await until(lambda: not server.listener._tasks and not server.listener._connections)
+        await until(lambda: not server.listener._tasks and not server.listener._drives and not server.listener._connections)
         assert told == [True]
 
     assert serve(scenario, {("POST", "/w"): wait}).problems == []
@@ -229,7 +230,7 @@ def test_draining_cuts_what_does_not_end_in_time():
     async def scenario(server: Server) -> None:
         client = await server.client()
         await client.send(b"POST /endless HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
-        await until(lambda: bool(server.listener._tasks))
+        await until(lambda: bool(server.listener._tasks or server.listener._drives))
         await finished(server.listener.drain(0.05))
         assert ended == ["told"] and await client.rest() == b""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from aigate.errors import ClientError
-from aigate.worker.framing import ChunkedBody, HeadBuffer, SizedBody, is_allowed_host, read_head
 from hypothesis import given
 from hypothesis import strategies as st
+
+from aigate.errors import ClientError
+from aigate.worker.framing import ChunkedBody, HeadBuffer, SizedBody, is_allowed_host, read_head
 
 
 def slices(data: bytes, cuts: list[int]) -> list[bytes]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
+
 from aigate.worker.pipe import Pipe
 from tests.worker.raw_client import RawClient, Server, finished, serve, until
 
@@ -300,7 +301,7 @@ def test_a_client_that_leaves_ends_the_keepers_connection():
     async def scenario(server: Server) -> None:
         client = await server.client()
         await client.send(GET)
-        await until(lambda: bool(server.listener._tasks))
+        await until(lambda: bool(server.listener._tasks or server.listener._drives))
         client.close()
         await finished(ended.wait())
 
@@ -354,7 +355,7 @@ def test_a_websocket_is_tunnelled_raw_both_ways():
         client.writer.write(big)
         assert await finished(client.reader.readexactly(len(big))) == big
         client.close()
-        await until(lambda: not server.listener._tasks)
+        await until(lambda: not server.listener._tasks and not server.listener._drives)
 
     assert piped(keeper, scenario).problems == []
 
