@@ -92,6 +92,7 @@ class Usage:
 
 class Plane:
     def __init__(self, database, **replaced):
+        self.database = database
         self.keys = KeyStore(database)
         self.workers = MessageServer(self.keys.find, expected_workers=0)
         self.pushed = []
