@@ -154,7 +154,7 @@ def _wants(rates: tuple[Rate, ...], call: Call) -> tuple[Want, ...]:
             wants.append(Want(rate, 1))
         elif rate.kind == TOKENS:
             tokens = call.body_bytes // BYTES_PER_TOKEN + (call.max_output_tokens or 0) * max(call.n, 1)
-            wants.append(Want(rate, min(max(tokens, 1), rate.limit)))
+            wants.append(Want(rate, max(1, min(tokens, rate.limit))))
         elif call.is_stream:
             wants.append(Want(rate, 1))
     return tuple(wants)
