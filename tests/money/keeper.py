@@ -22,7 +22,8 @@ class Waiter(msgspec.Struct):
 
 class Keeper:
     """`send(journal id, message)` reaches a connected worker. `unheard`: journals that were there when it started and have neither
-    said all they know nor been sealed; until then nothing is granted (a restored database would not know of their leases)."""
+    said all they know nor been sealed; until then nothing is granted and no limit changes (a restored database would not know of their
+    leases and limits, and must not count on past them)."""
 
     def __init__(self, store: Store, journals: dict[str, Records], send: Callable[[str, Message], None]):
         self.store = store
@@ -69,7 +70,7 @@ class Keeper:
         self.disconnected(journal_id)
         self.connected.append(journal_id)
         self.ship(journal_id)
-        if hello.grant_seq > self.store.seq:
+        if hello.grant_seq > self.store.seq or hello.limits_version > self.store.version:
             self.send(journal_id, Welcome(is_restored=True))
             return
         since = hello.limits_version

@@ -265,8 +265,9 @@ class World:
         self.crash_keeper()
 
     def set_limit(self, budget_id: int, limit: int | None) -> None:
-        self.keeper.set_limit(budget_id, limit)
-        self._update_force()
+        if self.keeper.is_open:
+            self.keeper.set_limit(budget_id, limit)
+            self._update_force()
 
     def seal(self, journal_id: str) -> None:
         self.keeper.seal(journal_id)
