@@ -18,6 +18,7 @@ from aigate.core.budget import ACCOUNT, KEY, SUB_ACCOUNT, TAG, Lease, Owner
 from aigate.core.call import Attempt, Principal, Warning
 from aigate.core.edits import Edit, set_max_output_tokens
 from aigate.core.params import MAX_OUTPUT_TOKENS
+from aigate.core.price import NANOUSD_PER_CENT
 from aigate.core.target import Target
 from aigate.core.wallet import Ask, Hold, Shortage, Wallet
 from aigate.errors import ClientError, ledger_unavailable
@@ -31,7 +32,6 @@ from aigate.worker.settle import hold_price
 WAIT_S = 2.0  # for the keeper's word on one attempt
 SWEEP_S = 10.0  # slices unused for so long go back
 FLOOR_TOKENS, REASONING_FLOOR_TOKENS = 256, 2_048  # no maximum is lowered below
-NANOUSD_PER_CENT = 10**7
 
 
 class Admission:

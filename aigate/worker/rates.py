@@ -112,14 +112,15 @@ class RateGate:
         self._give_back(back)
         if not ask.wants:
             return
-        if refusal is None:
-            short = self._purse.take(ask.wants, now)
-            if short:  # others took what its other limits had, or the answer was slow
-                ask.asked, ask.asked_at = tuple(self._purse.ahead(want, now) for want in short), now
-                self._send(ask)
-                return
         assert ask.future is not None
-        ask.future.set_result(refusal)
+        short = self._purse.take(ask.wants, now)
+        if not short:  # perhaps with what came ahead of calls
+            ask.future.set_result(None)
+        elif refusal is not None:
+            ask.future.set_result(refusal)
+        else:  # others took what its other limits had, or the answer was slow
+            ask.asked, ask.asked_at = tuple(self._purse.ahead(want, now) for want in short), now
+            self._send(ask)
 
     def _opened(self) -> None:
         in_use = self._purse.in_use(self._now())
