@@ -134,7 +134,7 @@ def _add_key(connection: Connection, key: ClientKey, cap: Cap) -> None:
 
 def _set_first_limit(connection: Connection, owner: Owner, cap: Cap, now_ms: int) -> None:
     if cap != Cap(None):
-        set_limit(connection, owner, cap, now_ms)
+        set_limit(connection, owner, cap, now_ms, is_new_owner=True)
 
 
 def _add_credit(connection: Connection, account_id: str, amount_nanousd: int) -> None:

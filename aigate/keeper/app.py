@@ -29,6 +29,7 @@ from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.keys import add_account_if_missing
 from aigate.keeper.db.prices import save_prices
 from aigate.keeper.keys import KeyStore
+from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.push import MessageServer
 from aigate.keeper.shipper import Shipper
 from aigate.keeper.usage import UsageStore
@@ -59,7 +60,8 @@ class Keeper:
         self._catalog = load_catalog(config, sim_base_url=f"unix://{data_dir / 'run' / 'sim.sock'}:/v1")
         self._shipper = Shipper(self._database, data_dir / "journals")
         self._keys = KeyStore(self._database)
-        self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers)
+        self._leases = LeaseDesk(self._database, self._shipper)
+        self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers, leases=self._leases)
         self._keys.push = self._messages.push
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
@@ -70,6 +72,7 @@ class Keeper:
         await self._prepare_database()
         listener = await loop.create_unix_server(self._messages.protocol, sock=messages)
         shipping = loop.create_task(self._shipper.run())
+        granting = loop.create_task(self._leases.run())
         serving = loop.create_task(http.serve([control]))
         say_ready(options.ready_fd)
         await asyncio.wait((serving, shipping), return_when=asyncio.FIRST_COMPLETED)
@@ -78,8 +81,10 @@ class Keeper:
         await serving
         listener.close()
         self._messages.close()
-        shipping.cancel()
-        await asyncio.gather(shipping, return_exceptions=True)
+        self._leases.close()
+        for task in (shipping, granting):
+            task.cancel()
+        await asyncio.gather(shipping, granting, return_exceptions=True)
         await self._ship_the_rest()
         self._database.close()
         return 0
@@ -87,7 +92,7 @@ class Keeper:
     def _control_plane(self) -> FastAPI:
         services = Services(
             keys=self._keys,
-            accounts=AccountStore(self._database, self._messages.push, self._announce_limits),
+            accounts=AccountStore(self._database, self._messages.push, self._leases.announce_limits),
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,
             catalog=self._catalog,
@@ -98,9 +103,6 @@ class Keeper:
             log=log.error,
         )
         return control_plane(services, outages=(OperationalError, InterfaceError))
-
-    async def _announce_limits(self) -> bool:
-        return await self._messages.push(())
 
     async def _prepare_database(self) -> None:
         now_ms = int(time.time() * 1000)

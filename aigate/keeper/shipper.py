@@ -145,6 +145,7 @@ class Shipper:
         self._hook = hook
         self._balances = Balances()
         self._journals: dict[str, _Journal] = {}
+        self._present: set[str] = set()
         self._sealed: set[str] = set()
         self._problems: dict[str, str] = {}
         self._shipped_rows = 0
@@ -156,6 +157,10 @@ class Shipper:
     @property
     def status(self) -> ShipperStatus:
         return ShipperStatus(len(self._journals), self._shipped_rows, dict(self._problems))
+
+    def unsealed(self) -> set[str]:
+        """Journals that may still be written, or were not read to their end yet; without those that cannot be read."""
+        return self._present - self._sealed - self._problems.keys()
 
     async def run(self) -> None:
         """Until cancelled. A database that is away is waited for: nothing is lost meanwhile, the journals grow."""
@@ -278,6 +283,7 @@ class Shipper:
         if not self._seen_folder_ns:
             return  # no worker has started here yet
         names = [entry.name for entry in os.scandir(self.folder) if entry.is_dir() and not entry.name.startswith(".")]
+        self._present = set(names)
         for name in names:
             if name not in self._sealed:
                 with self._watching(name):

@@ -82,7 +82,6 @@ def add_budgets(connection: Connection, owners: Iterable[Owner], now_ms: int) ->
             window_kind=ALL_TIME if scope == ACCOUNT else BY_MONTH,
             mode=CLAMP,
             version=0,
-            is_opening=False,
             created_ms=now_ms,
         )
         for scope, account_id, owner_id in wanted

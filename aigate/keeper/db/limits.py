@@ -1,22 +1,65 @@
-"""Limits of budgets: set, and read with where they stand."""
+"""Limits of budgets: set, told to the workers, and read with where they stand."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, case, select, tuple_, update
+from msgspec.structs import replace
+from sqlalchemy import ColumnElement, Connection, and_, case, select, text, tuple_, update
 
 from aigate.core.account import Cap, Standing
-from aigate.core.budget import ACCOUNT, ALL_TIME, Owner
+from aigate.core.budget import ACCOUNT, ALL_TIME, TAG, Limit, Owner, window_of
 from aigate.keeper.db.balances import add_budgets
-from aigate.keeper.db.tables import budgets, windows
+from aigate.keeper.db.outbox import add_events, threshold_events
+from aigate.keeper.db.tables import budgets, meta, windows
+
+FindMonth = Callable[[Connection], str]
+
+_VERSION = select(meta.c.value).where(meta.c.name == "limits_version")
+_NEXT_VERSION = text(
+    "UPDATE meta SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE name = 'limits_version' RETURNING CAST(value AS BIGINT)"
+)
 
 
-def set_limit(connection: Connection, owner: Owner, cap: Cap, now_ms: int) -> None:
+def set_limit(connection: Connection, owner: Owner, cap: Cap, now_ms: int, *, is_new_owner: bool = False) -> None:
+    """`is_new_owner`: nothing of it can run yet, so the workers need not hear of it. Nor need they of a limit that was only raised."""
     budget_id = add_budgets(connection, [owner], now_ms)[owner]
-    connection.execute(update(budgets).where(budgets.c.id == budget_id).values(limit_nanousd=cap.limit_nanousd, mode=cap.mode))
+    before = find_standings(connection, [owner])[owner]
+    changed: dict[str, object] = {"limit_nanousd": cap.limit_nanousd, "mode": cap.mode}
+    if not is_new_owner and not _is_raise(before.limit_nanousd, cap.limit_nanousd):
+        changed["version"] = connection.execute(_NEXT_VERSION).scalar_one()
+    connection.execute(update(budgets).where(budgets.c.id == budget_id).values(changed))
+    add_events(connection, threshold_events(before, replace(before, limit_nanousd=cap.limit_nanousd)), now_ms)
+
+
+def _is_raise(before: int | None, after: int | None) -> bool:
+    return before == after or (before is not None and after is not None and after > before)
+
+
+def limits_version(connection: Connection) -> int:
+    return int(connection.execute(_VERSION).scalar_one())
+
+
+def changed_limits(connection: Connection, since: int, find_month: FindMonth) -> tuple[int, list[Limit]]:
+    """The newest version, and the limits changed after version `since`."""
+    return limits_version(connection), _limits(connection, budgets.c.version > since, find_month)
+
+
+def first_limits(connection: Connection, find_month: FindMonth) -> tuple[int, list[Limit]]:
+    """For a worker that has just begun: limits that no key that it looks up tells it of."""
+    is_untold = and_(budgets.c.scope.in_((ACCOUNT, TAG)), budgets.c.limit_nanousd.is_not(None))
+    return limits_version(connection), _limits(connection, is_untold, find_month)
+
+
+def _limits(connection: Connection, which: ColumnElement[bool], find_month: FindMonth) -> list[Limit]:
+    month = find_month(connection)
+    rows = connection.execute(select(budgets).where(which).order_by(budgets.c.version)).all()
+    return [
+        Limit((row.scope, row.account_id, row.owner_id), row.id, row.limit_nanousd is not None, window_of(row.window_kind, month))
+        for row in rows
+    ]
 
 
 def find_standings(connection: Connection, owners: Sequence[Owner]) -> dict[Owner, Standing]:

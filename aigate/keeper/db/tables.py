@@ -110,8 +110,7 @@ budgets = Table(
     Column("limit_nanousd", BigInteger),
     _text("window_kind"),  # month | all
     _text("mode"),  # clamp | hard
-    _integer("version"),  # of its last first limit or removal, counted over all budgets (meta.limits_version)
-    Column("is_opening", Boolean, nullable=False),  # its first limit is not in force on every worker yet: nothing is granted
+    _integer("version"),  # of its last change that workers must hear of, counted over all budgets (meta.limits_version); 0 = none
     _integer("created_ms"),
     Column("deleted_ms", BigInteger),
     Index("budgets_by_owner", "scope", "account_id", "owner_id", unique=True),
@@ -292,6 +291,6 @@ journals = Table(
     _text("damage"),  # what of it could not be read; "" = nothing
 )
 
-# grant_seq: rises with every grant (M15). limits_version: rises with every first limit and removal. kept_month: `attempts` and
+# grant_seq: rises with every grant (M15). limits_version: rises with every change of a limit that workers must hear of. kept_month: `attempts` and
 # `calls` of months before it were removed (retention); "" = none.
 meta = Table("meta", metadata, _text("name", primary_key=True), _text("value"))

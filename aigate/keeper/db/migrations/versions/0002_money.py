@@ -95,7 +95,6 @@ def _create_budgets() -> None:
         _text("window_kind"),
         _text("mode"),
         _integer("version"),
-        sa.Column("is_opening", sa.Boolean, nullable=False),
         _integer("created_ms"),
         _maybe_integer("deleted_ms"),
     )
@@ -178,8 +177,8 @@ def _sum_up_ledger() -> None:
     for scope, column, kind in owners:
         window = "'all'" if kind == "all" else "t.month"
         op.execute(
-            f"""INSERT INTO budgets (scope, account_id, owner_id, limit_nanousd, window_kind, mode, version, is_opening, created_ms, deleted_ms)
-            SELECT DISTINCT '{scope}', account_id, {column}, CAST(NULL AS BIGINT), '{kind}', 'clamp', 0, false, 0, CAST(NULL AS BIGINT)
+            f"""INSERT INTO budgets (scope, account_id, owner_id, limit_nanousd, window_kind, mode, version, created_ms, deleted_ms)
+            SELECT DISTINCT '{scope}', account_id, {column}, CAST(NULL AS BIGINT), '{kind}', 'clamp', 0, 0, CAST(NULL AS BIGINT)
             FROM usage_totals"""
         )
         op.execute(
