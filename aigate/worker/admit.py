@@ -35,12 +35,11 @@ FLOOR_TOKENS, REASONING_FLOOR_TOKENS = 256, 2_048  # no maximum is lowered below
 
 
 class Admission:
-    """One per worker; takes over its words on `link`. `limits`: owners whose limit a principal may not know of; empty in most gateways, so that a call without budgets
-    pays a test for it and no more. `unlimited`: attempts that run without a hold, for a limit that comes while they do."""
+    """One per worker; takes over the words of money on `link`. `limits`: owners whose limit a principal may not know of; empty in most
+    gateways, so that a call without budgets pays a test for it and no more. `unlimited`: attempts that run without a hold, for a limit
+    that comes while they do."""
 
-    def __init__(
-        self, *, link: KeeperLink, journal: JournalWriter, default_max_output_tokens: int, loop: asyncio.AbstractEventLoop
-    ):
+    def __init__(self, *, link: KeeperLink, journal: JournalWriter, default_max_output_tokens: int, loop: asyncio.AbstractEventLoop):
         self.unlimited: dict[str, tuple[Run, Attempt]] = {}
         self._wallet = Wallet()
         self.limits = self._wallet.limits

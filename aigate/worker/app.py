@@ -121,7 +121,6 @@ class Worker:
             attempts=attempts,
             breakers=self.breakers,
             policy=policy,
-            journal=self.journal,
             gate=RateGate(self.link, loop),
             loop=loop,
         )

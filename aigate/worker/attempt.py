@@ -22,6 +22,7 @@ from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
 from aigate.dialects.dialect import Dialect, OpenedReply, Settlement
 from aigate.errors import ClientError, ProviderError
+from aigate.journal.records import encode_record
 from aigate.journal.writer import JournalWriter
 from aigate.worker.admit import Admission
 from aigate.worker.answer import reply_fields, stream_fields
@@ -349,6 +350,11 @@ class Attempts:
             end = run.end_record(now, self.unix_offset_s, status, error_code)
         charges = self._admission.settle(attempt, outcome.cost_nanousd)
         write_settled(self._journal, attempt, outcome, int((now - attempt.started_at) * 1000), end, charges)
+
+    def end_call(self, run: Run, status: int, error_code: str) -> None:
+        """The end of a call that has none yet from its last attempt."""
+        run.has_ended = True
+        self._journal.call_end(encode_record(run.end_record(self._now(), self.unix_offset_s, status, error_code)))
 
     def tick(self, now: float, after_s: float) -> None:
         """Each second: keep silent streams open, and follow the wall clock."""

@@ -14,8 +14,6 @@ from aigate.core.call import Principal
 from aigate.core.target import Target
 from aigate.dialects.dialect import Dialect
 from aigate.errors import GateError
-from aigate.journal.records import encode_record
-from aigate.journal.writer import JournalWriter
 from aigate.worker.answer import error_fields, stream_fields
 from aigate.worker.attempt import Attempts, Failure
 from aigate.worker.auth import KeyRing
@@ -39,7 +37,6 @@ class Spine:
         attempts: Attempts,
         breakers: Breakers,
         policy: Policy,
-        journal: JournalWriter,
         gate: RateGate,
         loop: asyncio.AbstractEventLoop,
     ):
@@ -48,7 +45,6 @@ class Spine:
         self._attempts = attempts
         self._breakers = breakers
         self._policy = policy
-        self._journal = journal
         self._gate = gate
         self._now = loop.time
         self._waiting: set[Run] = set()  # streams that have not begun yet
@@ -120,10 +116,7 @@ class Spine:
         if run.attempts and "attempts" not in error.extra:
             error.extra["attempts"] = run.attempts
         if run.principal is not None and not run.has_ended:
-            status = CLIENT_CLOSED if exchange.is_gone else error.status
-            end = run.end_record(self._now(), self._attempts.unix_offset_s, status, error.code)
-            self._journal.call_end(encode_record(end))
-            run.has_ended = True
+            self._attempts.end_call(run, CLIENT_CLOSED if exchange.is_gone else error.status, error.code)
         if exchange.is_gone:
             return
         if exchange.is_started:

@@ -6,11 +6,11 @@ import contextlib
 import msgspec
 import pytest
 
+from aigate.core.budget import Limit
 from aigate.core.call import Attempt, Principal
 from aigate.core.target import Model, Price, Provider, Quirks, Target
 from aigate.dialects import DIALECTS
 from aigate.errors import ClientError, GateError
-from aigate.core.budget import Limit
 from aigate.journal.reader import JournalReader
 from aigate.journal.records import ADOPTED, RESTATED, RETURNED, decode_leases
 from aigate.journal.writer import JournalWriter
