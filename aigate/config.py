@@ -66,6 +66,7 @@ class Auth(Section):
     """Who may call."""
 
     admin_key: str = ""  # the root key; empty = data_dir/admin.key, made at the first start. Also AIGATE_ADMIN_KEY
+    provider_key: str = ""  # seals stored provider keys: 32 bytes in base64, several with commas, newest first; empty = data_dir/provider.key
     max_staleness_s: Seconds = 300.0  # known keys are honoured this long while the keeper is away
 
 
@@ -169,7 +170,7 @@ SECTIONS: dict[str, type[Section]] = {
     "log": Log,
 }
 TABLES: dict[str, type[Section]] = {"providers": ProviderConfig, "models": ModelConfig}  # sections of named entries
-SECRETS = frozenset({"admin_key", "api_key", "headers"})  # fields whose values are never shown
+SECRETS = frozenset({"admin_key", "api_key", "headers", "provider_key"})  # fields whose values are never shown
 
 _TYPES = {section: get_type_hints(section, include_extras=True) for section in (*SECTIONS.values(), *TABLES.values())}
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

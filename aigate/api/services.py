@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from fastapi import Depends, Request
 
-from aigate.core.account import Cap, Standing, SubAccount, Whose
+from aigate.core.account import Cap, ProviderKey, Standing, SubAccount, Whose
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
@@ -64,6 +64,17 @@ class Accounts(Protocol):
         """All owners of that scope that have a limit, by id."""
 
 
+class ProviderKeys(Protocol):
+    """Callers' own keys for providers. None: there is none of this id in the account."""
+
+    async def add(self, new: ProviderKey, key: str) -> None: ...
+    async def revoke(self, account_id: str, key_id: str, now_ms: int) -> ProviderKey | None: ...
+    async def get(self, account_id: str, key_id: str) -> ProviderKey | None: ...
+    async def list(self, account_id: str) -> list[ProviderKey]: ...
+    async def rotate(self) -> int:
+        """Seals all of them anew; how many there are."""
+
+
 class Totals(Protocol):
     """Sums over attempts; `requests` counts calls. `label`: the tag, sub-account, model, key or day that they are of ("" = none)."""
 
@@ -94,6 +105,7 @@ class Workers(Protocol):
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyStore
     accounts: Accounts
+    provider_keys: ProviderKeys
     usage: UsageStore
     workers: Workers
     catalog: Any  # catalog.Catalog

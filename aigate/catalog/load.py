@@ -196,6 +196,16 @@ class Catalog:
                 continue  # limited away by configuration, or without a price
         return models
 
+    def origin_of(self, provider: str) -> tuple[str, str]:
+        """(a provider's own name, the origin that keys for it may be sent to); it need not be live. ClientError where it is unknown."""
+        name = self._names.get(provider, "")
+        row = self.providers.get(name) or ROWS.get(name)
+        if row is None or not row.base_url or name == SIM:
+            rows = {**ROWS, **self.providers}.values()
+            known = sorted(row.name for row in rows if row.base_url and row.name != SIM)
+            raise ClientError(f"provider: {provider[:64]!r} is unknown here; known are {', '.join(known)}.", param="provider")
+        return name, row.base_url.removesuffix(url_prefix(row.base_url)).removesuffix(":")
+
     def prices(self) -> Iterator[Price]:
         """Every price that a call could be settled at; some more than once."""
         for name in self.providers:

@@ -28,6 +28,7 @@ from aigate.keeper.db.sub_accounts import (
     get_sub_account,
     list_sub_accounts,
     names_of,
+    require_sub_account,
 )
 
 MAX_CREDIT_NANOUSD = 10**18  # a billion dollars
@@ -124,10 +125,7 @@ def _change_sub_account(
 
 def _add_key(connection: Connection, key: ClientKey, cap: Cap) -> None:
     if key.sub_account_id is not None:
-        owner = get_sub_account(connection, key.account_id, key.sub_account_id)
-        if owner is None or owner.deleted_ms is not None:
-            words = f"sub_account_id: there is no sub-account {key.sub_account_id[:100]!r}."
-            raise ClientError(words, status=404, code="not_found", param="sub_account_id")
+        require_sub_account(connection, key.account_id, key.sub_account_id)
     add_keys(connection, [key])
     _set_first_limit(connection, (KEY, key.account_id, key.id), cap, key.created_ms)
 

@@ -30,9 +30,11 @@ from aigate.keeper.db.keys import add_account_if_missing
 from aigate.keeper.db.prices import save_prices
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
+from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
 from aigate.keeper.shipper import Shipper
 from aigate.keeper.usage import UsageStore
+from aigate.keeper.vault import Vault
 from aigate.process import ChildOptions, say_ready, watch_life
 
 log = logging.getLogger("aigate.keeper")
@@ -56,6 +58,7 @@ class Keeper:
     def __init__(self, config: Config):
         data_dir = Path(config.server.data_dir).resolve()
         self._config = config
+        self._data_dir = data_dir
         self._database = open_database(database_url(data_dir))
         self._catalog = load_catalog(config, sim_base_url=f"unix://{data_dir / 'run' / 'sim.sock'}:/v1")
         self._shipper = Shipper(self._database, data_dir / "journals")
@@ -93,6 +96,7 @@ class Keeper:
         services = Services(
             keys=self._keys,
             accounts=AccountStore(self._database, self._messages.push, self._leases.announce_limits),
+            provider_keys=ProviderKeyStore(self._database, Vault(self._data_dir / "provider.key", self._config.auth.provider_key)),
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,
             catalog=self._catalog,

@@ -11,7 +11,7 @@ import httpx2
 from aigate.api.app import control_plane
 from aigate.api.services import Services
 from aigate.core.target import Model, Price
-from aigate.errors import model_not_found
+from aigate.errors import ClientError, model_not_found
 from aigate.journal.records import CallEnd
 from aigate.keeper import metrics
 from aigate.keeper.db.engine import database_url, open_database
@@ -19,7 +19,9 @@ from aigate.keeper.accounts import AccountStore
 from aigate.keeper.db.keys import add_account_if_missing
 from aigate.keeper.db.usage import LabelTotals
 from aigate.keeper.keys import KeyStore
+from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
+from aigate.keeper.vault import Vault
 
 ROOT_KEY = "root-secret"
 SECRET = b"s" * 32
@@ -53,6 +55,11 @@ class Catalog:
     def model(self, slug):
         self.describe(slug)
         return next(model for model in MODELS if model.slug == slug)
+
+    def origin_of(self, provider):
+        if provider not in ("openai", "groq"):
+            raise ClientError(f"provider: {provider!r} is unknown here", param="provider")
+        return provider, f"https://api.{provider}.com"
 
     def providers_live(self):
         return ["openai", "sim"]
@@ -91,11 +98,12 @@ class Usage:
 
 
 class Plane:
-    def __init__(self, database, **replaced):
+    def __init__(self, database, folder, **replaced):
         self.database = database
         self.keys = KeyStore(database)
         self.workers = MessageServer(self.keys.find, expected_workers=0)
         self.pushed = []
+        self.provider_keys = ProviderKeyStore(database, Vault(folder / "provider.key"))
         self.keys.push = self.push
         self.usage = Usage()
         self.checks = {"database": "ok"}
@@ -114,6 +122,7 @@ class Plane:
             **{
                 "keys": self.keys,
                 "accounts": AccountStore(database, self.push, announce_limits),
+                "provider_keys": self.provider_keys,
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),
@@ -161,7 +170,7 @@ def run(tmp_path, test, **replaced):
     """Runs `test(plane)` against a fresh control plane."""
 
     async def main(database):
-        plane = Plane(database, **replaced)
+        plane = Plane(database, tmp_path, **replaced)
         async with plane.client:
             await asyncio.wait_for(test(plane), 20)
 

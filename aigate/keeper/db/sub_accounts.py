@@ -46,6 +46,14 @@ def get_sub_account(connection: Connection, account_id: str, sub_account_id: str
     return None if row is None else _from_row(row)
 
 
+def require_sub_account(connection: Connection, account_id: str, sub_account_id: str) -> None:
+    """ClientError for what is to belong to one that is not there."""
+    found = get_sub_account(connection, account_id, sub_account_id)
+    if found is None or found.deleted_ms is not None:
+        words = f"sub_account_id: there is no sub-account {sub_account_id[:100]!r}."
+        raise ClientError(words, status=404, code="not_found", param="sub_account_id")
+
+
 def list_sub_accounts(connection: Connection, account_id: str, limit: int, before_id: str | None) -> list[SubAccount]:
     """Newest first (ids rise with time), from the one before `before_id` on, without deleted ones."""
     query = select(sub_accounts).where(_column.account_id == account_id, _column.deleted_ms.is_(None))
