@@ -14,9 +14,8 @@ from aigate.core.target import Model, Price
 from aigate.errors import ClientError, model_not_found
 from aigate.journal.records import CallEnd
 from aigate.keeper import metrics
-from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.accounts import AccountStore
-from aigate.keeper.db.keys import add_account_if_missing
+from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.usage import LabelTotals
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.provider_keys import ProviderKeyStore

@@ -10,7 +10,6 @@ from aigate.core.account import Whose
 from aigate.keeper.db.usage import LabelTotals
 from tests.api.plane import run
 
-
 BY = ("tag", "sub-account", "key", "model", "day")
 
 
