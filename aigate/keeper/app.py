@@ -32,6 +32,7 @@ from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
+from aigate.keeper.retention import keep_days
 from aigate.keeper.shipper import Shipper
 from aigate.keeper.usage import UsageStore
 from aigate.keeper.vault import Vault
@@ -75,7 +76,9 @@ class Keeper:
         await self._prepare_database()
         listener = await loop.create_unix_server(self._messages.protocol, sock=messages)
         shipping = loop.create_task(self._shipper.run())
-        granting = loop.create_task(self._leases.run())
+        others = [
+            loop.create_task(work) for work in (self._leases.run(), keep_days(self._database, self._config.ledger.retention_days))
+        ]
         serving = loop.create_task(http.serve([control]))
         say_ready(options.ready_fd)
         await asyncio.wait((serving, shipping), return_when=asyncio.FIRST_COMPLETED)
@@ -85,9 +88,9 @@ class Keeper:
         listener.close()
         self._messages.close()
         self._leases.close()
-        for task in (shipping, granting):
+        for task in (shipping, *others):
             task.cancel()
-        await asyncio.gather(shipping, granting, return_exceptions=True)
+        await asyncio.gather(shipping, *others, return_exceptions=True)
         await self._ship_the_rest()
         self._database.close()
         return 0

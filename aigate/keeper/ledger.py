@@ -15,13 +15,14 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy import Connection, Row, Table, distinct, exists, func, select, text, tuple_
 
-from aigate.core.budget import ACCOUNT, ALL_TIME, BY_MONTH, KEY, SUB_ACCOUNT, TAG, Owner, Place, window_of
+from aigate.core.budget import Owner, Place
 from aigate.core.price import price_usage
 from aigate.core.target import Price
 from aigate.core.usage import Usage
 from aigate.journal.reader import JournalReader, Position
 from aigate.journal.segment import BadSegment
-from aigate.keeper.db.ledger_rows import RESOLVED, UNSETTLED, month_of
+from aigate.keeper.db.balances import owners_of
+from aigate.keeper.db.ledger_rows import RESOLVED, UNSETTLED, Share, month_of
 from aigate.keeper.db.prices import prices_by_id
 from aigate.keeper.db.tables import attempts, budgets, calls, journals, leases, meta, usage_days, usage_totals, windows
 
@@ -261,15 +262,7 @@ def _sums(row: Row) -> list[int]:
 
 
 def _owners(row: Row, month: str) -> list[tuple[Owner, str]]:
-    """Whose an attempt or a sum is, and in which window it counts for each."""
-    account_id = row.account_id
-    by_month = window_of(BY_MONTH, month)
-    return [
-        ((ACCOUNT, account_id, account_id), ALL_TIME),
-        ((SUB_ACCOUNT, account_id, row.sub_account_id or ""), by_month),
-        ((KEY, account_id, row.key_id), by_month),
-        ((TAG, account_id, row.tag or ""), by_month),
-    ]
+    return owners_of(Share(month, "", row.account_id, row.key_id, row.sub_account_id or "", row.tag or "", ""))
 
 
 def _add_to(sums: dict[_Key, list[int]], key: _Key, amounts: list[int]) -> None:

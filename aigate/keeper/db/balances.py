@@ -101,12 +101,19 @@ def _find_ids(connection: Connection, owners: list[Owner]) -> dict[Owner, int]:
     return found
 
 
+def owners_of(share: Share) -> list[tuple[Owner, str]]:
+    """Whose an amount is, and in which window it counts for each."""
+    account_id = share.account_id
+    owners = ((ACCOUNT, account_id), (SUB_ACCOUNT, share.sub_account_id), (KEY, share.key_id), (TAG, share.tag))
+    return [
+        ((scope, account_id, owner_id), window_of(ALL_TIME if scope == ACCOUNT else BY_MONTH, share.month)) for scope, owner_id in owners
+    ]
+
+
 def _sums_by_owner(totals: dict[Share, list[int]]) -> _Sums:
     sums: _Sums = {}
     for share, total in totals.items():
-        account_id = share.account_id
-        for scope, owner_id in ((ACCOUNT, account_id), (SUB_ACCOUNT, share.sub_account_id), (KEY, share.key_id), (TAG, share.tag)):
-            key = (scope, account_id, owner_id), window_of(ALL_TIME if scope == ACCOUNT else BY_MONTH, share.month)
+        for key in owners_of(share):
             known = sums.get(key)
             sums[key] = total if known is None else [a + b for a, b in zip(known, total, strict=True)]
     return sums

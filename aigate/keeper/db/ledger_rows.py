@@ -104,16 +104,20 @@ def write_batch(connection: Connection, batch: Batch, *, is_careful: bool = Fals
     for table, rows in ((attempts, batch.attempts), (calls, batch.calls)):
         if rows and connection.exec_driver_sql(insert_rows(connection, table), rows).rowcount != len(rows):
             raise AlreadyThere
+    write_usage(connection, batch.totals)
+    return batch
+
+
+def write_usage(connection: Connection, totals: dict[Share, list[int]]) -> None:
     by_month: dict[Row, list[int]] = {}
     by_day: dict[Row, list[int]] = {}
-    for share, total in batch.totals.items():
+    for share, total in totals.items():
         month, day, account_id, key_id, sub_account_id, tag, model = map(_storable, share)
         add_up(by_month, (month, account_id, key_id, sub_account_id, tag), total[:5])
         for owner_id in {"", key_id, sub_account_id}:
             add_up(by_day, (account_id, owner_id, month, day, model), total[:5])
     for table, sums in ((usage_totals, by_month), (usage_days, by_day)):
         write_sums(connection, table, sums)
-    return batch
 
 
 def add_up(sums: dict[Row, list[int]], key: Row, amounts: Sequence[int]) -> None:
