@@ -77,6 +77,7 @@ class Ledger(Section):
     segment_bytes: Annotated[int, Meta(ge=256 << 10, le=1 << 30)] = 16 * MIB  # size of one journal file
     retention_days: Natural = 0  # rows older than this are deleted; 0 = kept for ever
     default_max_output_tokens: Count = 32_768  # bound on the output of a model whose own limit is not known
+    own_key_usd_per_mtok: Dollars = 0.0  # charged per million tokens of a call on its caller's own provider key
 
 
 class Upstream(Section):

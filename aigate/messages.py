@@ -161,9 +161,33 @@ class InUse(msgspec.Struct, tag="in_use", frozen=True):
     permits: tuple[tuple[Rate, int], ...]
 
 
+# --- callers' own provider keys ----------------------------------------------------------------------------------------------
+
+
+class OpenKey(msgspec.Struct, tag="open_key", frozen=True):
+    """Worker → keeper: the stored provider key of this id, of this caller. Answered by OpenedKey with the same number."""
+
+    number: int
+    account_id: str
+    sub_account_id: str | None
+    key_id: str  # pk_…
+
+
+class OpenedKey(msgspec.Struct, tag="opened_key", frozen=True):
+    """`key` "": there is none in force, or it is not the caller's. `origin`: the only place where it may be sent."""
+
+    number: int
+    provider: str = ""
+    origin: str = ""
+    key: str = ""
+
+    def __repr__(self) -> str:  # a credential must not reach a log through a repr
+        return f"OpenedKey({self.number}, {self.provider!r})"
+
+
 Message = (
     Hello | LookUp | Found | Push | Ack | Health | Ping | Welcome | Grant | Granted | Refused | Recall | Limits
-    | Permits | Permitted | GiveBack | InUse
+    | Permits | Permitted | GiveBack | InUse | OpenKey | OpenedKey
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

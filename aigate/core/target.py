@@ -51,6 +51,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     auth: str = "bearer"  # bearer | header:<name> | none
     key_variable: str = ""  # environment variable that makes it live
     credential: str = ""  # resolved at start; never printed, never pushed to the database
+    credential_id: str = ""  # names a caller's own key, where `credential` is one; "" = the operator's
     headers: Mapping[str, str] = {}  # sent with each request
     models: tuple[str, ...] = ("*",)  # globs of upstream names that pass
     unpriced: str = "refuse"  # allow | refuse a model without a price

@@ -59,7 +59,6 @@ class Keeper:
     def __init__(self, config: Config):
         data_dir = Path(config.server.data_dir).resolve()
         self._config = config
-        self._data_dir = data_dir
         self._database = open_database(database_url(data_dir))
         self._catalog = load_catalog(config, sim_base_url=f"unix://{data_dir / 'run' / 'sim.sock'}:/v1")
         self._shipper = Shipper(self._database, data_dir / "journals")
@@ -67,6 +66,8 @@ class Keeper:
         self._leases = LeaseDesk(self._database, self._shipper)
         self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers, leases=self._leases)
         self._keys.push = self._messages.push
+        self._provider_keys = ProviderKeyStore(self._database, Vault(data_dir / "provider.key", config.auth.provider_key))
+        self._messages.reveal_key = self._provider_keys.reveal
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()
@@ -99,7 +100,7 @@ class Keeper:
         services = Services(
             keys=self._keys,
             accounts=AccountStore(self._database, self._messages.push, self._leases.announce_limits),
-            provider_keys=ProviderKeyStore(self._database, Vault(self._data_dir / "provider.key", self._config.auth.provider_key)),
+            provider_keys=self._provider_keys,
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,
             catalog=self._catalog,

@@ -13,12 +13,29 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from aigate.core.account import ProviderKey
 from aigate.core.call import Principal
 from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.rates import RateDesk
 from aigate.messages import (
-    VERSION, Ack, Found, GiveBack, Grant, Health, Hello, InUse, LookUp, Message, Permits, Ping, Push, decode_frames, encode_frame,
-)  # fmt: skip
+    VERSION,
+    Ack,
+    Found,
+    GiveBack,
+    Grant,
+    Health,
+    Hello,
+    InUse,
+    LookUp,
+    Message,
+    OpenedKey,
+    OpenKey,
+    Permits,
+    Ping,
+    Push,
+    decode_frames,
+    encode_frame,
+)
 
 log = logging.getLogger("aigate.keeper")
 
@@ -32,6 +49,12 @@ class FindPrincipals(Protocol):
     def __call__(self, digests: Sequence[bytes]) -> Awaitable[dict[bytes, Principal]]: ...
 
 
+class RevealKey(Protocol):
+    """(account, sub-account, key id) → a stored provider key and the key itself; None where it is not in force or not theirs."""
+
+    def __call__(self, account_id: str, sub_account_id: str | None, key_id: str, /) -> Awaitable[tuple[ProviderKey, str] | None]: ...
+
+
 class MessageServer:
     """`expected_workers`: how many must have a change in force before it counts as in force everywhere. `leases`: None grants nothing."""
 
@@ -39,6 +62,7 @@ class MessageServer:
         self.find_principals = find_principals
         self.change = 0  # number of the last key change
         self.rates = RateDesk()
+        self.reveal_key: RevealKey | None = None
         self.leases = leases
         self._last_number = 0  # of what is to be acknowledged
         self._expected_workers = expected_workers
@@ -141,6 +165,7 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._asked: list[LookUp] = []
         self._answering: asyncio.Task[None] | None = None
+        self._opening: set[asyncio.Task[None]] = set()
         self._transport: asyncio.Transport | None = None
         self._told: dict[int, asyncio.Future[bool]] = {}  # number → whether it was acknowledged
 
@@ -215,9 +240,25 @@ class _Connection(asyncio.Protocol):
             self._server.rates.give_back(self, message, time.monotonic())
         elif isinstance(message, InUse):
             self._server.rates.note_use(self, message, time.monotonic())
+        elif isinstance(message, OpenKey) and self._server.reveal_key is not None:
+            opening = asyncio.get_running_loop().create_task(self._open_key(message, self._server.reveal_key))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
         elif isinstance(message, Health) and self.hello is not None:
             self._server.reported(self.hello.journal_id, message)
             self.send(Ping())
+
+    async def _open_key(self, asked: OpenKey, reveal: RevealKey) -> None:
+        """Where it cannot be opened the worker gets no answer, and its caller a 503."""
+        try:
+            found = await reveal(asked.account_id, asked.sub_account_id, asked.key_id)
+        except Exception as error:  # noqa: BLE001  the database is away, or the sealing key is lost
+            log.error("a stored provider key cannot be opened: %s", type(error).__name__)
+            return
+        if found is None:
+            self.send(OpenedKey(asked.number))
+        else:
+            self.send(OpenedKey(asked.number, found[0].provider, found[0].origin, found[1]))
 
     async def _answer(self) -> None:
         """Answers what was asked, many in one query. Between the last read and the write of its answers nothing may be pushed."""

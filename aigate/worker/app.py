@@ -31,6 +31,7 @@ from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange, Listener
 from aigate.worker.listener import Limits as ListenerLimits
 from aigate.worker.origins import Origins
+from aigate.worker.own_keys import OwnKeys
 from aigate.worker.pipe import Pipe
 from aigate.worker.plan import Policy
 from aigate.worker.rates import RateGate
@@ -122,7 +123,7 @@ class Worker:
             breakers=self.breakers,
             policy=policy,
             gate=RateGate(self.link, loop),
-            loop=loop,
+            own_keys=OwnKeys(catalog, self.link, loop),
         )
 
     def _listener(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> Listener:

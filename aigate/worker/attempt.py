@@ -189,7 +189,7 @@ class Attempts:
     def _failed(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
         target = run.target
         assert target is not None
-        error.message = self._origins.redact(error.message)
+        error.message = self._origins.redact(error.message, target.provider)
         error.extra.setdefault("provider", target.provider.name)
         outcome = Outcome(end="failed", status=error.provider_status, error_kind=error.kind)
         return Failure(error, attempt, outcome)

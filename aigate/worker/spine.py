@@ -19,6 +19,7 @@ from aigate.worker.attempt import Attempts, Failure
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
 from aigate.worker.listener import Exchange
+from aigate.worker.own_keys import OwnKeys
 from aigate.worker.plan import Plan, Policy, plan_targets
 from aigate.worker.rates import RateGate
 from aigate.worker.run import CLIENT_CLOSED, Run
@@ -38,7 +39,7 @@ class Spine:
         breakers: Breakers,
         policy: Policy,
         gate: RateGate,
-        loop: asyncio.AbstractEventLoop,
+        own_keys: OwnKeys,
     ):
         self._ring = ring
         self._resolve = resolve
@@ -46,7 +47,8 @@ class Spine:
         self._breakers = breakers
         self._policy = policy
         self._gate = gate
-        self._now = loop.time
+        self._own_keys = own_keys
+        self._now = asyncio.get_running_loop().time
         self._waiting: set[Run] = set()  # streams that have not begun yet
 
     async def run_call(self, exchange: Exchange, surface: Dialect, endpoint: str) -> None:
@@ -72,7 +74,10 @@ class Spine:
         assert call is not None
         if call.is_stream:
             self._waiting.add(run)
-        plan = Plan(plan_targets(call, principal, self._resolve), self._policy, self._breakers, self._now())
+        targets = plan_targets(call, principal, self._resolve)
+        if self._own_keys.are_given(run, targets):
+            targets = await self._own_keys.put_in(run, principal, targets)
+        plan = Plan(targets, self._policy, self._breakers, self._now())
         target = plan.first(self._now())
         if principal.rates:
             await self._gate.enter(run, principal)
@@ -88,7 +93,8 @@ class Spine:
                 self._attempts.settle(run, failure.attempt, failure.outcome)
                 continue
             error = failure.error
-            self._breakers.failed(target.slug, failure.kind, now)
+            # How a caller's own key fares says nothing of the target's health.
+            self._breakers.failed(target.slug, "" if target.provider.credential_id else failure.kind, now)
             if failure.is_answered:
                 return
             step = None if run.exchange.is_gone else plan.after(target, error, now, random.random())
@@ -131,6 +137,7 @@ class Spine:
         """Each second: comments keep silent streams open, also those that have not begun (their errors then go in-band)."""
         self._attempts.tick(now, after_s)
         self._gate.tick(now)
+        self._own_keys.forget_old(now)
         for run in list(self._waiting):
             exchange = run.exchange
             if exchange.is_started:
