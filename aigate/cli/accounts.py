@@ -9,7 +9,7 @@ from urllib.parse import quote
 import typer
 
 from aigate.cli.connection import CommandError, Server
-from aigate.cli.options import on_server
+from aigate.cli.options import on_server, with_limits
 from aigate.cli.output import show_line, show_note, show_rows
 
 keys = typer.Typer(help="Client keys.", no_args_is_help=True)
@@ -19,10 +19,6 @@ provider_keys = typer.Typer(help="Callers' own keys for providers, kept sealed."
 _NOT_YET = "; not yet in force on every worker"
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="As 'list' shows it.")]
-Models = Annotated[list[str] | None, typer.Option("--model", metavar="PATTERN", help="Models it may call, such as 'openai/*'; may be repeated.")]
-Tag = Annotated[str | None, typer.Option("--tag", help="Tag of its calls that name none.")]
-CapCents = Annotated[int | None, typer.Option("--cap-cents", metavar="N", help="Most that it may spend in a month.")]
-Rpm = Annotated[int | None, typer.Option("--rpm", metavar="N", help="Most requests a minute.")]
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------------------
@@ -30,21 +26,18 @@ Rpm = Annotated[int | None, typer.Option("--rpm", metavar="N", help="Most reques
 
 @keys.command("create")
 @on_server
+@with_limits
 def create_key(
     server: Server,
+    limits: dict[str, Any],
     name: Annotated[str, typer.Argument(help="What it is for.")] = "default",
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="ISO 8601, such as 2027-01-31.")] = None,
-    model: Models = None,
-    tag: Tag = None,
     admin: Annotated[bool, typer.Option("--admin", help="It may manage keys and see all usage.")] = False,
-    cap_cents: CapCents = None,
-    rpm: Rpm = None,
     sub_account: Annotated[str | None, typer.Option(metavar="ID", help="Whose it is.")] = None,
 ) -> None:
     """Make a key. It is printed once and kept nowhere."""
-    body = {"name": name, "is_admin": admin, "allowed_models": model or [], "expires_at": expires, "default_tag": tag}
-    body |= {"spend_cap_cents": cap_cents, "rate_limit_rpm": rpm, "sub_account_id": sub_account}
-    _show_new_key(server.request("POST", "/v1/keys", _given(body)))
+    body = {"name": name, "is_admin": admin, "expires_at": expires, "sub_account_id": sub_account}
+    _show_new_key(server.request("POST", "/v1/keys", limits | _given(body)))
 
 
 @keys.command("list")
@@ -75,20 +68,17 @@ def rotate_key(server: Server, key_id: Id) -> None:
 
 @sub_accounts.command("create")
 @on_server
+@with_limits
 def create_sub_account(
     server: Server,
+    limits: dict[str, Any],
     name: Annotated[str, typer.Argument(help="Of the customer.")],
-    cap_cents: CapCents = None,
-    rpm: Rpm = None,
-    tag: Tag = None,
-    model: Models = None,
     ref: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is called in your own records.")] = None,
     hard: Annotated[bool, typer.Option("--hard", help="Refuse at the cap rather than shorten answers.")] = False,
 ) -> None:
     """Make a sub-account and its first key, which is printed once and kept nowhere."""
-    body = {"name": name, "spend_cap_cents": cap_cents, "rate_limit_rpm": rpm, "default_tag": tag, "external_ref": ref}
-    body |= {"allowed_models": model or [], "budget_mode": "hard" if hard else "clamp"}
-    _show_new_key(server.request("POST", "/v1/sub-accounts", _given(body)))
+    body = {"name": name, "external_ref": ref, "budget_mode": "hard" if hard else "clamp"}
+    _show_new_key(server.request("POST", "/v1/sub-accounts", limits | _given(body)))
 
 
 @sub_accounts.command("list")
