@@ -65,9 +65,14 @@ def read_head(data: bytes) -> RequestHead:
         head.headers = _join_repeated(data)
     if b" \r\n" in data or b"\t\r\n" in data:  # the parser keeps the white space behind a value
         head.headers = {name: value.rstrip(b" \t") for name, value in head.headers.items()}
-    _set_version(head, data)
+    head.is_websocket = False
+    head.is_http_1_0 = not data.endswith(b" HTTP/1.1", 0, data.find(b"\r"))
+    if head.is_http_1_0 or len(head.target) > MAX_TARGET_BYTES:
+        _check_request_line(head, data)
     _set_host(head)
-    _set_connection(head)
+    head.keeps_alive = not head.is_http_1_0
+    if b"connection" in head.headers:
+        _set_connection(head)
     _set_length(head)
     return head
 
@@ -86,14 +91,10 @@ def _join_repeated(data: bytes) -> dict[bytes, bytes]:
     return headers
 
 
-def _set_version(head: RequestHead, data: bytes) -> None:
-    line_end = data.find(b"\r")
-    head.is_http_1_0 = False
-    if not data.endswith(b" HTTP/1.1", 0, line_end):
-        if not data.endswith(b" HTTP/1.0", 0, line_end):
-            raise _wrong_version()
-        head.is_http_1_0 = True
-    if line_end > MAX_TARGET_BYTES:
+def _check_request_line(head: RequestHead, data: bytes) -> None:
+    if head.is_http_1_0 and not data.endswith(b" HTTP/1.0", 0, data.find(b"\r")):
+        raise _wrong_version()
+    if len(head.target) > MAX_TARGET_BYTES:
         raise ClientError(f"the request target is longer than {MAX_TARGET_BYTES} bytes", status=414)
 
 
@@ -120,11 +121,7 @@ def _set_host(head: RequestHead) -> None:
 
 def _set_connection(head: RequestHead) -> None:
     headers = head.headers
-    head.is_websocket = False
-    head.keeps_alive = not head.is_http_1_0
-    connection = headers.get(b"connection")
-    if connection is None or connection == b"keep-alive" and head.keeps_alive:
-        return
+    connection = headers[b"connection"]
     options = {option.strip() for option in connection.lower().split(b",")}
     if b"close" in options:
         head.keeps_alive = False
@@ -136,17 +133,15 @@ def _set_connection(head: RequestHead) -> None:
 def _set_length(head: RequestHead) -> None:
     """The parser has refused conflicts, repeats and wrong digits; what is left is to read one of two."""
     headers = head.headers
-    coding = headers.get(b"transfer-encoding")
-    if coding is not None:
+    if b"transfer-encoding" in headers:
         if head.is_http_1_0:
             raise ClientError("Transfer-Encoding has no meaning in HTTP/1.0")
-        if coding.lower() != b"chunked":
+        if headers[b"transfer-encoding"].lower() != b"chunked":
             raise ClientError("only the transfer coding chunked is supported", status=501)
         head.length = None
     else:
         head.length = int(headers.get(b"content-length", b"0"))
-    encoding = headers.get(b"content-encoding")
-    if encoding is not None and encoding.lower() != b"identity":
+    if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
         raise ClientError("compressed request bodies are not supported: send it without Content-Encoding", status=415)
 
 
