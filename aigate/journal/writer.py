@@ -126,19 +126,20 @@ class JournalWriter:
         return bool(self._spares) and self._spare_slots - -(-size // SLOT_BYTES) >= open_intents
 
     def _append(self, kind: int, body: bytes) -> bool:
-        inner = _pack_inner(self._seq, kind) + body
+        seq = self._seq
+        inner = _pack_inner(seq, kind) + body
         size = len(inner)
-        frame = _pack_prefix(size, crc32(inner, size)) + inner
         if self._offset + size + 8 > self.segment_bytes and not self._rotate():
             return False
+        offset = self._offset
         try:
-            written = _pwrite(self._fd, frame, self._offset)
+            written = _pwrite(self._fd, _pack_prefix(size, crc32(inner, size)) + inner, offset)
         except OSError as error:
             return self._fail(f"write failed ({error.strerror})")
         if written != size + 8:  # the offset stands: a later settled record overwrites the torn one
             return self._fail(f"only {written} of {size + 8} bytes were written")
-        self._offset += written
-        self._seq += 1
+        self._offset = offset + written
+        self._seq = seq + 1
         if not self._is_dirty:
             self._is_dirty = True
             self._written.set()

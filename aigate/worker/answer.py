@@ -26,7 +26,7 @@ _blocks: dict[str, FieldBlock] = {}  # slug → the constant fields of its repli
 
 def _constant(run: Run) -> bytes:
     target = run.target
-    if target is None:
+    if target is None:  # an error before there was one
         return b""
     block = _blocks.get(target.slug)
     if block is None:

@@ -6,8 +6,8 @@ leave it by pushes; nothing here reads a database, and a key itself is never kep
 
 from __future__ import annotations
 
-import hmac
 from datetime import UTC, datetime
+from hmac import digest as _digest
 from itertools import islice
 
 from aigate.core.call import Principal
@@ -41,11 +41,11 @@ class KeyRing:
             key = headers.get(b"x-api-key")
             if key is None:
                 return None
-        elif value[:7] == b"Bearer ":
+        elif value.startswith(b"Bearer "):
             key = value[7:]
         else:
             return None
-        principal = self._principals.get(hmac.digest(self._secret, key, "sha256"))
+        principal = self._principals.get(_digest(self._secret, key, "sha256"))
         if principal is None or principal.expires_at is not None or self._link.is_stale:
             return None
         return principal

@@ -31,8 +31,8 @@ class Drive(Generic[Subject]):
         self._on_end = on_end
         self._subject = subject
         self._awaited: asyncio.Future[Any] | None = None
-        self._is_cancelled = False
         self._ended: asyncio.Future[None] | None = None
+        self._is_cancelled = False
 
     def cancel(self) -> asyncio.Future[None]:
         """Raises CancelledError where the coroutine stands, soon; the future resolves when it has ended."""

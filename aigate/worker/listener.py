@@ -144,7 +144,8 @@ class Listener:
 
     def _end_drive(self, exchange: Exchange, problem: BaseException | None) -> None:
         del self._drives[exchange]
-        self._end(exchange, problem)
+        if problem is not None or self._emptied is not None or not exchange.is_ended:
+            self._end(exchange, problem)
 
     def _end(self, exchange: Exchange, problem: BaseException | None) -> None:
         """The boundary of every handler: whatever it raises, its client gets an answer or a cut connection."""

@@ -129,9 +129,9 @@ class Connection(asyncio.Protocol):
     def whole_body(self, max_bytes: int) -> bytes | None:
         """The body where all of it came together with the head, else None: then ask `body`."""
         pieces = self._pieces
-        if not self.is_complete or len(pieces) != 1 or len(pieces[0]) > max_bytes:
-            return None
-        return pieces.pop()
+        if self.is_complete and len(pieces) == 1 and len(pieces[0]) <= max_bytes:
+            return pieces.pop()
+        return None
 
     async def body(self, max_bytes: int, idle_timeout_s: float) -> bytes:
         """The whole body of a plain reply. Does not wait if it came together with the head."""
@@ -261,9 +261,12 @@ class Connection(asyncio.Protocol):
             self.abort()  # bytes that nobody asked for
             return
         try:
-            if self._head is None:
+            if self._head is not None:
+                self._feed(data)
+            elif len(data) > MAX_HEAD_BYTES or self._raw_head:
                 self._feed_head(data)
             else:
+                self._raw_head = data
                 self._feed(data)
         except HttpParserError as error:
             self._is_keepable = False  # the parser cannot go on
@@ -314,6 +317,7 @@ class Connection(asyncio.Protocol):
     # --- between the two ---
 
     def _feed_head(self, data: bytes) -> None:
+        """A head that came in pieces so far, or comes with much behind it."""
         room = MAX_HEAD_BYTES - len(self._raw_head)
         if len(data) <= room:
             self._raw_head += data
