@@ -96,7 +96,9 @@ class JournalWriter:
             raise ledger_unavailable(f"The ledger's journal cannot be written: {self.trouble}. Nothing was sent; retry later.")
         if size > MAX_RECORD_BYTES:
             raise ledger_unavailable(f"The attempt's record has {size} bytes, at most {MAX_RECORD_BYTES} fit the journal. Nothing was sent.")
-        if not self._has_room(size, self.open_intents + 1):
+        # Almost always each spare slot suffices and the record fits the segment; else it is counted exactly.
+        is_plenty = self.open_intents < self._spare_slots and self._offset + size <= self.segment_bytes
+        if not is_plenty and not self._has_room(size, self.open_intents + 1):
             raise ledger_unavailable("The ledger's journal is full. Nothing was sent; retry shortly.")
         if not self._append(INTENT, body):
             raise ledger_unavailable(f"The ledger's journal cannot be written: {self.trouble}. Nothing was sent; retry later.")

@@ -91,7 +91,10 @@ class Attempts:
         run.warnings = plan.warnings
         if plan.warnings and run.is_strict:
             raise _strict_refusal(run)
-        request = self._request(run, target, plan.edits)
+        if target.dialect == run.surface.name and not self._limits.force_neutral:
+            request = run.surface.edit_pairs(call, plan.edits, target)
+        else:
+            request = self._translated(run, target, plan.edits)
         attempt = self._begin(run, target, call)
         origin = self._origins.origin(target.provider)
         try:
@@ -140,12 +143,9 @@ class Attempts:
                 connection.abort()
         return failure
 
-    def _request(self, run: Run, target: Target, edits: tuple[Edit, ...]) -> bytes:
-        """The body for this target: the caller's pairs edited, or the neutral form written in the target's dialect."""
-        call = run.call
-        if target.dialect == run.surface.name and not self._limits.force_neutral:
-            return run.surface.edit_pairs(call, edits, target)
-        request = run.surface.read_request(call)
+    def _translated(self, run: Run, target: Target, edits: tuple[Edit, ...]) -> bytes:
+        """The body for this target by way of the neutral form."""
+        request = run.surface.read_request(run.call)
         apply_to_request(request, edits)
         return self._dialects[target.dialect].write_request(request, target)
 
