@@ -86,38 +86,33 @@ def max_output_tokens(call: Call, target: Target, default_max_output_tokens: int
     return tokens
 
 
+# What a hold needs of rates: the dearest of input, the dearest of output, nano-dollars a request. A rate here is (picodollars,
+# per so many times 1000), which gives nano-dollars.
+_Dearest = tuple[int, int, int, int, int]
+_known: dict[int, tuple[Price, _Dearest, list[tuple[int, _Dearest]]]] = {}  # by id(price), true as long as the price is kept beside it
+_MAX_KNOWN = 4096
+
+
 def hold_nanousd(price: Price | None, input_tokens: int, output_tokens: int) -> int:
     """The most that so many tokens can cost: every token at the dearest rate of any tier that the input could reach."""
     if price is None:
         return 0
-    known = _dearest.get(id(price))
-    if known is None:
-        known = _remember(price)
-    hold = 0
-    for above, (input_pico, input_per), (output_pico, output_per), request_nanousd in known[1]:
+    _, (input_pico, input_per, output_pico, output_per, request_nanousd), tiers = _known.get(id(price)) or _remember(price)
+    hold = request_nanousd - -input_tokens * input_pico // input_per - -output_tokens * output_pico // output_per
+    for above, (input_pico, input_per, output_pico, output_per, request_nanousd) in tiers:
         if input_tokens > above:
-            cost = request_nanousd - (-input_tokens * input_pico // input_per) - (-output_tokens * output_pico // output_per)
-            if cost > hold:
-                hold = cost
+            hold = max(hold, request_nanousd - -input_tokens * input_pico // input_per - -output_tokens * output_pico // output_per)
     return hold + _ROUNDING_NANOUSD
 
 
-# What the hold needs of a price: per tier (input tokens above, dearest input rate, dearest output rate, nano-dollars a request).
-# Rates are (picodollars, per so many times 1000), which gives nano-dollars.
-_Tier = tuple[int, Rate, Rate, int]
-_dearest: dict[int, tuple[Price, list[_Tier]]] = {}  # by id(price), which stays true as the price is kept beside it
-_MAX_KNOWN_PRICES = 4096
-
-
-def _remember(price: Price) -> tuple[Price, list[_Tier]]:
-    if len(_dearest) >= _MAX_KNOWN_PRICES:
-        _dearest.clear()
-    tiers = [_dearest_rates(-1, price.rates)] + [_dearest_rates(above, tier.rates) for above, tier in price.tiers]
-    known = _dearest[id(price)] = price, tiers
+def _remember(price: Price) -> tuple[Price, _Dearest, list[tuple[int, _Dearest]]]:
+    if len(_known) >= _MAX_KNOWN:
+        _known.clear()
+    known = _known[id(price)] = price, _dearest(price.rates), [(above, _dearest(tier.rates)) for above, tier in price.tiers]
     return known
 
 
-def _dearest_rates(above: int, rates: Mapping[str, Rate]) -> _Tier:
+def _dearest(rates: Mapping[str, Rate]) -> _Dearest:
     """Rounding up keeps order, so the dearest rate is also the dearest once its cost is rounded."""
     inputs: list[Rate] = [(0, 1)]
     outputs: list[Rate] = [(0, 1)]
@@ -127,7 +122,7 @@ def _dearest_rates(above: int, rates: Mapping[str, Rate]) -> _Tier:
             request_nanousd = -(-picodollars // (per * 1000))
         else:
             (outputs if name in _OUTPUT_CLASSES else inputs).append((picodollars, per * 1000))
-    return above, max(inputs, key=_exactly), max(outputs, key=_exactly), request_nanousd
+    return *max(inputs, key=_exactly), *max(outputs, key=_exactly), request_nanousd
 
 
 def _exactly(rate: Rate) -> Fraction:

@@ -141,13 +141,14 @@ class Changes:
     by what the journal's own records say. A lease never falls below 0: a restored database may not know the grant that it came from.
     """
 
-    __slots__ = ("_spent", "_reserved", "_leases", "is_whole")
+    __slots__ = ("_spent", "_reserved", "_leases", "_start", "is_whole")
 
     def __init__(self) -> None:
         self._spent: dict[Place, int] = {}
         self._reserved: dict[Place, int] = {}
         # A run of falls (to 0 at least) and rises, whatever it starts from, is one function: lease → max(lease + shift, floor).
         self._leases: dict[Place, tuple[int, int]] = {}
+        self._start = (0, _NEVER)  # of a place not met before: its lease is what it was
         self.is_whole = False  # touches every lease of the journal, also those it does not name
 
     def spend(self, place: Place, cost: int) -> None:
@@ -161,14 +162,14 @@ class Changes:
         """Charges of a Settled, or a RETURNED record."""
         for budget_id, window, amount in leases:
             place = (budget_id, window)
-            shift, floor = self._leases.get(place, (0, _NEVER))
+            shift, floor = self._leases.get(place, self._start)
             self._leases[place] = (shift - amount, max(floor - amount, 0))
 
     def adopt(self, leases: Iterable[Lease]) -> None:
         """An ADOPTED record."""
         for budget_id, window, amount in leases:
             place = (budget_id, window)
-            shift, floor = self._leases.get(place, (0, _NEVER))
+            shift, floor = self._leases.get(place, self._start)
             self._leases[place] = (shift + amount, floor + amount)
 
     def restate(self, leases: Iterable[Lease]) -> None:
@@ -180,7 +181,8 @@ class Changes:
     def seal(self) -> None:
         """The journal has been read to its end and nobody writes it any more: what is left of its leases returns."""
         self.is_whole = True
-        self._leases = dict.fromkeys(self._leases, (_NEVER, 0))
+        self._start = (_NEVER, 0)
+        self._leases = dict.fromkeys(self._leases, self._start)
 
     @property
     def places(self) -> list[Place]:

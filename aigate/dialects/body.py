@@ -36,8 +36,8 @@ def read_pairs(body: bytes, acted_on: frozenset[str]) -> dict[str, Raw]:
         raise ClientError(_explain(body, error)) from None
     if len(body.translate(None, _NO_OPENER)) > MAX_DEPTH and _depth_exceeds(body, MAX_DEPTH):
         raise ClientError(f"the body is nested more than {MAX_DEPTH} levels deep")
-    for key in pairs:
-        if key not in acted_on and key.lower() in acted_on:
+    for key in pairs.keys() - acted_on:
+        if key.lower() in acted_on:
             raise ClientError(f"{key[:_SHOWN_CHARS]!r} is not {key.lower()!r}: keys are case-sensitive; send {key.lower()!r}", param=key)
     return pairs
 

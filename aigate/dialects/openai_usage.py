@@ -103,6 +103,8 @@ def _to_usage(reported: _Reported, quirks: Quirks) -> Usage | None:
     if where == "hidden" and not reasoning:
         reasoning = output - completion
     audio_in, audio_out = inside.audio_tokens, made.audio_tokens
+    if not (written or reasoning or audio_in or audio_out):
+        return Usage(prompt, output, cached)
     return Usage(
         prompt,
         output,

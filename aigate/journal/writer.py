@@ -99,7 +99,9 @@ class JournalWriter:
             raise ledger_unavailable(f"The ledger's journal cannot be written: {self.trouble}. Nothing was sent; retry later.")
         if size > MAX_RECORD_BYTES:
             raise ledger_unavailable(f"The attempt's record has {size} bytes, at most {MAX_RECORD_BYTES} fit the journal. Nothing was sent.")
-        if not self._has_room(size, self.open_intents + 1):
+        # Almost always each spare slot suffices and the record fits the segment; else it is counted exactly.
+        is_plenty = self.open_intents < self._spare_slots and self._offset + size <= self.segment_bytes
+        if not is_plenty and not self._has_room(size, self.open_intents + 1):
             raise ledger_unavailable("The ledger's journal is full. Nothing was sent; retry shortly.")
         if not self._append(INTENT, body):
             raise ledger_unavailable(f"The ledger's journal cannot be written: {self.trouble}. Nothing was sent; retry later.")
@@ -140,19 +142,20 @@ class JournalWriter:
         return bool(self._spares) and self._spare_slots - -(-size // SLOT_BYTES) >= open_intents
 
     def _append(self, kind: int, body: bytes) -> bool:
-        inner = _pack_inner(self._seq, kind) + body
+        seq = self._seq
+        inner = _pack_inner(seq, kind) + body
         size = len(inner)
-        frame = _pack_prefix(size, crc32(inner, size)) + inner
         if self._offset + size + 8 > self.segment_bytes and not self._rotate():
             return False
+        offset = self._offset
         try:
-            written = _pwrite(self._fd, frame, self._offset)
+            written = _pwrite(self._fd, _pack_prefix(size, crc32(inner, size)) + inner, offset)
         except OSError as error:
             return self._fail(f"write failed ({error.strerror})")
         if written != size + 8:  # the offset stands: a later settled record overwrites the torn one
             return self._fail(f"only {written} of {size + 8} bytes were written")
-        self._offset += written
-        self._seq += 1
+        self._offset = offset + written
+        self._seq = seq + 1
         if not self._is_dirty:
             self._is_dirty = True
             self._written.set()

@@ -34,15 +34,19 @@ SWEEP_S = 10.0  # slices unused for so long go back
 FLOOR_TOKENS, REASONING_FLOOR_TOKENS = 256, 2_048  # no maximum is lowered below
 
 
+_UNTOLD: dict[Owner, int] = {("", "", ""): 0}
+
+
 class Admission:
     """One per worker; takes over the words of money on `link`. `limits`: owners whose limit a principal may not know of; empty in most
-    gateways, so that a call without budgets pays a test for it and no more. `unlimited`: attempts that run without a hold, for a limit
-    that comes while they do."""
+    gateways, so that a call without budgets pays a test for it and no more. Until the keeper has told them it is not: all calls are
+    admitted then, that is, they wait. `unlimited`: attempts that run without a hold, for a limit that comes while they do."""
 
     def __init__(self, *, link: KeeperLink, journal: JournalWriter, default_max_output_tokens: int, loop: asyncio.AbstractEventLoop):
         self.unlimited: dict[str, tuple[Run, Attempt]] = {}
         self._wallet = Wallet()
-        self.limits = self._wallet.limits
+        self.limits: dict[Owner, int] = _UNTOLD
+        self._told: asyncio.Future[None] = loop.create_future()
         self._link = link
         self._journal = journal
         self._hello = link.hello()
@@ -66,6 +70,11 @@ class Admission:
         would be our wish only. Raises 402, or 503 where the keeper cannot be asked."""
         principal, call = run.principal, run.call
         assert principal is not None and call is not None
+        if self.limits is _UNTOLD:
+            await self._hear_limits()
+            if not principal.budgets and not self.limits:
+                self.unlimited[attempt.id] = run, attempt
+                return edits
         owners = owners_of(principal, run.tag)
         hold = self._wallet.hold(owners, principal.budgets, attempt.hold_nanousd)
         clamped = None
@@ -75,7 +84,7 @@ class Admission:
         attempt.hold_nanousd = hold.amount
         if self._wallet.thirsty and self._is_welcome:
             self._send(self._wallet.refill(self._now_ms()))
-        if not is_bounded(run, target):
+        if not hold.slices or not is_bounded(run, target):
             return edits
         if clamped is not None:
             run.warnings += (Warning("clamped", _maximum_key(run), "budget", call.max_output_tokens, clamped),)
@@ -144,7 +153,7 @@ class Admission:
         """(output tokens of a choice, their hold) at most what is available; None where that is below the floor, or not ours to change."""
         call = run.call
         assert call is not None
-        price = hold_price(call, target)
+        price = target.model.price and hold_price(call, target.model.price)
         if price is None or run.is_strict or not is_bounded(run, target):
             return None
         floor = FLOOR_TOKENS
@@ -158,6 +167,13 @@ class Admission:
         lower = range(floor, max_output_tokens(call, target, self._default_max_output_tokens))
         fitting = bisect_right(lower, available, key=amount)
         return (lower[fitting - 1], amount(lower[fitting - 1])) if fitting else None
+
+    async def _hear_limits(self) -> None:
+        """A worker that has just begun: who is limited is not known yet."""
+        if not self._link.is_away(self._now()):
+            await asyncio.wait((self._told,), timeout=WAIT_S)
+        if self.limits is _UNTOLD:
+            raise _no_word()
 
     def _send(self, ask: Ask | None) -> None:
         if ask is not None:
@@ -197,6 +213,9 @@ class Admission:
     def _welcome(self, message: Welcome) -> None:
         if not message.is_restored:
             self._is_welcome = True
+            self.limits = self._wallet.limits  # they were told before the welcome
+            if not self._told.done():
+                self._told.set_result(None)
             for ask in self._wallet.unanswered():
                 self._send(ask)
             return

@@ -6,12 +6,14 @@ The worker serves the inference routes and /healthz itself and pipes every other
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import uvloop
 
@@ -39,6 +41,7 @@ from aigate.worker.spine import Spine
 
 BACKLOG = 4096
 TICK_S = 1.0
+GC_THRESHOLD = 20_000  # a call leaves no cycles behind, so a collection mostly looks at calls that are running
 
 
 def main(argv: Sequence[str]) -> int:
@@ -82,6 +85,9 @@ class Worker:
             loop.create_task(self.journal.run_sync(self.config.ledger.sync_ms / 1000)),
             loop.create_task(self._tick(spine, loop)),
         ]
+        gc.collect()
+        gc.freeze()  # what was built so far stays: no collection need look at it again
+        gc.set_threshold(GC_THRESHOLD)
         say_ready(self.options.ready_fd)
         await stopping.wait()
         server.close()
@@ -136,8 +142,8 @@ class Worker:
 
         return Listener(
             {
-                ("POST", "/v1/chat/completions"): lambda exchange: spine.run_call(exchange, chat, "chat"),
-                ("POST", "/v1/embeddings"): lambda exchange: spine.run_call(exchange, embeddings, "embeddings"),
+                ("POST", "/v1/chat/completions"): partial(spine.run_call, surface=chat, endpoint="chat"),
+                ("POST", "/v1/embeddings"): partial(spine.run_call, surface=embeddings, endpoint="embeddings"),
                 ("GET", "/healthz"): healthz,
             },
             fallback=Pipe(os.path.join(self.run_dir, "control.sock")),

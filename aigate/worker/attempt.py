@@ -15,7 +15,7 @@ import msgspec
 
 from aigate.core.bounds import hold_nanousd, input_bound, output_bound
 from aigate.core.call import Attempt, Call, Outcome
-from aigate.core.edits import Edit, apply_to_request, plan_edits
+from aigate.core.edits import Edit, EditPlanner, apply_to_request
 from aigate.core.neutral import Reply
 from aigate.core.target import Target
 from aigate.core.usage import REPORTED
@@ -83,14 +83,14 @@ class Attempts:
         self._limits = limits
         self._loop = loop
         self._now = loop.time
+        self._plan_edits = EditPlanner().plan
         self._relays: set[Relay] = set()
         self.unix_offset_s = time.time() - loop.time()
 
     async def send(self, run: Run, target: Target) -> Failure | None:
         """One dispatch. None: the client has its answer. Raises GateError where nothing was sent and no other target would help."""
         call, exchange = run.call, run.exchange
-        assert call is not None
-        plan = plan_edits(call, target, run.surface.params)
+        plan = self._plan_edits(call, target, run.surface.params)
         run.target = target
         run.warnings = plan.warnings
         if plan.warnings and run.is_strict:
@@ -102,19 +102,23 @@ class Attempts:
         try:
             edits = plan.edits
             if attempt.hold_nanousd:
-                assert run.principal is not None
                 if run.principal.budgets or self._admission.limits:
                     edits = await self._admission.admit(run, attempt, target, edits)
                 else:
                     self._admission.unlimited[attempt.id] = run, attempt
-            request = self._request(run, target, edits)
+            if target.dialect == run.surface.name and not self._limits.force_neutral:
+                request = run.surface.edit_pairs(call, edits, target)
+            else:
+                request = self._translated(run, target, edits)
             try:
                 connection = self._pool.take(origin) or await self._pool.connect(origin)
             except ProviderError as error:
                 unreached = error
             if exchange.is_gone and connection is not None:
                 raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
-            self._intend(run, attempt, target)
+            month = self._admission.month
+            attempt.window = month if attempt.hold is None else attempt.hold.enter(month)
+            write_intent(self._journal, run, attempt, self.unix_offset_s)
         except BaseException:  # whatever it is: nothing was sent
             self._withdraw(run, attempt, connection)
             raise
@@ -131,7 +135,14 @@ class Attempts:
             if call.is_stream:
                 failure = await self._stream(run, attempt, connection, head)
             else:
-                failure = await self._plain(run, attempt, connection, head)
+                max_bytes = self._limits.max_reply_bytes
+                body = connection.whole_body(max_bytes) or await connection.body(max_bytes, target.provider.timeout_s)
+                if head.may_have(b"content-encoding"):
+                    body = decode_body(body, head.headers.get(b"content-encoding", b""), max_bytes)
+                opened = self._dialects[target.dialect].open_reply(body, target)  # raises bad_reply: what is no reply is not metered
+                if opened.usage is None:
+                    await self._count(run, opened)
+                failure = self._answer(run, attempt, opened)
             is_over = failure is None
         except ProviderError as error:
             failure = self._failed(run, attempt, error)
@@ -146,19 +157,17 @@ class Attempts:
                 connection.abort()
         return failure
 
-    def _request(self, run: Run, target: Target, edits: tuple[Edit, ...]) -> bytes:
-        """The body for this target: the caller's pairs edited, or the neutral form written in the target's dialect."""
-        call = run.call
-        assert call is not None
-        if target.dialect == run.surface.name and not self._limits.force_neutral:
-            return run.surface.edit_pairs(call, edits, target)
-        request = run.surface.read_request(call)
+    def _translated(self, run: Run, target: Target, edits: tuple[Edit, ...]) -> bytes:
+        """The body for this target by way of the neutral form."""
+        request = run.surface.read_request(run.call)
         apply_to_request(request, edits)
         return self._dialects[target.dialect].write_request(request, target)
 
     def _begin(self, run: Run, target: Target, call: Call) -> Attempt:
         run.attempts += 1
-        price = hold_price(call, target)
+        price = target.model.price
+        if price is not None and price.services:
+            price = hold_price(call, price)
         hold = 0
         if price is not None:
             tokens_out = output_bound(call, target, self._limits.default_max_output_tokens)
@@ -180,15 +189,8 @@ class Attempts:
         if connection is not None:
             connection.release()
 
-    def _intend(self, run: Run, attempt: Attempt, target: Target) -> None:
-        month = self._admission.month
-        attempt.window = month if attempt.hold is None else attempt.hold.enter(month)
-        sent_ms = int((attempt.started_at + self.unix_offset_s) * 1000)
-        write_intent(self._journal, attempt, target, run, sent_ms)
-
     def _failed(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
         target = run.target
-        assert target is not None
         error.message = self._origins.redact(error.message, target.provider)
         error.extra.setdefault("provider", target.provider.name)
         outcome = Outcome(end="failed", status=error.provider_status, error_kind=error.kind)
@@ -207,56 +209,49 @@ class Attempts:
 
     # --- plain replies ------------------------------------------------------------------------------------------------------
 
-    async def _plain(self, run: Run, attempt: Attempt, connection: Connection, head: Head) -> Failure | None:
-        target, call = run.target, run.call
-        assert target is not None and call is not None
-        body = await connection.body(self._limits.max_reply_bytes, target.provider.timeout_s)
-        if b"content-encoding" in head.headers:
-            body = decode_body(body, head.headers[b"content-encoding"], self._limits.max_reply_bytes)
-        dialect = self._dialects[target.dialect]
-        opened = dialect.open_reply(body, target)  # raises bad_reply: what is no reply is not metered
-        usage, source = opened.usage, REPORTED
-        if usage is None:
-            text = body.decode(errors="replace") if opened.pairs is None else reply_text(dialect.read_reply(body, target))
-            usage, source = await count_usage(call, target, text, 0)
-        cost_nanousd = set_price(attempt, target, opened.service_tier, usage)
+    async def _count(self, run: Run, opened: OpenedReply) -> None:
+        """The usage that the provider did not report, from the text of its reply."""
+        target, body = run.target, opened.body
+        text = body.decode(errors="replace") if opened.pairs is None else reply_text(self._dialects[target.dialect].read_reply(body, target))
+        opened.usage, opened.usage_source = await count_usage(run.call, target, text, 0)
+
+    def _answer(self, run: Run, attempt: Attempt, opened: OpenedReply) -> Failure | None:
+        """Price, settled record, then the client's reply. Without `await`: nothing comes in between."""
+        exchange, usage = run.exchange, opened.usage
+        assert usage is not None
+        cost_nanousd = set_price(attempt, run.target, opened.service_tier, usage)
         outcome = Outcome(
-            end="aborted" if run.exchange.is_gone else "complete",
-            status=head.status,
+            end="aborted" if exchange.is_gone else "complete",
+            status=200,
             usage=usage,
-            usage_source=source,
+            usage_source=opened.usage_source,
             raw_usage=opened.raw_usage,
             cost_nanousd=cost_nanousd,
         )
-        settlement = Settlement(usage, cost_nanousd, opened.raw_usage, source, opened.is_usage_whole)
         try:
-            answer = self._answer(run, opened, settlement)
+            answer = self._written(run, opened, Settlement(usage, cost_nanousd, opened.raw_usage, opened.usage_source, opened.is_usage_whole))
         except ProviderError as error:
             failure = self._failed(run, attempt, error)
             failure.outcome = msgspec.structs.replace(outcome, end="failed", error_kind=error.kind)
             return failure
-        exchange = run.exchange
         status = CLIENT_CLOSED if exchange.is_gone else 200
         self.settle(run, attempt, outcome, status=status)
         if not exchange.is_gone:
             exchange.reply(200, reply_fields(run, usage), answer)
         return None
 
-    def _answer(self, run: Run, opened: OpenedReply, settlement: Settlement) -> bytes:
-        target = run.target
-        assert target is not None
-        is_same = target.dialect == run.surface.name
-        if is_same and (opened.pairs is None or not self._limits.force_neutral):
-            spliced = run.surface.splice_reply(opened, target, run.asked, settlement)
+    def _written(self, run: Run, opened: OpenedReply, settlement: Settlement) -> bytes:
+        target, surface = run.target, run.surface
+        if target.dialect == surface.name and (opened.pairs is None or not self._limits.force_neutral):
+            spliced = surface.splice_reply(opened, target, run.asked, settlement)
             if spliced is not None:
                 return spliced
-        return run.surface.write_reply(self._dialects[target.dialect].read_reply(opened.body, target), run.asked, settlement)
+        return surface.write_reply(self._dialects[target.dialect].read_reply(opened.body, target), run.asked, settlement)
 
     # --- streams ------------------------------------------------------------------------------------------------------------
 
     async def _stream(self, run: Run, attempt: Attempt, connection: Connection, head: Head) -> Failure | None:
         target, call, exchange = run.target, run.call, run.exchange
-        assert target is not None and call is not None
         await self._check_stream(connection, head, target)
         same = target.dialect == run.surface.name and not self._limits.force_neutral
         reader = self._dialects[target.dialect].stream_reader(target, same)
@@ -303,7 +298,6 @@ class Attempts:
     async def _end_stream(self, run: Run, attempt: Attempt, relay: Relay) -> Failure | None:
         """Usage, price, settled record, then the client's last bytes."""
         target, call, exchange = run.target, run.call, run.exchange
-        assert target is not None and call is not None
         if relay.first_byte_at >= 0:
             run.first_byte_ms = attempt.first_byte_ms = int((relay.first_byte_at - exchange.started_at) * 1000)
         usage, source = relay.usage, REPORTED
@@ -367,7 +361,6 @@ class Attempts:
 def _strict_refusal(run: Run) -> ClientError:
     names = ", ".join(warning.param for warning in run.warnings)
     target = run.target
-    assert target is not None
     return ClientError(
         f"{target.slug} cannot do as asked with: {names} ({warning_header(run.warnings)}); "
         "change these or leave out x-aig-strict",

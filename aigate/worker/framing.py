@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 import httptools
+import msgspec
 
 from aigate.errors import ClientError
 
@@ -31,14 +32,11 @@ class RequestHead:
     __slots__ = ("method", "target", "headers", "is_http_1_0", "length", "keeps_alive", "is_websocket")
 
 
-class _Callbacks:
+class _Callbacks(msgspec.Struct):
     """What the parser calls. C functions where no header repeats: no Python frame per header."""
 
-    __slots__ = ("on_url", "on_header")
-
-    def __init__(self, on_url: Callable[[bytes], None], on_header: Callable[[bytes, bytes], None]):
-        self.on_url = on_url
-        self.on_header = on_header
+    on_url: Callable[[bytes], None]
+    on_header: Callable[[bytes, bytes], None]
 
 
 def read_head(data: bytes) -> RequestHead:
@@ -60,15 +58,26 @@ def read_head(data: bytes) -> RequestHead:
     head = RequestHead()
     head.method = parser.get_method().decode()
     head.target = targets[0]
-    head.headers = {name.lower(): value for name, value in raw_headers.items()}
-    if len(head.headers) != header_count:
-        head.headers = _join_repeated(data)
+    headers = {name.lower(): value for name, value in raw_headers.items()}
+    if len(headers) != header_count:
+        headers = _join_repeated(data)
     if b" \r\n" in data or b"\t\r\n" in data:  # the parser keeps the white space behind a value
-        head.headers = {name: value.rstrip(b" \t") for name, value in head.headers.items()}
-    _set_version(head, data)
-    _set_host(head)
-    _set_connection(head)
-    _set_length(head)
+        headers = {name: value.rstrip(b" \t") for name, value in headers.items()}
+    head.headers = headers
+    head.is_websocket = False
+    head.is_http_1_0 = is_http_1_0 = not data.endswith(b" HTTP/1.1", 0, data.find(b"\r"))
+    head.keeps_alive = not is_http_1_0
+    # The parser has refused conflicts, repeats and wrong digits.
+    head.length = int(headers.get(b"content-length", b"0"))
+    # From here on what most requests need not: it is judged where there is something to judge.
+    if is_http_1_0 or len(head.target) > MAX_TARGET_BYTES:
+        _check_request_line(head, data)
+    if head.target[0] != 0x2F or b"," in headers.get(b"host", b","):
+        _set_host(head)
+    if b"connection" in headers:
+        _set_connection(head)
+    if b"transfer-encoding" in headers or b"content-encoding" in headers:
+        _set_codings(head)
     return head
 
 
@@ -86,14 +95,10 @@ def _join_repeated(data: bytes) -> dict[bytes, bytes]:
     return headers
 
 
-def _set_version(head: RequestHead, data: bytes) -> None:
-    line_end = data.find(b"\r")
-    head.is_http_1_0 = False
-    if not data.endswith(b" HTTP/1.1", 0, line_end):
-        if not data.endswith(b" HTTP/1.0", 0, line_end):
-            raise _wrong_version()
-        head.is_http_1_0 = True
-    if line_end > MAX_TARGET_BYTES:
+def _check_request_line(head: RequestHead, data: bytes) -> None:
+    if head.is_http_1_0 and not data.endswith(b" HTTP/1.0", 0, data.find(b"\r")):
+        raise _wrong_version()
+    if len(head.target) > MAX_TARGET_BYTES:
         raise ClientError(f"the request target is longer than {MAX_TARGET_BYTES} bytes", status=414)
 
 
@@ -120,11 +125,7 @@ def _set_host(head: RequestHead) -> None:
 
 def _set_connection(head: RequestHead) -> None:
     headers = head.headers
-    head.is_websocket = False
-    head.keeps_alive = not head.is_http_1_0
-    connection = headers.get(b"connection")
-    if connection is None or connection == b"keep-alive" and head.keeps_alive:
-        return
+    connection = headers[b"connection"]
     options = {option.strip() for option in connection.lower().split(b",")}
     if b"close" in options:
         head.keeps_alive = False
@@ -133,20 +134,15 @@ def _set_connection(head: RequestHead) -> None:
     head.is_websocket = b"upgrade" in options and headers.get(b"upgrade", b"").lower() == b"websocket" and head.method == "GET"
 
 
-def _set_length(head: RequestHead) -> None:
-    """The parser has refused conflicts, repeats and wrong digits; what is left is to read one of two."""
+def _set_codings(head: RequestHead) -> None:
     headers = head.headers
-    coding = headers.get(b"transfer-encoding")
-    if coding is not None:
+    if b"transfer-encoding" in headers:
         if head.is_http_1_0:
             raise ClientError("Transfer-Encoding has no meaning in HTTP/1.0")
-        if coding.lower() != b"chunked":
+        if headers[b"transfer-encoding"].lower() != b"chunked":
             raise ClientError("only the transfer coding chunked is supported", status=501)
         head.length = None
-    else:
-        head.length = int(headers.get(b"content-length", b"0"))
-    encoding = headers.get(b"content-encoding")
-    if encoding is not None and encoding.lower() != b"identity":
+    if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
         raise ClientError("compressed request bodies are not supported: send it without Content-Encoding", status=415)
 
 

@@ -57,7 +57,7 @@ class KeeperLink:
     async def run(self) -> None:
         """Keeps the connection up until cancelled."""
         loop = asyncio.get_running_loop()
-        self.last_seen = loop.time()
+        self.last_seen = self.lost_at = loop.time()
         retry_s = FIRST_RETRY_S
         try:
             while True:

@@ -19,17 +19,16 @@ from aigate.journal.writer import JournalWriter
 from aigate.worker.run import Run
 
 
-def write_intent(journal: JournalWriter, attempt: Attempt, target: Target, run: Run, sent_ms: int) -> None:
+def write_intent(journal: JournalWriter, run: Run, attempt: Attempt, unix_offset_s: float) -> None:
     """The promise to send, directly before the first byte. Raises GatewayError 503 when the journal cannot take it: then nothing is sent."""
-    principal, call = run.principal, run.call
-    assert principal is not None and call is not None
+    principal, target = run.principal, run.target
     journal.intent(
         encode_record(
             Intent(
                 attempt.id,
                 attempt.call_id,
                 attempt.number,
-                sent_ms,
+                int((attempt.started_at + unix_offset_s) * 1000),
                 target.provider.name,
                 target.slug,
                 attempt.hold_nanousd,
@@ -40,16 +39,15 @@ def write_intent(journal: JournalWriter, attempt: Attempt, target: Target, run: 
                 run.tag,
                 attempt.window,
                 () if attempt.hold is None else attempt.hold.leases,
-                call.is_stream,
+                run.call.is_stream,
             )
         )
     )
 
 
-def hold_price(call: Call, target: Target) -> Price | None:
+def hold_price(call: Call, price: Price) -> Price:
     """The price an attempt is held at: of the service tier asked for, the dearest of all where the provider may choose (`auto`)."""
-    price = target.model.price
-    if price is None or not price.services or "service_tier" not in call.pairs:
+    if "service_tier" not in call.pairs:
         return price
     asked = msgspec.json.decode(call.pairs["service_tier"])
     if asked == "auto":

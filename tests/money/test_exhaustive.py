@@ -27,6 +27,7 @@ class Plan(msgspec.Struct, frozen=True):
     months: int = 0
     restores: int = 0
     ships: bool = False
+    releases: bool = False  # a hold may end without an intent
 
 
 ONE, TWO = (1, 2), (1, 3)  # paths: the account's budget and a key's
@@ -35,13 +36,14 @@ PLANS = {
     "a worker dies": Plan({1: 3}, ((0, ONE, 2, 2), (0, ONE, 2, 1)), costs=(0, 3), crashes=1, ships=True),
     "the keeper dies": Plan({1: 3, 2: 4}, ((0, ONE, 2, 2), (0, ONE, 2, 1)), keeper_crashes=2),
     "two workers and nobody dies": Plan({1: 4}, ((0, ONE, 2, 2), (1, ONE, 2, 2), (1, ONE, 1, 1)), workers=2),
-    "three attempts want the last of it": Plan({1: 4}, ((0, ONE, 2, 2), (0, TWO, 2, 2), (0, ONE, 2, 1)), costs=(1,)),
+    "three attempts want the last of it": Plan({1: 4}, ((0, ONE, 2, 2), (0, TWO, 2, 2), (0, ONE, 2, 1)), releases=True),
     "a first limit while calls run": Plan({1: None}, ((0, ONE, 2, 2), (1, TWO, 2, 2)), workers=2, new_limits=((1, 3),)),
     "a first limit and a dying keeper": Plan({1: None}, ((0, ONE, 2, 2), (0, TWO, 2, 2)), new_limits=((1, 3),), keeper_crashes=1),
     "a limit is lowered": Plan({1: 9}, ((0, ONE, 2, 2), (0, ONE, 2, 2)), new_limits=((1, 2),), keeper_crashes=1),
     "a limit goes and comes back": Plan({1: 3}, ((0, ONE, 2, 2), (0, ONE, 2, 2)), new_limits=((1, None), (1, 2))),
     "the month ends": Plan({1: 3, 2: 3}, ((0, ONE, 2, 2), (0, ONE, 2, 1)), months=1, keeper_crashes=1),
     "an older database comes back": Plan({1: 3}, ((0, ONE, 2, 2), (0, ONE, 1, 1)), restores=1, ships=True),
+    "an older database comes back to free slices": Plan({1: 40, 3: 20}, ((0, ONE, 2, 2), (0, TWO, 2, 2)), restores=1),
     "an older database comes back and a worker dies": Plan({1: 3}, ((0, ONE, 2, 2),), restores=1, crashes=1),
 }
 
@@ -95,6 +97,8 @@ class State:
         for attempt in worker.attempts.values():
             if attempt.state == HELD:
                 yield "send", attempt.id
+                if plan.releases:
+                    yield "release", attempt.id
             elif attempt.state == SENT:
                 for cost in plan.costs:
                     yield "settle", attempt.id, cost
@@ -114,7 +118,7 @@ class State:
             self.left[name] -= 1
             world.crash(world.workers[rest[0]])  # type: ignore[index]
             self.slots[self.slots.index(rest[0])] = world.start_worker().journal_id  # type: ignore[arg-type]
-        elif name in ("send", "settle"):
+        elif name in ("send", "settle", "release"):
             attempt = world.attempts[rest[0]]  # type: ignore[index]
             getattr(world, name)(world.workers[attempt.journal_id], attempt, *rest[1:])
         elif name == "expire":

@@ -85,6 +85,10 @@ class Calm(RuleBasedStateMachine):
             if not is_all:
                 break
 
+    @rule()
+    def deliver_everything(self) -> None:
+        self.world._deliver_all()
+
     @rule(pick=PICK, records=st.sampled_from([1, 2, None]))
     def ship(self, pick: int, records: int | None) -> None:
         journal_ids = list(self.world.journals)
@@ -154,24 +158,34 @@ class Stormy(Calm):
             self.world.crash(worker)
             if is_replaced or not self.world.workers:
                 self.world.connect(self.world.start_worker())
+                self.world._deliver_all()
 
     @rule(pick=PICK)
     def seal(self, pick: int) -> None:
         if dead := self.world.dead():
             self.world.seal(dead[pick % len(dead)])
 
-    @rule()
-    def kill_keeper(self) -> None:
+    @rule(is_prompt=st.booleans())
+    def kill_keeper(self, is_prompt: bool) -> None:
         self.world.crash_keeper()
+        self.come_back(is_prompt)
+
+    def come_back(self, is_prompt: bool) -> None:
+        """Everybody connects to a new keeper, and what they say first is heard at once or not."""
+        for worker in self.world.workers.values():
+            self.world.connect(worker)
+        if is_prompt:
+            self.world._deliver_all()
 
     @rule()
     def back_up(self) -> None:
         self.world.backup = copy.deepcopy(self.world.store)
 
     @precondition(lambda self: hasattr(self, "world") and self.world.backup is not None)
-    @rule()
-    def restore(self) -> None:
+    @rule(is_prompt=st.booleans())
+    def restore(self, is_prompt: bool) -> None:
         self.world.restore()
+        self.come_back(is_prompt)
 
     @rule(pick=PICK, cost=st.sampled_from([None, 0, 1]))
     def resolve(self, pick: int, cost: int | None) -> None:
@@ -181,7 +195,7 @@ class Stormy(Calm):
             store.resolve(unsettled[pick % len(unsettled)], cost)
 
 
-_CHECKS = settings(max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+_CHECKS = settings(max_examples=150, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck))
 TestCalm = Calm.TestCase
 TestCalm.settings = _CHECKS
 TestStormy = Stormy.TestCase
