@@ -1,6 +1,6 @@
 """Sub-accounts, keys and limits as the control plane changes them: one transaction each, then the workers are told.
 
-What a worker must know of a change reaches it in two ways: who a key stands for (allow-lists, rates, tags, revocations) by `push`,
+What a worker must know of a change reaches it in two ways: who a key stands for (allow-lists, rates, tags, revocations) by a push,
 limits by `announce_limits`. Both say whether every worker has it in force.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -33,14 +33,21 @@ from aigate.keeper.db.sub_accounts import (
 
 MAX_CREDIT_NANOUSD = 10**18  # a billion dollars
 
-Push = Callable[[KeyPrincipals], Awaitable[bool]]
 AnnounceLimits = Callable[[], Awaitable[bool]]
 
 
+class Workers(Protocol):
+    """`change`: number of the last push."""
+
+    change: int
+
+    async def push(self, keys: KeyPrincipals) -> bool: ...
+
+
 class AccountStore:
-    def __init__(self, database: Database, push: Push, announce_limits: AnnounceLimits):
+    def __init__(self, database: Database, workers: Workers, announce_limits: AnnounceLimits):
         self._database = database
-        self._push = push
+        self._workers = workers
         self._announce_limits = announce_limits
 
     # --- sub-accounts and keys ------------------------------------------------------------------------------------------------
@@ -79,7 +86,12 @@ class AccountStore:
         return await self._write(rotate_key, key_id, next_digest=next_digest, next_hint=next_hint, now_ms=_now_ms())
 
     async def _push_keys_of(self, sub_account_id: str) -> bool:
-        return await self._push(await self._database.read(principals_of, sub_account_id))
+        """As they are now: what was read before something else was pushed (a revocation, say) is read again."""
+        change = -1
+        while change != self._workers.change:
+            change = self._workers.change
+            principals = await self._database.read(principals_of, sub_account_id)
+        return await self._workers.push(principals)
 
     # --- limits ---------------------------------------------------------------------------------------------------------------
 
@@ -99,7 +111,7 @@ class AccountStore:
 
     async def _is_in_force(self, cap: Cap) -> bool:
         """Of something new. Workers ask for a key when they first see it, so they need to hear of its limit only."""
-        return await (self._push([]) if cap.limit_nanousd is None else self._announce_limits())
+        return await (self._workers.push([]) if cap.limit_nanousd is None else self._announce_limits())
 
     async def _write(self, query: Callable[..., Any], *args: object, **kwargs: object) -> Any:
         try:

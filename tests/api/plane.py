@@ -96,14 +96,26 @@ class Usage:
         return [LabelTotals(2, 3, 4_389_000, 10, 20), LabelTotals(1, 1, 0, 1, 2, label="a,b")]
 
 
+class Workers(MessageServer):
+    """Remembers what they were told."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.pushed = []
+
+    async def push(self, keys):
+        self.pushed += keys
+        return await super().push(keys)
+
+
 class Plane:
     def __init__(self, database, folder, **replaced):
         self.database = database
         self.keys = KeyStore(database)
-        self.workers = MessageServer(self.keys.find, expected_workers=0)
-        self.pushed = []
+        self.workers = Workers(self.keys.find, expected_workers=0)
+        self.pushed = self.workers.pushed
         self.provider_keys = ProviderKeyStore(database, Vault(folder / "provider.key"))
-        self.keys.push = self.push
+        self.keys.push = self.workers.push
         self.usage = Usage()
         self.checks = {"database": "ok"}
         self.logged = []
@@ -120,7 +132,7 @@ class Plane:
         services = Services(
             **{
                 "keys": self.keys,
-                "accounts": AccountStore(database, self.push, announce_limits),
+                "accounts": AccountStore(database, self.workers, announce_limits),
                 "provider_keys": self.provider_keys,
                 "usage": self.usage,
                 "workers": self.workers,
@@ -135,10 +147,6 @@ class Plane:
         )
         app = control_plane(services, outages=(ConnectionError,))
         self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://gate", headers=ROOT_HEADERS)
-
-    async def push(self, keys):
-        self.pushed += keys
-        return await self.workers.push(keys)
 
     async def get(self, path, **options):
         return await self.client.get(path, **options)
