@@ -8,7 +8,6 @@ New fields go at the end with a default: old journals stay readable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -90,7 +89,7 @@ class Settled(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Leases(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Body of RETURNED, ADOPTED and RESTATED records; `lease_records` makes them."""
+    """Body of RETURNED, ADOPTED and RESTATED records. At most MAX_LEASES, so that any fits a record."""
 
     leases: tuple[Lease, ...]
 
@@ -104,12 +103,6 @@ decode_intent = msgspec.msgpack.Decoder(Intent).decode
 decode_settled = msgspec.msgpack.Decoder(Settled).decode
 decode_call_end = msgspec.msgpack.Decoder(CallEnd).decode
 decode_leases = msgspec.msgpack.Decoder(Leases).decode
-
-
-def lease_records(kind: int, leases: Sequence[Lease]) -> Iterator[tuple[int, bytes]]:
-    """(kind, body) of the records that say it. More than one holds goes on in another; what follows a RESTATED adds to it."""
-    for start in range(0, len(leases) or int(kind == RESTATED), MAX_LEASES):
-        yield ADOPTED if start and kind == RESTATED else kind, _encode(Leases(tuple(leases[start : start + MAX_LEASES])))
 
 
 # --- records too large for the room they were promised --------------------------------------------------------------------

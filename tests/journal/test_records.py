@@ -6,12 +6,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aigate.journal.records import (
-    ADOPTED,
     MAX_LEASES,
-    RESTATED,
-    RETURNED,
     CallEnd,
     Intent,
+    Leases,
     Settled,
     decode_call_end,
     decode_intent,
@@ -20,7 +18,6 @@ from aigate.journal.records import (
     encode_record,
     fit_call_end,
     fit_settled,
-    lease_records,
 )
 from aigate.journal.segment import MAX_BODY_BYTES
 
@@ -55,21 +52,9 @@ def test_a_settled_record_of_an_older_release_charges_no_lease() -> None:
 
 
 def test_the_most_leases_allowed_fit_a_record() -> None:
-    leases = ((2**63 - 1, "2026-12", 2**63 - 1),) * MAX_LEASES
-    ((kind, body),) = lease_records(RETURNED, leases)
-    assert kind == RETURNED and len(body) <= MAX_BODY_BYTES and decode_leases(body).leases == leases
-
-
-def test_more_leases_go_into_several_records_and_only_the_first_restates() -> None:
-    leases = tuple((number, "2026-12", number) for number in range(MAX_LEASES + 1))
-    records = list(lease_records(RESTATED, leases))
-    assert [kind for kind, _ in records] == [RESTATED, ADOPTED]
-    assert sum((decode_leases(body).leases for _, body in records), ()) == leases
-
-
-def test_no_leases_need_no_record_but_a_restatement() -> None:
-    assert list(lease_records(RETURNED, ())) == []
-    assert [kind for kind, _ in lease_records(RESTATED, ())] == [RESTATED]
+    largest = Leases(((2**63 - 1, "2026-12", 2**63 - 1),) * MAX_LEASES)
+    body = encode_record(largest)
+    assert len(body) <= MAX_BODY_BYTES and decode_leases(body) == largest
 
 
 def test_too_large_a_settled_record_loses_raw_usage_and_warnings_before_anything_else() -> None:

@@ -20,9 +20,9 @@ from aigate.journal.records import (
     SETTLED,
     Intent,
     Lease,
+    Leases,
     Settled,
     encode_record,
-    lease_records,
 )
 from aigate.messages import Ack, Found, Grant, Granted, Hello, Limits, Message, Recall, Refused, Welcome
 from tests.money.keeper import Keeper
@@ -192,7 +192,8 @@ class World:
         self._write(worker, RETURNED, worker.wallet.sweep())
 
     def _write(self, worker: Worker, kind: int, leases: tuple[Lease, ...]) -> None:
-        self.journals[worker.journal_id] += lease_records(kind, leases)
+        if leases or kind == RESTATED:
+            self.journals[worker.journal_id].append((kind, encode_record(Leases(leases))))
 
     # --- messages -------------------------------------------------------------------------------------------------------------
 
