@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from itertools import starmap
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, literal, or_, select
@@ -88,12 +89,13 @@ def _sum_days(connection: Connection, dimension: str, whose: Whose, times: list[
 
 
 def _sum_owners(connection: Connection, scope: str, month: str, account_id: str) -> list[LabelTotals]:
-    """What the windows of all owners of a scope say: no sum is needed."""
+    """What the windows of all owners of a scope say: no sum is needed. There may be very many."""
     names = {"cost_nanousd": "spent_nanousd"}
     values = [windows.c[names.get(name, name)] for name in Totals.__struct_fields__]
     join = budgets.join(windows, and_(windows.c.budget_id == budgets.c.id, windows.c.window == month))
-    query = select(budgets.c.owner_id, *values).select_from(join).where(budgets.c.scope == scope, budgets.c.account_id == account_id)
-    return _totals(connection, query.where(or_(windows.c.attempts > 0, windows.c.requests > 0)))
+    query = select(*values, budgets.c.owner_id).select_from(join).where(budgets.c.scope == scope, budgets.c.account_id == account_id)
+    query = query.where(or_(windows.c.attempts > 0, windows.c.requests > 0)).order_by(windows.c.spent_nanousd.desc(), budgets.c.owner_id)
+    return list(starmap(LabelTotals, connection.execute(query)))
 
 
 def _totals(connection: Connection, query: Select, *, is_by_label: bool = False) -> list[LabelTotals]:
