@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_or_leave_sqlite
 
 from aigate.core.account import CLAMP, Standing
 from aigate.core.budget import ACCOUNT, ALL_TIME, BY_MONTH, KEY, SUB_ACCOUNT, TAG, Changes, Owner, Place, window_of
-from aigate.journal.records import ADOPTED, RESTATED
+from aigate.journal.records import ADOPTED, RESTATED, RETURNED
 from aigate.keeper.db.ledger_rows import Batch, Row, Share, write_sums
 from aigate.keeper.db.outbox import Event, add_events, overrun_event, threshold_events
 from aigate.keeper.db.tables import budgets, leases, windows
@@ -125,13 +125,9 @@ def _changes(batch: Batch, counts: dict[Place, list[int]], *, is_seal: bool) -> 
         changes.spend(place, amounts[2])
         if amounts[5]:
             changes.reserve(place, amounts[5])
-    for kind, _, moved in batch.moves:
-        if kind == ADOPTED:
-            changes.adopt(moved)
-        elif kind == RESTATED:
-            changes.restate(moved)
-        else:
-            changes.end_leases(moved)
+    for kind, moved in batch.moves:
+        tell = {RETURNED: changes.end_leases, ADOPTED: changes.adopt, RESTATED: changes.restate}[kind]
+        tell((*place, amount) for place, amount in moved.items())
     if is_seal:
         changes.seal()
     return changes

@@ -13,8 +13,8 @@ import msgspec
 from msgspec.structs import astuple
 from sqlalchemy import Connection, Table, select, tuple_
 
-from aigate.core.budget import Lease
-from aigate.journal.records import SETTLED, CallEnd, Intent, Settled
+from aigate.core.budget import Lease, Place
+from aigate.journal.records import RETURNED, CallEnd, Intent, Settled
 from aigate.keeper.db.tables import attempts, calls, usage_days, usage_totals
 
 UNSETTLED = "unsettled"
@@ -24,8 +24,7 @@ _MAX_INTEGER = 2**63 - 1
 _LEASES = list(Intent.__struct_fields__).index("leases")
 
 Row = tuple[object, ...]
-AttemptKey = tuple[str, str]  # call id, attempt id
-Move = tuple[int, AttemptKey | None, tuple[Lease, ...]]  # kind of journal record, the attempt it speaks of, its leases
+Move = tuple[int, dict[Place, int]]  # kind of journal record, and its leases; RETURNED also stands for the charges of settled ones
 
 
 class Share(NamedTuple):
@@ -47,13 +46,14 @@ class AlreadyThere(Exception):
 class Batch:
     """The rows of some journal records, what they add to the sums, and what they do to the journal's leases, in its order."""
 
-    __slots__ = ("attempts", "calls", "totals", "moves", "overruns")
+    __slots__ = ("attempts", "calls", "totals", "moves", "overruns", "_ended")
 
     def __init__(self) -> None:
         self.attempts: list[Row] = []
         self.calls: list[Row] = []
         self.totals: dict[Share, list[int]] = {}  # requests, attempts, nano-dollars, input and output tokens, nano-dollars reserved
         self.moves: list[Move] = []
+        self._ended: dict[Place, int] | None = None  # of the last move, while it is RETURNED: falls add up, whatever their order
         self.overruns: list[tuple[Intent, Settled]] = []  # of attempts on leases
 
     def add_attempt(self, intent: Intent, settled: Settled) -> None:
@@ -64,7 +64,7 @@ class Batch:
         total[3] += settled.input_tokens
         total[4] += settled.output_tokens
         if settled.charges:
-            self.moves.append((SETTLED, (intent.call_id, intent.attempt_id), settled.charges))
+            self._end_leases(settled.charges)
             if settled.cost_nanousd > intent.hold_nanousd:
                 self.overruns.append((intent, settled))
 
@@ -81,7 +81,19 @@ class Batch:
         self._total((month, day, call.account_id, call.key_id, call.sub_account_id or "", call.tag or "", call.served_by))[0] += 1
 
     def add_leases(self, kind: int, leases: tuple[Lease, ...]) -> None:
-        self.moves.append((kind, None, leases))
+        if kind == RETURNED:
+            self._end_leases(leases)
+            return
+        moved: dict[Place, int] = {}
+        _add_leases(moved, leases)
+        self.moves.append((kind, moved))
+        self._ended = None
+
+    def _end_leases(self, leases: tuple[Lease, ...]) -> None:
+        if self._ended is None:
+            self._ended = {}
+            self.moves.append((RETURNED, self._ended))
+        _add_leases(self._ended, leases)
 
     def _attempt_total(self, intent: Intent) -> list[int]:
         month, day = calendar_of(intent.sent_ms)
@@ -94,6 +106,12 @@ class Batch:
         except KeyError:
             total = self.totals[Share(*share)] = [0] * 6
             return total
+
+
+def _add_leases(sums: dict[Place, int], leases: tuple[Lease, ...]) -> None:
+    for budget_id, window, amount in leases:
+        place = (budget_id, window)
+        sums[place] = sums.get(place, 0) + amount
 
 
 def write_batch(connection: Connection, batch: Batch, *, is_careful: bool = False) -> Batch:
@@ -162,7 +180,8 @@ def _intent_columns(intent: Intent) -> Row:
 
 
 def _only_new(connection: Connection, batch: Batch) -> Batch:
-    """The batch without the rows that exist or are twice in it, and the sums and moves of what is left."""
+    """The batch without the rows that exist or are twice in it, and the sums of what is left. Leases that such a row may have ended before
+    are not ended again: they stay until the journal is sealed, which is safe."""
     new = Batch()
     attempt_keys = _existing(connection, attempts, ("call_id", "attempt_id"), [(str(row[1]), str(row[0])) for row in batch.attempts])
     call_keys = _existing(connection, calls, ("call_id",), [(str(row[0]),) for row in batch.calls])
@@ -185,7 +204,8 @@ def _only_new(connection: Connection, batch: Batch) -> Batch:
         if (row[0],) not in call_keys:
             call_keys.add((row[0],))
             new.add_call(CallEnd(*row))  # type: ignore[arg-type]
-    new.moves = [move for move in batch.moves if move[1] is None or tuple(map(_storable, move[1])) in added]
+    is_all_new = len(new.attempts) == len(batch.attempts)
+    new.moves = [move for move in batch.moves if is_all_new or move[0] != RETURNED]
     new.overruns = [(intent, settled) for intent, settled in batch.overruns if (intent.call_id, intent.attempt_id) in added]
     return new
 
