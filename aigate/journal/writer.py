@@ -19,8 +19,17 @@ from zlib import crc32
 from aigate.core.budget import Lease
 from aigate.errors import ledger_unavailable
 from aigate.journal.records import (
-    ADOPTED, CALL_END, INTENT, MAX_LEASES, RESTATED, SETTLED, Leases, encode_record, fit_call_end, fit_settled,
-)  # fmt: skip
+    ADOPTED,
+    CALL_END,
+    INTENT,
+    MAX_LEASES,
+    RESTATED,
+    SETTLED,
+    Leases,
+    encode_record,
+    fit_call_end,
+    fit_settled,
+)
 from aigate.journal.segment import (
     FRAME_HEAD_BYTES,
     FRAME_INNER,

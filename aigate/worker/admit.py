@@ -92,6 +92,10 @@ class Admission:
             return edits
         return (*edits, set_max_output_tokens(clamped or max_output_tokens(call, target, self._default_max_output_tokens), target))
 
+    def enter(self, attempt: Attempt) -> None:
+        """Directly before its intent: the month that it counts in."""
+        attempt.window = self.month if attempt.hold is None else attempt.hold.enter(self.month)
+
     def settle(self, attempt: Attempt, cost_nanousd: int) -> tuple[Lease, ...]:
         """The charges for the settled record."""
         if attempt.hold is not None:

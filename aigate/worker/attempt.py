@@ -21,7 +21,7 @@ from aigate.core.target import Target
 from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
 from aigate.dialects.dialect import Dialect, OpenedReply, Settlement
-from aigate.errors import ClientError, ProviderError
+from aigate.errors import ClientError, GateError, ProviderError
 from aigate.journal.records import encode_record
 from aigate.journal.writer import JournalWriter
 from aigate.worker.admit import Admission
@@ -91,40 +91,31 @@ class Attempts:
         """One dispatch. None: the client has its answer. Raises GateError where nothing was sent and no other target would help."""
         call, exchange = run.call, run.exchange
         plan = self._plan_edits(call, target, run.surface.params)
-        run.target = target
-        run.warnings = plan.warnings
+        run.target, run.warnings = target, plan.warnings
         if plan.warnings and run.is_strict:
             raise _strict_refusal(run)
         attempt = self._begin(run, target, call)
         origin = self._origins.origin(target.provider)
         connection: Connection | None = None
-        unreached: ProviderError | None = None
         try:
             edits = plan.edits
-            if attempt.hold_nanousd:
-                if run.principal.budgets or self._admission.limits:
-                    edits = await self._admission.admit(run, attempt, target, edits)
-                else:
-                    self._admission.unlimited[attempt.id] = run, attempt
+            if attempt.hold_nanousd and (run.principal.budgets or self._admission.limits):
+                edits = await self._admission.admit(run, attempt, target, edits)
+            else:
+                self._admission.unlimited[attempt.id] = run, attempt
             if target.dialect == run.surface.name and not self._limits.force_neutral:
                 request = run.surface.edit_pairs(call, edits, target)
             else:
                 request = self._translated(run, target, edits)
-            try:
-                connection = self._pool.take(origin) or await self._pool.connect(origin)
-            except ProviderError as error:
-                unreached = error
-            if exchange.is_gone and connection is not None:
+            connection = self._pool.take(origin) or await self._pool.connect(origin)
+            if exchange.is_gone:
                 raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
-            month = self._admission.month
-            attempt.window = month if attempt.hold is None else attempt.hold.enter(month)
-            write_intent(self._journal, run, attempt, self.unix_offset_s)
+            self._intend(run, attempt)
+        except ProviderError as error:
+            return self._unreached(run, attempt, error)
         except BaseException:  # whatever it is: nothing was sent
             self._withdraw(run, attempt, connection)
             raise
-        if connection is None:
-            assert unreached is not None
-            return self._failed(run, attempt, unreached)
         failure: Failure | None = None
         is_over = False
         try:
@@ -181,6 +172,19 @@ class Attempts:
             price_id="" if price is None else price.id,
             started_at=self._now(),
         )
+
+    def _intend(self, run: Run, attempt: Attempt) -> None:
+        self._admission.enter(attempt)
+        write_intent(self._journal, run, attempt, self.unix_offset_s)
+
+    def _unreached(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
+        """An attempt at no connection is one all the same: it has its row."""
+        try:
+            self._intend(run, attempt)
+        except GateError:
+            self._withdraw(run, attempt, None)
+            raise
+        return self._failed(run, attempt, error)
 
     def _withdraw(self, run: Run, attempt: Attempt, connection: Connection | None) -> None:
         """Nothing was sent and nothing written: as if the attempt had never been."""

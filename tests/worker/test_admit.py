@@ -66,7 +66,7 @@ class Till:
 
 
 @contextlib.asynccontextmanager
-async def till(folder):
+async def till(folder, *, is_welcome=True):
     journal = JournalWriter(folder / "journals", "jrn_1", segment_bytes=256 << 10)
     link = KeeperLink(str(folder / "k"), Hello("worker-1", 1, "jrn_1"), health=lambda: Health("worker-1", {}, {}))
     admission = Admission(link=link, journal=journal, default_max_output_tokens=32_768, loop=asyncio.get_running_loop())
@@ -74,7 +74,9 @@ async def till(folder):
         task = asyncio.create_task(link.run())
         connection = await keeper.connections.get()
         assert await connection.next(Hello) == Hello("worker-1", 1, "jrn_1")
-        connection.say(Welcome())
+        if is_welcome:
+            connection.say(Welcome())
+            await asyncio.wait_for(admission._told, 5)
         try:
             yield Till(admission, journal, keeper, connection)
         finally:
@@ -313,3 +315,31 @@ async def test_slices_that_nobody_uses_go_back(folder):
         for seconds in (11, 22):
             it.admission.tick(now + seconds, 0.0)
         assert it.records() == [(RETURNED, ((7, MONTH, 60),))]
+
+
+@scenario
+async def test_a_worker_that_has_just_begun_admits_nobody_before_it_knows_who_is_limited(folder):
+    async with till(folder, is_welcome=False) as it:
+        assert it.admission.limits  # so that every call comes to be admitted
+        free, tagged = Principal(key_id="key_free"), new_run(Principal(key_id="key_free"))
+        tagged.tag = "batch"
+        attempt, edits = it.admit(new_run(free), 100)
+        _, others = it.admit(tagged, 100)
+        it.connection.say(Limits(1, 5, (Limit(("tag", "acc_default", "batch"), 8, True, MONTH),)))
+        assert await it.connection.next(Ack) == Ack(1)
+        assert not edits.done() and not others.done()
+        it.connection.say(Welcome())
+        assert [want.budget_id for want in (await it.grant()).wants] == [8]
+        await others
+        assert await edits == ()  # no maximum is stated where no budget asks for one
+        assert attempt.hold.amount == 100 and attempt.hold.leases == ()
+
+
+@scenario
+async def test_without_any_limit_only_what_runs_is_noted(folder):
+    async with till(folder, is_welcome=False) as it:
+        attempt, edits = it.admit(new_run(Principal(key_id="key_free")), 100)
+        it.connection.say(Welcome())
+        assert await edits == ()
+        assert attempt.hold is None and list(it.admission.unlimited) == [attempt.id] and not it.admission.limits
+        assert it.admission.settle(attempt, 5) == () and not it.admission.unlimited
