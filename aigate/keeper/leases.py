@@ -119,7 +119,8 @@ class LeaseDesk:
     def closed(self, worker: Worker) -> None:
         journal_id = self._workers.pop(worker, None)
         if journal_id is not None:
-            self._registered.discard(journal_id)
+            if journal_id not in self._workers.values():  # else it has connected anew before this end was seen
+                self._registered.discard(journal_id)
             self._waiters = [waiter for waiter in self._waiters if waiter.worker is not worker]
 
     def close(self) -> None:
