@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from aigate.core.budget import ALL_TIME, BY_MONTH
 from tests.money.store import PATHS
-from tests.money.world import FOUND, HELD, SENT, Attempt, Worker, World
+from tests.money.world import FOUND, GONE, HELD, SENT, Attempt, Worker, World
 
 LIMITS = st.sampled_from([None, 5, 10, 20, 60])
 BUDGETS = st.sampled_from([1, 2, 3, 4])
@@ -200,3 +200,22 @@ TestCalm = Calm.TestCase
 TestCalm.settings = _CHECKS
 TestStormy = Stormy.TestCase
 TestStormy.settings = _CHECKS
+
+
+def test_a_limit_that_an_older_database_brings_back_counts_what_runs_without_it() -> None:
+    world = World(limits={1: 2}, workers=1)
+    (worker,) = world.workers.values()
+    world.connect(worker)
+    world._deliver_all()
+    world.backup = copy.deepcopy(world.store)
+    world.set_limit(1, None)
+    world._send(worker.journal_id, FOUND)
+    world._deliver_all()
+    world.start(worker, PATHS[0], 2, floor=2)  # no grant: only the version of the limits tells that the database is an older one
+    world.restore()
+    world.connect(worker)
+    world._deliver_all()
+    world.start(worker, PATHS[0], 2, floor=2)
+    world._deliver_all()
+    assert [attempt.state for attempt in world.attempts.values()] == [HELD, GONE]
+    world.come_to_rest()
