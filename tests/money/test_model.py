@@ -217,5 +217,8 @@ def test_a_limit_that_an_older_database_brings_back_counts_what_runs_without_it(
     world._deliver_all()
     world.start(worker, PATHS[0], 2, floor=2)
     world._deliver_all()
+    (waiter,) = world.keeper.waiters
+    world.keeper.expire(waiter)
+    world._deliver_all()
     assert [attempt.state for attempt in world.attempts.values()] == [HELD, GONE]
     world.come_to_rest()
