@@ -66,6 +66,7 @@ class Auth(Section):
     """Who may call."""
 
     admin_key: str = ""  # the root key; empty = data_dir/admin.key, made at the first start. Also AIGATE_ADMIN_KEY
+    provider_key: str = ""  # seals stored provider keys: 32 bytes in base64, several with commas, newest first; empty = data_dir/provider.key
     max_staleness_s: Seconds = 300.0  # known keys are honoured this long while the keeper is away
 
 
@@ -76,6 +77,7 @@ class Ledger(Section):
     segment_bytes: Annotated[int, Meta(ge=256 << 10, le=1 << 30)] = 16 * MIB  # size of one journal file
     retention_days: Natural = 0  # rows older than this are deleted; 0 = kept for ever
     default_max_output_tokens: Count = 32_768  # bound on the output of a model whose own limit is not known
+    own_key_usd_per_mtok: Dollars = 0.0  # charged per million tokens of a call on its caller's own provider key
 
 
 class Upstream(Section):
@@ -84,7 +86,6 @@ class Upstream(Section):
     connect_timeout_s: Seconds = 10.0  # for TCP and TLS together
     idle_s: Seconds = 30.0  # an idle connection is kept this long
     max_reply_bytes: Annotated[int, Meta(ge=1024)] = 64 * MIB  # largest plain reply
-    connections_per_origin: Natural = 0  # at one time, per worker; 0 = no limit
     ca_file: str = ""  # PEM file of certificate authorities; empty = the system's
     tls_verify: bool = True  # false accepts any certificate (never over the internet)
 
@@ -170,7 +171,7 @@ SECTIONS: dict[str, type[Section]] = {
     "log": Log,
 }
 TABLES: dict[str, type[Section]] = {"providers": ProviderConfig, "models": ModelConfig}  # sections of named entries
-SECRETS = frozenset({"admin_key", "api_key", "headers"})  # fields whose values are never shown
+SECRETS = frozenset({"admin_key", "api_key", "headers", "provider_key"})  # fields whose values are never shown
 
 _TYPES = {section: get_type_hints(section, include_extras=True) for section in (*SECTIONS.values(), *TABLES.values())}
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

@@ -202,10 +202,20 @@ class Supervisor:
         log.info("draining: running calls have %g s; a second signal ends them at once", self._drain_s)
         self._listener.close()
         self._stop(self._workers, self._drain_s + GRACE_S)
+        self._await_keeper()
         self._stop([self._keeper], KEEPER_DRAIN_S)
         self._stop([self._sim] if self._sim else [], GRACE_S)
         log.info("stopped")
         return 0 if self._stop_requests < 2 else 1
+
+    def _await_keeper(self) -> None:
+        """One that has just died, or has only begun to start, would ship nothing of the journals when it is told to stop."""
+        keeper, deadline = self._keeper, time.monotonic() + KEEPER_DRAIN_S
+        if not keeper.process:
+            self._spawn(keeper)
+        while keeper.process and not keeper.is_ready and self._stop_requests < 2 and time.monotonic() < deadline:
+            self._wait(deadline)
+            self._reap()
 
     def _stop(self, slots: Iterable[Slot], limit_s: float) -> None:
         slots = list(slots)

@@ -198,8 +198,8 @@ def test_tests_patch_nothing():
 
 
 def test_tests_mirror_the_source():
-    """tests/x is about aigate/x; tests/e2e is about all of it together, tests/bench about bench."""
-    elsewhere = [ROOT / "tests", ROOT / "tests" / "e2e", ROOT / "tests" / "bench"]
+    """tests/x is about aigate/x; tests/e2e is about all of it together, tests/money about its promises on money, tests/bench about bench."""
+    elsewhere = [ROOT / "tests", ROOT / "tests" / "e2e", ROOT / "tests" / "money", ROOT / "tests" / "bench"]
     wrong = [
         str(path.relative_to(ROOT))
         for path in TESTS

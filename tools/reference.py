@@ -16,7 +16,10 @@ from aigate import config
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMMANDS = (
-    "serve", "check-config", "keys create", "keys list", "keys revoke", "usage", "models", "call", "ledger verify", "sim",
+    "serve", "check-config", "keys create", "keys list", "keys revoke", "keys rotate",
+    "sub-accounts create", "sub-accounts list", "sub-accounts cap", "sub-accounts delete",
+    "provider-keys add", "provider-keys list", "provider-keys delete", "provider-keys rotate",
+    "usage", "models", "call", "ledger verify", "ledger export", "ledger resolve", "ledger write-off", "sim",
 )  # fmt: skip
 
 SETTINGS_HEAD = """# Settings

@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from aigate.api.services import Wired
+from aigate.core.account import Whose
 from aigate.core.call import Principal
 from aigate.core.client_key import ROOT, expired_key, is_well_formed, key_digest, malformed_key, read_key, unknown_key
 from aigate.errors import ClientError
@@ -46,3 +47,12 @@ async def admin(principal: Caller) -> Principal:
 
 
 Admin = Annotated[Principal, Depends(admin)]
+
+
+def own_rows(caller: Principal) -> Whose:
+    """What a caller may see of what was used: an admin's key its account, a sub-account's key that sub-account, any other itself."""
+    if caller.is_admin:
+        return Whose(caller.account_id)
+    if caller.sub_account_id is not None:
+        return Whose(caller.account_id, sub_account_id=caller.sub_account_id)
+    return Whose(caller.account_id, key_id=caller.key_id)

@@ -2,11 +2,17 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query
-from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, AliasChoices, AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
+
+from aigate.core.price import NANOUSD_PER_CENT
+from aigate.errors import ClientError
+
+MAX_CENTS = 10**11  # a billion dollars: in nano-dollars it and its sums stay within 64 bits
+MAX_RATE = 10**9
 
 
 class Input(BaseModel):
@@ -18,11 +24,47 @@ class Input(BaseModel):
         alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, to_camel(name))),
     )
 
+    def given(self) -> dict[str, Any]:
+        """The fields that were sent: what a PATCH changes."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def _not_a_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")
+    return value
+
+
+def _lies_ahead(value: datetime) -> datetime:
+    value = value if value.tzinfo else value.replace(tzinfo=UTC)
+    if value.timestamp() <= time.time():
+        raise ValueError("must lie in the future")
+    return value
+
 
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]  # text without control characters
+Name = Annotated[Line, StringConstraints(min_length=1, max_length=200)]
+Tag = Annotated[Line, StringConstraints(min_length=1, max_length=64)]
+Glob = Annotated[Line, StringConstraints(min_length=1, max_length=200)]
+Globs = Annotated[list[Glob], Field(max_length=200, description="patterns over slugs, such as moonshot/*; empty: all")]
+Cents = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=0, le=MAX_CENTS)]
+Rate = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1, le=MAX_RATE)]
+Future = Annotated[datetime, AfterValidator(_lies_ahead), Field(description="ISO 8601 or unix seconds")]
 
-Month = Annotated[str | None, Query(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="YYYY-MM, UTC; this month when left out")]
+_MONTH = r"^[12][0-9]{3}-(0[1-9]|1[0-2])$"
+Month = Annotated[str | None, Query(pattern=_MONTH, description="YYYY-MM, UTC; this month when left out")]
 
 
 def month_or_now(month: str | None) -> str:
     return month or datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m")
+
+
+def to_nanousd(cents: int | None) -> int | None:
+    return None if cents is None else cents * NANOUSD_PER_CENT
+
+
+def refuse_null(values: dict[str, Any], *names: str) -> None:
+    """A PATCH may leave these out, but cannot empty them."""
+    for name in names:
+        if name in values and values[name] is None:
+            raise ClientError(f"{name}: cannot be null; leave it out to keep it as it is.", param=name)

@@ -1,66 +1,78 @@
-"""Client keys: make, list, revoke. A change is in force on every worker before its call answers, or the answer says so."""
+"""Client keys: make, list, rotate, revoke. A change is in force on every worker before its call answers, or the answer says so."""
 
 import re
 import secrets
 import time
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field
 
 from aigate.api.access import Admin
+from aigate.api.allow_lists import read_allow_list, unmatched
 from aigate.api.boundary import json_reply
-from aigate.api.inputs import Input, Line
+from aigate.api.inputs import Cents, Future, Globs, Input, Name, Rate, Tag, to_nanousd
+from aigate.api.replies import Row, standing_fields, whole_cents
 from aigate.api.services import Services, Wired
+from aigate.core.account import CLAMP, Cap, Standing
+from aigate.core.budget import KEY, Owner
+from aigate.core.call import Principal
 from aigate.core.client_key import KEY_RANDOM_BYTES, ClientKey, key_digest, make_key
 from aigate.errors import ClientError
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 _KEY_ID = re.compile(r"key_[0-9a-z]{1,40}\Z")
-
-Glob = Annotated[Line, StringConstraints(min_length=1, max_length=200)]
+_HINT_CHARS = 4
 
 
 class NewKey(Input):
-    name: Line = Field(min_length=1, max_length=200)
-    expires_at: datetime | None = Field(None, description="ISO 8601 or unix seconds")
-    allowed_models: list[Glob] = Field([], max_length=200, description="patterns over slugs, such as moonshot/*; empty: all")
-    default_tag: Line | None = Field(None, min_length=1, max_length=64)
+    name: Name
+    expires_at: Future | None = None
+    allowed_models: Globs = []
+    default_tag: Tag | None = None
     is_admin: bool = False
+    sub_account_id: Name | None = None
+    spend_cap_cents: Cents | None = Field(None, description="a month")
+    budget_mode: Literal["clamp", "hard"] = CLAMP
+    rate_limit_rpm: Rate | None = None
+    rate_limit_tpm: Rate | None = None
+    max_streams: Rate | None = None
 
-    @field_validator("expires_at")
-    @classmethod
-    def _lies_ahead(cls, value: datetime | None) -> datetime | None:
-        if value is None:
-            return None
-        value = value if value.tzinfo else value.replace(tzinfo=UTC)
-        if value.timestamp() <= time.time():
-            raise ValueError("must lie in the future")
-        return value
+
+def make_client_key(secret: bytes, now_ms: int, **fields: Any) -> tuple[str, ClientKey]:
+    """A new key, and what is kept of it."""
+    key = make_key(secrets.token_bytes(KEY_RANDOM_BYTES))
+    return key, ClientKey(
+        id=f"key_{now_ms:011x}{secrets.token_hex(6)}",  # rises with time, so that ids sort by age
+        digest=key_digest(secret, key.encode()),
+        hint=key[-_HINT_CHARS:],
+        created_ms=now_ms,
+        **fields,
+    )
 
 
 @router.post("", status_code=201)
 async def create_key(new: NewKey, admin: Admin, services: Wired) -> Response:
     """Makes a key. The answer is the only place where it is ever shown."""
-    now_ms = int(time.time() * 1000)
-    key = make_key(secrets.token_bytes(KEY_RANDOM_BYTES))
-    row = ClientKey(
-        id=f"key_{now_ms:011x}{secrets.token_hex(6)}",  # rises with time, so that ids sort by age
+    if new.is_admin and new.sub_account_id is not None:
+        raise ClientError("is_admin: a sub-account's key cannot be an admin's.", param="is_admin")
+    key, row = make_client_key(
+        services.key_secret,
+        int(time.time() * 1000),
         account_id=admin.account_id,
+        sub_account_id=new.sub_account_id,
         name=new.name,
-        digest=key_digest(services.key_secret, key.encode()),
-        hint=key[-4:],
-        created_ms=now_ms,
         expires_ms=int(new.expires_at.timestamp() * 1000) if new.expires_at else None,
-        allowed_models=tuple(new.allowed_models),
+        allowed_models=read_allow_list(new.allowed_models, services.catalog),
         default_tag=new.default_tag,
         is_admin=new.is_admin,
+        rate_limit_rpm=new.rate_limit_rpm,
+        rate_limit_tpm=new.rate_limit_tpm,
+        max_streams=new.max_streams,
     )
-    await services.keys.add(row)
-    effective = await services.workers.push(((row.digest, row.principal()),))
-    return json_reply({**_record(row), "key": key, "scoped_key": key, "effective": effective}, 201)
+    effective = await services.accounts.add_key(row, Cap(to_nanousd(new.spend_cap_cents), new.budget_mode))
+    return json_reply({**await _shown(row, services), "key": key, "scoped_key": key, "effective": effective}, 201)
 
 
 @router.get("")
@@ -73,35 +85,61 @@ async def list_keys(
     """Newest first, revoked ones included; `next_cursor` where there are more."""
     rows = await services.keys.list(limit + 1, cursor)
     next_cursor = rows[limit - 1].id if len(rows) > limit else None
-    return json_reply({"object": "list", "data": [_record(row) for row in rows[:limit]], "next_cursor": next_cursor})
+    rows = rows[:limit]
+    standings = await services.accounts.standings([_owner(row) for row in rows])
+    data = [_record(row, standings[_owner(row)], services) for row in rows]
+    return json_reply({"object": "list", "data": data, "next_cursor": next_cursor})
 
 
 @router.get("/{key_id}")
 async def get_key(key_id: str, admin: Admin, services: Wired) -> Response:
-    row = await services.keys.get(key_id) if _KEY_ID.match(key_id) else None
-    if row is None:
-        raise _no_such_key(key_id)
-    return json_reply(_record(row))
+    return json_reply(await _shown(await _find(key_id, admin, services), services))
 
 
 @router.delete("/{key_id}")
 async def delete_key(key_id: str, admin: Admin, services: Wired) -> Response:
     """Revokes a key; its row and its usage stay. Revoking it again changes nothing."""
-    return await _revoke(key_id, services)
+    return await _revoke(key_id, admin, services)
 
 
 @router.post("/{key_id}/revoke")
 async def revoke_key(key_id: str, admin: Admin, services: Wired) -> Response:
     """The same as DELETE."""
-    return await _revoke(key_id, services)
+    return await _revoke(key_id, admin, services)
 
 
-async def _revoke(key_id: str, services: Services) -> Response:
-    row = await services.keys.revoke(key_id, int(time.time() * 1000)) if _KEY_ID.match(key_id) else None
+@router.post("/{key_id}/rotate", status_code=201)
+async def rotate_key(key_id: str, admin: Admin, services: Wired) -> Response:
+    """A new key in the place of the old one, in force at once: same id, limits and usage. The old one dies when the new one is first
+    used. Rotating again before that makes the newest count."""
+    row = await _find(key_id, admin, services)
+    status = _status(row)
+    if status != "active":
+        words = f"The key {key_id!r} is {status}: it cannot be rotated; make a new one with POST /v1/keys."
+        raise ClientError(words, status=409, code="key_not_active", param="key_id")
+    key = make_key(secrets.token_bytes(KEY_RANDOM_BYTES))
+    digest = key_digest(services.key_secret, key.encode())
+    rotated = await services.accounts.rotate_key(key_id, digest, key[-_HINT_CHARS:])
+    if rotated is None:
+        raise _no_such_key(key_id)
+    return json_reply({**await _shown(rotated, services), "key": key, "scoped_key": key, "effective": True}, 201)
+
+
+async def _revoke(key_id: str, admin: Principal, services: Services) -> Response:
+    await _find(key_id, admin, services)
+    row = await services.keys.revoke(key_id, int(time.time() * 1000))
     if row is None:
         raise _no_such_key(key_id)
-    effective = await services.workers.push(((row.digest, None),))
-    return json_reply({**_record(row), "deleted": True, "effective": effective})
+    digests = [digest for digest in (row.digest, row.next_digest) if digest is not None]
+    effective = await services.workers.push([(digest, None) for digest in digests])
+    return json_reply({**await _shown(row, services), "deleted": True, "effective": effective})
+
+
+async def _find(key_id: str, admin: Principal, services: Services) -> ClientKey:
+    row = await services.keys.get(key_id) if _KEY_ID.match(key_id) else None
+    if row is None or row.account_id != admin.account_id:
+        raise _no_such_key(key_id)
+    return row
 
 
 def _no_such_key(key_id: str) -> ClientError:
@@ -110,24 +148,42 @@ def _no_such_key(key_id: str) -> ClientError:
     return ClientError(f"There is no key {key_id[:100]!r}; GET /v1/keys lists them.", status=404, code="not_found", param="key_id")
 
 
-def _record(key: ClientKey) -> dict[str, Any]:
-    status = "active"
+def _owner(key: ClientKey) -> Owner:
+    return (KEY, key.account_id, key.id)
+
+
+async def _shown(key: ClientKey, services: Services) -> Row:
+    return _record(key, (await services.accounts.standings([_owner(key)]))[_owner(key)], services)
+
+
+def _status(key: ClientKey) -> str:
     if key.revoked_ms is not None:
-        status = "revoked"
-    elif key.expires_ms is not None and key.expires_ms <= time.time() * 1000:
-        status = "expired"
-    return {
+        return "revoked"
+    return "expired" if key.expires_ms is not None and key.expires_ms <= time.time() * 1000 else "active"
+
+
+def _record(key: ClientKey, standing: Standing, services: Services) -> Row:
+    record: Row = {
         "id": key.id,
         "object": "key",
         "name": key.name,
-        "status": status,
+        "status": _status(key),
         "hint": f"sk-aig-…{key.hint}",
+        "next_hint": f"sk-aig-…{key.next_hint}" if key.next_hint else None,
         "account_id": key.account_id,
         "sub_account_id": key.sub_account_id,
         "allowed_models": key.allowed_models,
         "default_tag": key.default_tag,
         "is_admin": key.is_admin,
+        "spend_cap_cents": whole_cents(standing.limit_nanousd),
+        **standing_fields(standing),
+        "rate_limit_rpm": key.rate_limit_rpm,
+        "rate_limit_tpm": key.rate_limit_tpm,
+        "max_streams": key.max_streams,
         "created_at": key.created_ms // 1000,
         "expires_at": key.expires_ms // 1000 if key.expires_ms is not None else None,
         "revoked_at": key.revoked_ms // 1000 if key.revoked_ms is not None else None,
     }
+    if warnings := unmatched(key.allowed_models, services.catalog):
+        record["warnings"] = warnings
+    return record

@@ -3,19 +3,20 @@
 Shapes only: the keeper fills them with its stores (keeper/app.py), tests with whatever they like. Routes reach nothing else.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 import msgspec
 from fastapi import Depends, Request
 
+from aigate.core.account import Cap, ProviderKey, Standing, SubAccount, Whose
+from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
 from aigate.journal.records import CallEnd
 
 
 class KeyStore(Protocol):
-    async def add(self, key: ClientKey) -> None: ...
     async def revoke(self, key_id: str, now_ms: int) -> ClientKey | None:
         """The key, revoked now or before; None where there is none of this id."""
 
@@ -26,23 +27,74 @@ class KeyStore(Protocol):
     async def find(self, digests: Sequence[bytes]) -> dict[bytes, Principal]: ...
 
 
+class Accounts(Protocol):
+    """Sub-accounts and limits of one account. A change is committed and pushed to the workers before it answers; its bool says whether
+    it is in force on all of them. Raises ClientError (409) for a name or external_ref that is in use. None: no such sub-account there."""
+
+    async def add_sub_account(self, new: SubAccount, cap: Cap, key: ClientKey) -> bool:
+        """With its first key, in one transaction."""
+
+    async def change_sub_account(
+        self, account_id: str, sub_account_id: str, changes: Mapping[str, object], cap: Cap | None
+    ) -> tuple[SubAccount, bool] | None:
+        """`changes`: new values of SubAccount's fields. `cap` None: as it was."""
+
+    async def delete_sub_account(self, account_id: str, sub_account_id: str, now_ms: int) -> tuple[SubAccount, bool] | None:
+        """Its keys are revoked with it; its ledger stays. Deleting it again changes nothing."""
+
+    async def get_sub_account(self, account_id: str, sub_account_id: str) -> SubAccount | None: ...
+    async def list_sub_accounts(self, account_id: str, limit: int, before_id: str | None) -> list[SubAccount]:
+        """Newest first, without the deleted ones."""
+
+    async def add_key(self, key: ClientKey, cap: Cap) -> bool:
+        """ClientError 404 where its sub-account is not there."""
+
+    async def rotate_key(self, key_id: str, next_digest: bytes, next_hint: str) -> ClientKey | None:
+        """The key gets a second digest, in force from now on; the first dies when the second is first looked up. Writes key.rotated."""
+
+    async def set_cap(self, owner: Owner, cap: Cap) -> bool: ...
+    async def add_credit(self, account_id: str, amount_nanousd: int) -> bool:
+        """Raises the limit of the account's balance by so much, in one transaction (from 0 where there was none)."""
+
+    async def standings(self, owners: Sequence[Owner]) -> dict[Owner, Standing]: ...
+    async def names(self, scope: str, account_id: str, ids: Sequence[str]) -> dict[str, str]:
+        """What those sub-accounts or keys are called, deleted ones included."""
+
+    async def limited(self, account_id: str, scope: str) -> list[Standing]:
+        """All owners of that scope that have a limit, by id."""
+
+
+class ProviderKeys(Protocol):
+    """Callers' own keys for providers. None: there is none of this id in the account."""
+
+    async def add(self, new: ProviderKey, key: str) -> None: ...
+    async def revoke(self, account_id: str, key_id: str, now_ms: int) -> ProviderKey | None: ...
+    async def get(self, account_id: str, key_id: str) -> ProviderKey | None: ...
+    async def list(self, account_id: str) -> list[ProviderKey]: ...
+    async def rotate(self) -> int:
+        """Seals all of them anew; how many there are."""
+
+
 class Totals(Protocol):
-    """Sums over attempts; `requests` counts calls. `tag` "" = untagged, where the sums are of one tag."""
+    """Sums over attempts; `requests` counts calls. `label`: the tag, sub-account, model, key or day that they are of ("" = none)."""
 
     requests: int
     attempts: int
     cost_nanousd: int
     input_tokens: int
     output_tokens: int
-    tag: str
+    label: str
 
 
 class UsageStore(Protocol):
-    """Every row of what has settled by now. `key_id` None: everybody's."""
+    """Every row of what has settled by now, of those whose it is."""
 
-    async def recent(self, *, limit: int, cursor: str | None, key_id: str | None) -> tuple[list[CallEnd], str | None]: ...
-    async def by_tag(self, month: str, *, key_id: str | None) -> list[Totals]: ...
-    async def of_month(self, month: str, *, key_id: str | None) -> Totals: ...
+    async def recent(self, *, limit: int, cursor: str | None, whose: Whose) -> tuple[list[CallEnd], str | None]: ...
+    async def by(self, dimension: str, month: str, whose: Whose) -> list[Totals]:
+        """`dimension`: tag | sub_account | key | model | day | all (one row). Dearest first; days in their order."""
+
+    async def by_in_days(self, dimension: str, first_day: str, last_day: str, whose: Whose) -> list[Totals]:
+        """The same for model | day | all between two days (YYYY-MM-DD, UTC), both inside."""
 
 
 class Workers(Protocol):
@@ -52,6 +104,8 @@ class Workers(Protocol):
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyStore
+    accounts: Accounts
+    provider_keys: ProviderKeys
     usage: UsageStore
     workers: Workers
     catalog: Any  # catalog.Catalog

@@ -1,21 +1,30 @@
-"""What was used and what it cost. A key that is not an admin's sees its own calls only."""
+"""What was used and what it cost. An admin's key sees its account, a sub-account's key that sub-account, any other its own calls."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from aigate.api.access import Caller
+from aigate.api.access import Caller, own_rows
 from aigate.api.boundary import json_reply
 from aigate.api.inputs import Month, month_or_now
-from aigate.api.services import Totals, Wired
-from aigate.core.call import Principal
-from aigate.core.price import format_cents
+from aigate.api.replies import Row, cents, table_reply
+from aigate.api.services import Services, Totals, Wired
+from aigate.core.account import Whose
+from aigate.core.budget import KEY, SUB_ACCOUNT
 from aigate.journal.records import CallEnd
 
 router = APIRouter(prefix="/v1/usage", tags=["usage"])
 
-UNTAGGED = "(untagged)"  # a label is never null
+_SUMS = ("requests", "attempts", "cost_cents", "input_tokens", "output_tokens")
+# dimension → the field that names it beside `label`, and the label of what has none: a label is never null
+_DIMENSIONS = {
+    "tag": ("tag", "(untagged)"),
+    "sub-account": ("sub_account_id", "(none)"),
+    "key": ("key_id", "(none)"),
+    "model": ("model", "(not served)"),
+    "day": ("date", ""),
+}
 
 
 @router.get("/recent")
@@ -26,33 +35,72 @@ async def recent_calls(
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
     """Calls, newest first; `next_cursor` where there are more."""
-    calls, next_cursor = await services.usage.recent(limit=limit, cursor=cursor, key_id=_own(caller))
+    calls, next_cursor = await services.usage.recent(limit=limit, cursor=cursor, whose=own_rows(caller))
     return json_reply({"object": "list", "data": [_call(call) for call in calls], "next_cursor": next_cursor})
 
 
 @router.get("/by-tag")
-async def usage_by_tag(caller: Caller, services: Wired, month: Month = None) -> Response:
-    month = month_or_now(month)
-    tags = await services.usage.by_tag(month, key_id=_own(caller))
-    data = [{"label": total.tag or UNTAGGED, "tag": total.tag or None, **_sums(total)} for total in tags]
-    return json_reply({"object": "list", "month": month, "data": data})
+async def usage_by_tag(caller: Caller, services: Wired, request: Request, month: Month = None) -> Response:
+    return await _usage_by("tag", month, own_rows(caller), services, request)
+
+
+@router.get("/by-sub-account")
+async def usage_by_sub_account(caller: Caller, services: Wired, request: Request, month: Month = None) -> Response:
+    return await _usage_by("sub-account", month, own_rows(caller), services, request)
+
+
+@router.get("/by-key")
+async def usage_by_key(caller: Caller, services: Wired, request: Request, month: Month = None) -> Response:
+    return await _usage_by("key", month, own_rows(caller), services, request)
+
+
+@router.get("/by-model")
+async def usage_by_model(caller: Caller, services: Wired, request: Request, month: Month = None) -> Response:
+    return await _usage_by("model", month, own_rows(caller), services, request)
+
+
+@router.get("/by-day")
+async def usage_by_day(caller: Caller, services: Wired, request: Request, month: Month = None) -> Response:
+    return await _usage_by("day", month, own_rows(caller), services, request)
 
 
 @router.get("")
 async def usage_of_month(caller: Caller, services: Wired, month: Month = None) -> Response:
     month = month_or_now(month)
-    return json_reply({"object": "usage", "month": month, **_sums(await services.usage.of_month(month, key_id=_own(caller)))})
+    total = await services.usage.by("all", month, own_rows(caller))
+    return json_reply({"object": "usage", "month": month, **(sums(total[0]) if total else dict.fromkeys(_SUMS, 0))})
 
 
-def _own(caller: Principal) -> str | None:
-    return None if caller.is_admin else caller.key_id
+async def _usage_by(dimension: str, month: str | None, whose: Whose, services: Services, request: Request) -> Response:
+    month = month_or_now(month)
+    totals = await services.usage.by(dimension.replace("-", "_"), month, whose)
+    names = await _names(dimension, [total.label for total in totals if total.label], whose, services)
+    field, nothing = _DIMENSIONS[dimension]
+    columns = ["label", field, *(["name"] if names is not None else []), *_SUMS]
+    rows = []
+    for total in totals:
+        row: Row = {"label": total.label or nothing, field: total.label or None, **sums(total)}
+        if names is not None:
+            row["name"] = names.get(total.label)
+            row["label"] = row["name"] or row["label"]
+        rows.append(row)
+    return table_reply(request, rows, columns, month=month)
 
 
-def _sums(total: Totals) -> dict[str, Any]:
+async def _names(dimension: str, ids: list[str], whose: Whose, services: Services) -> dict[str, str] | None:
+    """What people call those of these ids that have a name."""
+    if dimension == "sub-account":
+        return await services.accounts.names(SUB_ACCOUNT, whose.account_id, ids)
+    if dimension == "key":
+        return await services.accounts.names(KEY, whose.account_id, ids)
+    return None
+
+
+def sums(total: Totals) -> dict[str, Any]:
     return {
         "requests": total.requests,
         "attempts": total.attempts,
-        "cost_cents": _cents(total.cost_nanousd),
+        "cost_cents": cents(total.cost_nanousd),
         "input_tokens": total.input_tokens,
         "output_tokens": total.output_tokens,
     }
@@ -70,7 +118,7 @@ def _call(call: CallEnd) -> dict[str, Any]:
         "ttft_ms": call.ttft_ms if call.ttft_ms >= 0 else None,
         "stream": call.is_stream,
         "attempts": call.attempts,
-        "cost_cents": _cents(call.cost_nanousd),
+        "cost_cents": cents(call.cost_nanousd),
         "tag": call.tag,
         "key_id": call.key_id,
         "sub_account_id": call.sub_account_id,
@@ -80,7 +128,3 @@ def _call(call: CallEnd) -> dict[str, Any]:
         "warnings": call.warnings or None,
         "created_at": started.isoformat(timespec="milliseconds").replace("+00:00", "Z"),  # text here alone: clients cut it up
     }
-
-
-def _cents(nanousd: int) -> float:
-    return float(format_cents(nanousd))

@@ -46,7 +46,11 @@ _RATES = (
 def load_catalog(config: Config, *, sim_base_url: str | None) -> Catalog:
     """`sim_base_url`: where the simulated provider listens, None where it is not to be offered."""
     live, dormant = live_providers(config, sim_base_url if config.sim.enabled else None)
-    return Catalog(live, dormant, config.models, facts=load_facts(), book=load_price_book())
+    catalog = Catalog(live, dormant, config.models, facts=load_facts(), book=load_price_book())
+    if config.ledger.own_key_usd_per_mtok:
+        rate = usd_to_rate(config.ledger.own_key_usd_per_mtok)
+        catalog.own_key_price = with_id(Price(rates={"input": rate, "output": rate}, source="config"))
+    return catalog
 
 
 class Catalog:
@@ -62,6 +66,7 @@ class Catalog:
         book: PriceBook,
     ):
         self.providers = live  # name → row in force
+        self.own_key_price: Price | None = None  # of calls on a caller's own provider key, where there is a fee
         self._dormant = dormant  # name → why it is not live
         self._facts = facts
         self._book = book
@@ -211,11 +216,23 @@ class Catalog:
                 continue  # limited away by configuration, or without a price
         return models
 
+    def origin_of(self, provider: str) -> tuple[str, str]:
+        """(a provider's own name, the origin that keys for it may be sent to); it need not be live. ClientError where it is unknown."""
+        name = self._names.get(provider, "")
+        row = self.providers.get(name) or ROWS.get(name)
+        if row is None or not row.base_url or name == SIM:
+            rows = {**ROWS, **self.providers}.values()
+            known = sorted(row.name for row in rows if row.base_url and row.name != SIM)
+            raise ClientError(f"provider: {provider[:64]!r} is unknown here; known are {', '.join(known)}.", param="provider")
+        return name, row.base_url.removesuffix(url_prefix(row.base_url)).removesuffix(":")
+
     def prices(self) -> Iterator[Price]:
         """Every price that a call could be settled at; some more than once."""
         for name in self.providers:
             yield from _with_services(self._book.prices(name))
         yield with_id(SIM_PRICE)
+        if self.own_key_price is not None:
+            yield self.own_key_price
         for slug in self._overrides:
             prefix, _, upstream = slug.partition("/")
             if prefix in self.providers:

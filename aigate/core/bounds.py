@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 
 from aigate.core.call import Call
+from aigate.core.params import MAX_OUTPUT_TOKENS
 from aigate.core.price import Rate
 from aigate.core.target import Price, Target
 
@@ -44,6 +46,8 @@ def input_bound(call: Call, target: Target) -> int:
     if messages is None:
         return call.body_bytes + OVERHEAD_TOKENS
     text = bytes(messages)
+    if text.find(b"[", 1) < 0:  # media parts stand in arrays inside the messages: one look for one byte tells that there are none
+        return call.body_bytes + OVERHEAD_TOKENS
     if b'"source"' in text or b'_url"' in text or b'_audio"' in text or b'"file' in text or b'"inline' in text or b"\\u00" in text:
         return call.body_bytes + OVERHEAD_TOKENS + _media_bound(text, target)
     return call.body_bytes + OVERHEAD_TOKENS
@@ -79,29 +83,59 @@ def output_bound(call: Call, target: Target, default_max_output_tokens: int) -> 
     """Tokens of output at most, over all choices: what was asked, else the model's limit, else the configured default."""
     if call.endpoint == "embeddings":
         return 0
-    tokens = call.max_output_tokens or target.model.max_output_tokens or default_max_output_tokens
-    return tokens * max(call.n, 1)
+    return max_output_tokens(call, target, default_max_output_tokens) * max(call.n, 1)
+
+
+def max_output_tokens(call: Call, target: Target, default_max_output_tokens: int) -> int:
+    """Of one choice: what was asked, as far as it reaches the provider as it was asked."""
+    quirks = target.quirks
+    tokens = target.model.max_output_tokens or default_max_output_tokens
+    if call.max_output_tokens is not None and MAX_OUTPUT_TOKENS not in quirks.unsupported:
+        tokens = call.max_output_tokens
+    if MAX_OUTPUT_TOKENS in quirks.clamps:
+        low, high = quirks.clamps[MAX_OUTPUT_TOKENS]
+        tokens = int(min(max(tokens, low), high))
+    return tokens
+
+
+# What a hold needs of rates: the dearest of input, the dearest of output, nano-dollars a request. A rate here is (picodollars,
+# per so many times 1000), which gives nano-dollars.
+_Dearest = tuple[int, int, int, int, int]
+_known: dict[int, tuple[Price, _Dearest, list[tuple[int, _Dearest]]]] = {}  # by id(price), true as long as the price is kept beside it
+_MAX_KNOWN = 4096
 
 
 def hold_nanousd(price: Price | None, input_tokens: int, output_tokens: int) -> int:
     """The most that so many tokens can cost: every token at the dearest rate of any tier that the input could reach."""
     if price is None:
         return 0
-    hold = _dearest(price.rates, input_tokens, output_tokens)
-    for above, tier in price.tiers:
+    _, (input_pico, input_per, output_pico, output_per, request_nanousd), tiers = _known.get(id(price)) or _remember(price)
+    hold = request_nanousd - -input_tokens * input_pico // input_per - -output_tokens * output_pico // output_per
+    for above, (input_pico, input_per, output_pico, output_per, request_nanousd) in tiers:
         if input_tokens > above:
-            hold = max(hold, _dearest(tier.rates, input_tokens, output_tokens))
+            hold = max(hold, request_nanousd - -input_tokens * input_pico // input_per - -output_tokens * output_pico // output_per)
     return hold + _ROUNDING_NANOUSD
 
 
-def _dearest(rates: Mapping[str, Rate], input_tokens: int, output_tokens: int) -> int:
-    input_nanousd = output_nanousd = request_nanousd = 0
+def _remember(price: Price) -> tuple[Price, _Dearest, list[tuple[int, _Dearest]]]:
+    if len(_known) >= _MAX_KNOWN:
+        _known.clear()
+    known = _known[id(price)] = price, _dearest(price.rates), [(above, _dearest(tier.rates)) for above, tier in price.tiers]
+    return known
+
+
+def _dearest(rates: Mapping[str, Rate]) -> _Dearest:
+    """Rounding up keeps order, so the dearest rate is also the dearest once its cost is rounded."""
+    inputs: list[Rate] = [(0, 1)]
+    outputs: list[Rate] = [(0, 1)]
+    request_nanousd = 0
     for name, (picodollars, per) in rates.items():
-        per *= 1000  # to nano-dollars
-        if name in _OUTPUT_CLASSES:
-            output_nanousd = max(output_nanousd, -(-output_tokens * picodollars // per))
-        elif name == "request":
-            request_nanousd = -(-picodollars // per)
+        if name == "request":
+            request_nanousd = -(-picodollars // (per * 1000))
         else:
-            input_nanousd = max(input_nanousd, -(-input_tokens * picodollars // per))
-    return input_nanousd + output_nanousd + request_nanousd
+            (outputs if name in _OUTPUT_CLASSES else inputs).append((picodollars, per * 1000))
+    return *max(inputs, key=_exactly), *max(outputs, key=_exactly), request_nanousd
+
+
+def _exactly(rate: Rate) -> Fraction:
+    return Fraction(*rate)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
+from aigate.core.rate import Rate
 from aigate.core.usage import NOTHING, REPORTED, Usage
+from aigate.core.wallet import Hold
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -18,6 +20,8 @@ class Principal(msgspec.Struct, frozen=True):
     is_admin: bool = False  # may use the control plane
     allowed_models: tuple[str, ...] = ()  # globs over slugs; () = all
     expires_at: float | None = None  # unix seconds
+    budgets: tuple[int, ...] = ()  # ids of those with a limit, in the order account, sub-account, key
+    rates: tuple[Rate, ...] = ()  # limits of the key, its sub-account and its account
 
 
 class Call(msgspec.Struct):
@@ -64,6 +68,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     usage: Usage = NOTHING
     usage_source: str = REPORTED
     raw_usage: bytes = b""  # the provider's own usage object, as JSON
+    cost_nanousd: int = 0  # what that usage costs
     is_retryable: bool = False
     retry_after_s: float | None = None
 
@@ -78,3 +83,5 @@ class Attempt(msgspec.Struct, kw_only=True):
     price_id: str
     started_at: float  # unix seconds
     first_byte_ms: int = -1
+    window: str = ""  # the month that it counts in, from its intent on
+    hold: Hold | None = None  # the money set aside, where a budget is on its path

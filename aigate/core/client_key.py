@@ -40,6 +40,11 @@ class ClientKey(msgspec.Struct, frozen=True, kw_only=True):
     allowed_models: tuple[str, ...] = ()
     default_tag: str | None = None
     is_admin: bool = False
+    rate_limit_rpm: int | None = None  # None = no limit of its own; so are the next two
+    rate_limit_tpm: int | None = None
+    max_streams: int | None = None
+    next_digest: bytes | None = None  # of the key that it was rotated to; takes over when it is first used
+    next_hint: str | None = None
 
     def principal(self) -> Principal | None:
         """Whom the key stands for; None once it is revoked. Whether it has expired is asked at each call."""

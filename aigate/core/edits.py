@@ -16,6 +16,8 @@ from aigate.core.neutral import Request
 from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_OUTPUT_TOKENS, THINKING
 from aigate.core.target import Quirks, Target
 
+MAX_KNOWN_PLANS = 1024
+
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # weakest first
 
 # thinking.budget_tokens → effort: each budget buys the strongest effort whose floor it reaches. The floors follow what the
@@ -106,6 +108,29 @@ def plan_request(call: Call, request: Request, target: Target, names: Mapping[st
         budget = 0 if mode.get("type") == "disabled" else given if type(given) is int else None
     crossing = msgspec.structs.replace(call, pairs=pairs, effort=asked if isinstance(asked, str) else None, thinking_budget=budget)
     return plan_edits(crossing, target, names)
+
+
+class EditPlanner:
+    """`plan` is `plan_edits` with a memory: which keys a call has decides most plans, and calls of one application have the same ones."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], tuple[Target, EditPlan]] = {}
+
+    def plan(self, call: Call, target: Target, names: Mapping[str, str]) -> EditPlan:
+        if call.effort is not None or call.thinking_budget is not None:
+            return plan_edits(call, target, names)
+        key = (call.surface, target.slug, *call.pairs)
+        known = self._known.get(key)
+        if known is not None and known[0] is target:  # the catalogue may have made the target anew
+            return known[1]
+        plan = plan_edits(call, target, names)
+        quirks = target.quirks
+        asked = {names.get(name, name) for name in call.pairs}
+        if asked.isdisjoint(quirks.clamps) and asked.isdisjoint(quirks.values):  # else the values count too
+            if len(self._known) >= MAX_KNOWN_PLANS:
+                self._known.clear()
+            self._known[key] = target, plan
+        return plan
 
 
 def _asked_effort(call: Call) -> str | None:

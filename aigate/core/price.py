@@ -20,6 +20,7 @@ Rate = tuple[int, int]  # (picodollars, per this many units)
 
 _PICO_PER_USD = 10**12
 _NANO_PER_USD = 10**9
+NANOUSD_PER_CENT = 10**7
 _TOKENS_PER_MTOK = 10**6
 
 # A class without a rate of its own costs what the total it is part of costs.
@@ -30,18 +31,17 @@ def price_usage(price: Price | None, usage: Usage) -> int:
     """Nano-dollars of one attempt. No price costs nothing: whether unpriced models may run is decided before the call."""
     if price is None:
         return 0
-    rates = rates_for(price, usage.input_tokens)
-    input_left = usage.input_tokens
-    output_left = usage.output_tokens
+    input_left, output_left = usage.input_tokens, usage.output_tokens
+    rates = rates_for(price, input_left) if price.tiers else price.rates
     cost_nanousd = 0
     # Parts are taken off their total in a fixed order and never beyond it, so a reply whose parts overlap (cached audio) or
     # exceed the total is billed for exactly the total's units.
-    for units, name in (
-        (usage.cached_tokens, "cached_input"),
-        (usage.cache_write_tokens, "cache_write"),
-        (usage.audio_input_tokens, "audio_input"),
-    ):
-        if units:
+    if usage.cached_tokens or usage.cache_write_tokens or usage.audio_input_tokens:
+        for units, name in (
+            (usage.cached_tokens, "cached_input"),
+            (usage.cache_write_tokens, "cache_write"),
+            (usage.audio_input_tokens, "audio_input"),
+        ):
             units = min(units, input_left)
             input_left -= units
             cost_nanousd += _cost(rates, name, units)
@@ -49,7 +49,12 @@ def price_usage(price: Price | None, usage: Usage) -> int:
         units = min(usage.audio_output_tokens, output_left)
         output_left -= units
         cost_nanousd += _cost(rates, "audio_output", units)
-    cost_nanousd += _cost(rates, "input", input_left) + _cost(rates, "output", output_left)
+    rate = rates.get("input")
+    if rate is not None:
+        cost_nanousd -= -input_left * rate[0] // (rate[1] * 1000)  # as `_cost`, without its look for a parent class
+    rate = rates.get("output")
+    if rate is not None:
+        cost_nanousd -= -output_left * rate[0] // (rate[1] * 1000)
     if "request" in rates and (usage.input_tokens or usage.output_tokens):
         cost_nanousd += _cost(rates, "request", 1)
     return cost_nanousd

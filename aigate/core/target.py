@@ -54,6 +54,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     auth: str = "bearer"  # bearer | header:<name> | none
     key_variable: str = ""  # environment variable that makes it live
     credential: str = ""  # resolved at start; never printed, never pushed to the database
+    credential_id: str = ""  # names a caller's own key, where `credential` is one; "" = the operator's
     headers: Mapping[str, str] = {}  # sent with each request
     models: tuple[str, ...] = ("*",)  # globs of upstream names that pass
     unpriced: str = "refuse"  # allow | refuse a model without a price
@@ -72,8 +73,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str = ""
     rates: Mapping[str, tuple[int, int]] = {}  # input, cached_input, cache_write, output, audio_input, audio_output, request
-    tiers: tuple[tuple[int, "Price"], ...] = ()
-    services: Mapping[str, "Price"] = {}  # service_tier → the whole price there, where it differs; each has its own id
+    tiers: tuple[tuple[int, Price], ...] = ()
+    services: Mapping[str, Price] = {}  # service_tier → the whole price there, where it differs; each has its own id
     source: str = ""  # genai-prices <version> | config | sim
 
 

@@ -17,7 +17,7 @@ from aigate.core.edits import Edit
 from aigate.core.events import Event
 from aigate.core.neutral import Reply, Request
 from aigate.core.target import Target
-from aigate.core.usage import Usage
+from aigate.core.usage import REPORTED, Usage
 from aigate.errors import GateError, ProviderError
 
 
@@ -35,8 +35,8 @@ class Settlement(msgspec.Struct):
     usage: Usage
     cost_nanousd: int
     raw_usage: bytes = b""  # provider's own object, kept where the dialects agree
-    source: str = "reported"
-    usage_fields: dict[str, object] | None = None  # `raw_usage` decoded, where somebody has already
+    source: str = REPORTED
+    is_usage_whole: bool = False  # `raw_usage` lacks nothing but the cost
 
 
 class OpenedReply(msgspec.Struct):
@@ -47,7 +47,8 @@ class OpenedReply(msgspec.Struct):
     pairs: dict[str, Raw] | None
     usage: Usage | None = None
     raw_usage: bytes = b""
-    usage_fields: dict[str, object] | None = None  # `raw_usage` decoded
+    is_usage_whole: bool = False  # `raw_usage` lacks nothing that a client is told but the cost
+    usage_source: str = REPORTED
     service_tier: str = ""  # as the provider says it served; it may set the price
 
 

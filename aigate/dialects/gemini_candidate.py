@@ -116,7 +116,7 @@ def read_logprobs(result: object) -> Any:
     content = []
     for place, entry in enumerate(chosen):
         others = tops[place].get("candidates") if place < len(tops) and type(tops[place]) is dict else None
-        content.append(_token(entry) | {"top_logprobs": [_token(other) for other in others or ()]})
+        content.append(_token(entry) | {"top_logprobs": [_token(other) for other in (others if type(others) is list else ())]})
     return {"content": content, "refusal": None}
 
 
@@ -128,11 +128,11 @@ def _token(entry: Any) -> Bag:
 
 def write_logprobs(logprobs: object) -> Bag | None:
     content = logprobs.get("content") if type(logprobs) is dict else None
-    if type(content) is not list:
+    if type(content) is not list or any(type(entry) is not dict for entry in content):
         return None
     return {
         "chosenCandidates": [_candidate(entry) for entry in content],
-        "topCandidates": [{"candidates": [_candidate(other) for other in entry.get("top_logprobs") or ()]} for entry in content],
+        "topCandidates": [{"candidates": [_candidate(other) for other in entry.get("top_logprobs") or () if type(other) is dict]} for entry in content],
     }
 
 

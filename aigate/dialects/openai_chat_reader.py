@@ -63,14 +63,16 @@ class ChatStreamReader:
         if self._padding is not None:
             run = self._padding.sub(b"}\n\n", run)
         template = self._template
-        if template is not None:
-            matched = template.match_all(run)
-            if matched is not None:
-                texts, joined = matched
-                self._lessons = 0
-                self._keep(joined, len(joined))
-                return [Event(count=len(texts), chunk=template.chunk, texts=texts)]
-        return self._read_blocks(run)
+        matched = None if template is None else template.match_run(run, 0)
+        if matched is None:
+            return self._read_blocks(run, 0)
+        texts, joined, end = matched
+        self._keep(joined, len(joined))
+        events = [Event(b"", len(texts), template.chunk, texts)]
+        if end == len(run):
+            self._lessons = 0
+            return events
+        return events + self._read_blocks(run, end)
 
     def close(self) -> list[Event]:
         rest = self._blocks.close()
@@ -78,7 +80,7 @@ class ChatStreamReader:
         if rest and not self._is_done:
             if rest.lstrip().startswith(b"{"):  # no stream but a JSON body
                 rest = b"data: " + rest.replace(b"\n", b" ")
-            events = [event for event in self._read_blocks(rest + b"\n\n") if not event.raw]  # half an event says nothing
+            events = [event for event in self._read_blocks(rest + b"\n\n", 0) if not event.raw]  # half an event says nothing
         if not self._is_done and not self._has_failed:
             if self._is_final:
                 events.append(Event(is_done=True))
@@ -104,24 +106,28 @@ class ChatStreamReader:
 
     # --- blocks -------------------------------------------------------------------------------------------------------------
 
-    def _read_blocks(self, run: bytes) -> list[Event]:
-        """One event at a time, for a read that is not all of one template."""
+    def _read_blocks(self, run: bytes, at: int) -> list[Event]:
+        """A read that is not all of one template, from `at` on."""
         events: list[Event] = []
-        at, end = 0, len(run)
+        end = len(run)
+        refused = None  # the template whose events are taken one by one, lest each of many looks at all that is left
         while at < end and not self._is_done:
             template = self._template
-            found = None if template is None else template.match_first(run, at)
-            if found is not None:
-                assert template is not None
-                text, at = found
-                self._keep(text, len(text))
-                last = events[-1] if events else None
-                if last is not None and last.texts is not None and last.chunk is template.chunk:
-                    last.texts.append(text)
-                    last.count += 1
-                else:
-                    events.append(Event(count=1, chunk=template.chunk, texts=[text]))
-                continue
+            if template is not None and run.startswith(template.head, at):
+                found = None if template is refused else template.match_run(run, at)
+                if found is None:
+                    refused = template
+                    found = template.match_first(run, at)
+                if found is not None:
+                    texts, joined, at = found
+                    self._keep(joined, len(joined))
+                    last = events[-1] if events else None
+                    if last is not None and last.texts is not None and last.chunk is template.chunk:
+                        last.texts += texts
+                        last.count += len(texts)
+                    else:
+                        events.append(Event(b"", len(texts), template.chunk, texts))
+                    continue
             if run[at] == 0x0A:  # more blank lines than one
                 at += 1
                 continue

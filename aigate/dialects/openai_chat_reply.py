@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from aigate.core.neutral import Bag, Choice, Part, Reasoning, Refusal, Reply, Text, ToolCall
 from aigate.core.target import Quirks, Target
@@ -24,7 +23,7 @@ from aigate.dialects.openai_chat_message import (
     write_parts,
 )
 from aigate.dialects.openai_errors import read_error_object
-from aigate.dialects.openai_usage import open_pairs, read_usage_object, write_usage_object
+from aigate.dialects.openai_usage import open_pairs, read_usage_object, write_usage
 from aigate.dialects.think import split_thinking
 from aigate.errors import ProviderError
 
@@ -55,28 +54,30 @@ def splice_reply(opened: OpenedReply, target: Target, asked: str, settlement: Se
     pairs: dict[str, Any] | None = opened.pairs
     if pairs is None:
         return opened.body
-    choices = pairs["choices"]
-    if _needs_mending(choices, target.quirks):
+    quirks = target.quirks
+    if _needs_mending(bytes(pairs["choices"]), quirks):
         return None
-    for key in target.quirks.drops:
-        pairs.pop(key, None)
+    if quirks.drops:
+        for key in quirks.drops:
+            pairs.pop(key, None)
     pairs["object"] = "chat.completion"
     pairs["model"] = asked
-    pairs["usage"] = write_usage_object(settlement)
+    pairs["usage"] = write_usage(settlement)
     return _encode(pairs)
 
 
-def _needs_mending(choices: Raw, quirks: Quirks) -> bool:
+def _needs_mending(text: bytes, quirks: Quirks) -> bool:
     """Whether the text of the choices shows what only the neutral form puts right. May say yes for nothing; never no wrongly."""
-    text = bytes(choices)
-    if b'"reasoning"' in text or _ESCAPED_LETTER in text:
+    if b'"reasoning"' in text or (b"\\" in text and _ESCAPED_LETTER in text):
         return True
     field = quirks.reasoning_field
     if field == "parts" and b'"thinking"' in text:
         return True
     if field == "think_tags" and b"<think>" in text:
         return True
-    return b'"function"' in text and (quirks.mints_tool_ids or b'"type"' not in text)  # calls that lack an id, or say no type
+    if b'"function"' not in text:
+        return False
+    return quirks.mints_tool_ids or b'"type"' not in text or b'""' in text  # calls without type or id, or whose id may be empty
 
 
 # --- the neutral form -----------------------------------------------------------------------------------------------------
@@ -161,7 +162,7 @@ def write_reply(reply: Reply, asked: str, settlement: Settlement) -> bytes:
             "model": asked,
             **(own or {}),
             "choices": [_write_choice(choice, own is not None) for choice in reply.choices],
-            "usage": write_usage_object(settlement),
+            "usage": write_usage(settlement),
         }
     )
 

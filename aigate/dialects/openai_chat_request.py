@@ -6,6 +6,7 @@ Both lanes end in `_finish`, so what a row's quirks change on the wire is writte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -16,7 +17,7 @@ from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Bag, Request, Tool
 from aigate.core.params import GATEWAY_FIELDS, MAX_OUTPUT_TOKENS
 from aigate.core.target import Quirks, Target
-from aigate.dialects.body import is_array, read_pairs, typed, wrong
+from aigate.dialects.body import read_pairs, typed, wrong
 from aigate.dialects.dialect import Head
 from aigate.dialects.openai_chat_message import NAME, read_message, write_message
 from aigate.errors import ClientError
@@ -67,7 +68,13 @@ _decode_fields = _decoder(dict[str, Raw])
 
 def read_models(pairs: Mapping[str, Raw]) -> tuple[str, ...]:
     """The models asked for, in order; () when none is named."""
-    asked = typed(pairs, "model", _models, f"a string or an array of 1 to {MAX_MODELS} strings")
+    raw = pairs.get("model")
+    return () if raw is None else _read_models(bytes(raw))
+
+
+@lru_cache(1024)  # clients name few models
+def _read_models(text: bytes) -> tuple[str, ...]:
+    asked = typed({"model": Raw(text)}, "model", _models, f"a string or an array of 1 to {MAX_MODELS} strings")
     if asked is None:
         return ()
     models = (asked,) if isinstance(asked, str) else tuple(asked)  # type: ignore[arg-type]
@@ -81,7 +88,8 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
     messages = pairs.get("messages")
     if messages is None:
         raise ClientError("messages is missing: send an array of messages", param="messages")
-    if not is_array(messages) or (memoryview(messages).nbytes < 16 and not _decode(messages)):
+    text = memoryview(messages)
+    if text[0] != 0x5B or (text.nbytes < 16 and not _decode(messages)):  # 0x5B: "["
         raise wrong("messages", "an array of at least one message", messages)
     call = Call(NAME, endpoint, pairs, len(body), read_models(pairs))
     read_options(call)
@@ -114,13 +122,15 @@ def read_options(call: Call) -> None:
 
 def _read_max_output_tokens(pairs: dict[str, Raw]) -> int | None:
     """One parameter under two keys. Given both, the smaller holds and the other is taken out of `pairs`."""
-    old = typed(pairs, "max_tokens", _count, "a whole number from 1")
+    if "max_completion_tokens" not in pairs:
+        return typed(pairs, "max_tokens", _count, "a whole number from 1")  # type: ignore[return-value]
     new = typed(pairs, "max_completion_tokens", _count, "a whole number from 1")
-    if "max_tokens" in pairs and "max_completion_tokens" in pairs:
-        keeps_old = new is None or (old is not None and old < new)  # type: ignore[operator]
-        del pairs["max_completion_tokens" if keeps_old else "max_tokens"]
-        return old if keeps_old else new  # type: ignore[return-value]
-    return old if new is None else new  # type: ignore[return-value]
+    if "max_tokens" not in pairs:
+        return new  # type: ignore[return-value]
+    old = typed(pairs, "max_tokens", _count, "a whole number from 1")
+    keeps_old = new is None or (old is not None and old < new)  # type: ignore[operator]
+    del pairs["max_completion_tokens" if keeps_old else "max_tokens"]
+    return old if keeps_old else new  # type: ignore[return-value]
 
 
 # --- the fast lane --------------------------------------------------------------------------------------------------------

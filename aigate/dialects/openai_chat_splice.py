@@ -28,7 +28,7 @@ def padding(keys: frozenset[str]) -> re.Pattern[bytes]:
 
 
 class Template:
-    """`match_all` takes a whole read, `match_first` one event of a mixed one."""
+    """`match_run` takes all events up to the first other one at once; `match_first` takes one, where a run holds what it refuses."""
 
     __slots__ = ("chunk", "head", "tail", "_joint")
 
@@ -38,27 +38,36 @@ class Template:
         self.tail = tail
         self._joint = tail + head
 
-    def match_all(self, run: bytes) -> tuple[list[bytes], bytes] | None:
-        """The texts of `run` and the same joined by LF, if every event in it is of this template."""
-        head, tail = self.head, self.tail
-        if not run.startswith(head) or not run.endswith(tail) or len(run) < len(head) + len(tail):
+    def match_run(self, run: bytes, at: int) -> tuple[list[bytes], bytes, int] | None:
+        """The texts of the events of this template that follow one another from `at` on, the same joined by LF, and where these
+        events end. None where the first is another, or where their texts must be looked at one by one."""
+        if not run.startswith(self.head, at):
             return None
-        texts = run[len(head) : -len(tail)].split(self._joint)
+        texts = run[at + len(self.head) :].split(self._joint)
+        last = texts.pop()  # it has whatever follows behind it
+        size = last.find(self.tail)
+        if size >= 0:
+            texts.append(last[:size])
+            end = len(run) - len(last) + size + len(self.tail)
+        elif texts:
+            end = len(run) - len(last) - len(self.head)
+        else:
+            return None
         joined = b"\n".join(texts)
         if joined.count(b"\n") != len(texts) - 1 or not _are_insides(joined):
             return None
-        return texts, joined
+        return texts, joined, end
 
-    def match_first(self, run: bytes, at: int) -> tuple[bytes, int] | None:
-        """The text of the event that starts at `at`, and where the next one starts."""
+    def match_first(self, run: bytes, at: int) -> tuple[list[bytes], bytes, int] | None:
+        """As `match_run`, of the one event that starts at `at`."""
         if not run.startswith(self.head, at):
             return None
         start = at + len(self.head)
         end = run.find(self.tail, start)
-        if end < 0:
-            return None
         text = run[start:end]
-        return (text, end + len(self.tail)) if b"\n" not in text and _are_insides(text) else None
+        if end < 0 or b"\n" in text or not _are_insides(text):
+            return None
+        return [text], text, end + len(self.tail)
 
 
 def _are_insides(texts: bytes) -> bool:

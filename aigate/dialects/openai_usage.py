@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from aigate.core.target import Quirks, Target
 from aigate.core.usage import Usage
@@ -20,9 +21,45 @@ from aigate.dialects.openai_errors import read_error_object
 MAX_TOKENS = 1 << 40  # of one call: keeps sums and costs far inside 64 bits
 
 _decode = msgspec.json.decode
+_decode_string = msgspec.json.Decoder(str).decode
 _decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encode = msgspec.json.encode
+
+
+_Count = Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: _Count = None
+    cache_write_tokens: _Count = None
+    cache_creation_input_tokens: _Count = None
+    reasoning_tokens: _Count = None
+    audio_tokens: _Count = None
+
+
+class _Reported(msgspec.Struct):
+    """Every spelling of the neighbours. What does not decode as this is read leniently (`_read_leniently`)."""
+
+    prompt_tokens: _Count | UnsetType = UNSET
+    completion_tokens: _Count | UnsetType = UNSET
+    total_tokens: _Count = None
+    input_tokens: _Count = None
+    output_tokens: _Count = None
+    prompt_tokens_details: _Details | None = None
+    prompt_token_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
+    prompt_cache_hit_tokens: _Count = None
+    num_cached_tokens: _Count = None
+    cached_tokens: _Count = None
+    reasoning_tokens: _Count = None
+    cost: Any = UNSET
+
+
+_decode_reported = msgspec.json.Decoder(_Reported).decode
+_NO_DETAILS = _Details()
 
 
 def _whole(value: object) -> int:
@@ -30,48 +67,63 @@ def _whole(value: object) -> int:
     return value if type(value) is int and 0 < value <= MAX_TOKENS else 0
 
 
-def _details(fields: Mapping[str, object], *keys: str) -> Mapping[str, object]:
-    for key in keys:
+def _read_leniently(fields: Mapping[str, object]) -> _Reported:
+    """Counts that cannot be true read as 0, details that are no object as none."""
+    reported: dict[str, Any] = {}
+    for key in _Reported.__struct_fields__:
         value = fields.get(key)
-        if type(value) is dict:
-            return value
-    return {}
+        if not key.endswith("_details"):
+            if key in fields:
+                reported[key] = _whole(value)
+        elif type(value) is dict:
+            reported[key] = _Details(**{name: _whole(value.get(name)) for name in _Details.__struct_fields__})
+    return _Reported(**reported)
 
 
 def read_usage_object(fields: Mapping[str, object], quirks: Quirks) -> Usage | None:
     """Neutral usage; None for an object that reports no token count at all."""
-    get = fields.get
-    prompt = _whole(get("prompt_tokens")) or _whole(get("input_tokens"))
-    completion = _whole(get("completion_tokens")) or _whole(get("output_tokens"))
-    total = _whole(get("total_tokens"))
-    if not (prompt or completion or total) and "prompt_tokens" not in fields and "completion_tokens" not in fields:
+    return _to_usage(_read_leniently(fields), quirks)
+
+
+def _to_usage(reported: _Reported, quirks: Quirks) -> Usage | None:
+    prompt = reported.prompt_tokens or reported.input_tokens or 0
+    completion = reported.completion_tokens or reported.output_tokens or 0
+    total = reported.total_tokens or 0
+    if not (prompt or completion or total) and reported.prompt_tokens is UNSET and reported.completion_tokens is UNSET:
         return None
-    inside = _details(fields, "prompt_tokens_details", "prompt_token_details", "input_tokens_details").get
-    made = _details(fields, "completion_tokens_details", "output_tokens_details").get
-    cached = (
-        _whole(inside("cached_tokens"))
-        or _whole(get("prompt_cache_hit_tokens"))
-        or _whole(get("num_cached_tokens"))
-        or _whole(get("cached_tokens"))
-    )
-    written = _whole(inside("cache_write_tokens")) or _whole(inside("cache_creation_input_tokens"))
-    reasoning = _whole(made("reasoning_tokens")) or _whole(get("reasoning_tokens"))
+    inside = reported.prompt_tokens_details or reported.prompt_token_details or reported.input_tokens_details or _NO_DETAILS
+    made = reported.completion_tokens_details or reported.output_tokens_details or _NO_DETAILS
+    cached = inside.cached_tokens or reported.prompt_cache_hit_tokens or reported.num_cached_tokens or reported.cached_tokens or 0
+    written = inside.cache_write_tokens or inside.cache_creation_input_tokens
+    reasoning = made.reasoning_tokens or reported.reasoning_tokens or 0
     if cached > prompt:  # counted beside the prompt, not inside it
         prompt += cached
     where = quirks.reasoning_tokens
     output = completion if where == "inside" and reasoning <= completion else _output(prompt, completion, total, reasoning, where)
     if where == "hidden" and not reasoning:
         reasoning = output - completion
-    audio_in, audio_out = _whole(inside("audio_tokens")), _whole(made("audio_tokens"))
+    audio_in, audio_out = inside.audio_tokens, made.audio_tokens
+    if not (written or reasoning or audio_in or audio_out):
+        return Usage(prompt, output, cached)
     return Usage(
         prompt,
         output,
         cached,
-        written and min(written, prompt - cached),
-        reasoning and min(reasoning, output),
-        audio_in and min(audio_in, prompt),
-        audio_out and min(audio_out, output),
+        min(written, prompt - cached) if written else 0,
+        min(reasoning, output) if reasoning else 0,
+        min(audio_in, prompt) if audio_in else 0,
+        min(audio_out, output) if audio_out else 0,
     )
+
+
+def _is_whole(reported: _Reported, usage: Usage) -> bool:
+    """Whether a client finds in the provider's own object all that `write_usage_object` would fill in, and nothing in the cost's place."""
+    if not reported.prompt_tokens or not reported.completion_tokens or not reported.total_tokens or reported.cost is not UNSET:
+        return False
+    if usage.cached_tokens and (reported.prompt_tokens_details is None or reported.prompt_tokens_details.cached_tokens is None):
+        return False
+    made = reported.completion_tokens_details
+    return not usage.reasoning_tokens or (made is not None and made.reasoning_tokens is not None)
 
 
 def _output(prompt: int, completion: int, total: int, reasoning: int, where: str) -> int:
@@ -98,15 +150,33 @@ def open_pairs(body: bytes, target: Target, content: str) -> OpenedReply | None:
         return None
     opened = OpenedReply(body, pairs)
     raw = pairs.get("usage")
-    fields = None if raw is None else _decode(raw)
-    if type(fields) is dict:
-        opened.usage = read_usage_object(fields, target.quirks)
-        if opened.usage is not None:
-            opened.raw_usage, opened.usage_fields = bytes(raw), fields  # type: ignore[arg-type]
+    if raw is not None:
+        _read_usage(opened, raw, target.quirks)
     if "service_tier" in pairs:
-        tier = _decode(pairs["service_tier"])
-        opened.service_tier = tier if type(tier) is str else ""
+        opened.service_tier = _decode_tier(pairs["service_tier"])
     return opened
+
+
+def _decode_tier(raw: Raw) -> str:
+    try:
+        return _decode_string(raw)
+    except msgspec.ValidationError:
+        return ""
+
+
+def _read_usage(opened: OpenedReply, raw: Raw, quirks: Quirks) -> None:
+    try:
+        reported = _decode_reported(raw)
+    except msgspec.ValidationError:
+        fields = _decode(raw)
+        usage = read_usage_object(fields, quirks) if type(fields) is dict else None
+    else:
+        usage = _to_usage(reported, quirks)
+        if usage is not None:
+            opened.is_usage_whole = _is_whole(reported, usage)
+    if usage is not None:
+        opened.usage = usage
+        opened.raw_usage = bytes(raw)
 
 
 def _open_leniently(body: bytes, target: Target, content: str) -> OpenedReply | None:
@@ -124,12 +194,17 @@ def _open_leniently(body: bytes, target: Target, content: str) -> OpenedReply | 
     return opened
 
 
+def write_usage(settlement: Settlement) -> Raw | dict[str, object]:
+    """`write_usage_object` to be encoded: where nothing has to be filled in, the cost is put behind the provider's own text."""
+    if settlement.is_usage_whole:
+        return Raw(b'%b,"cost":%b}' % (settlement.raw_usage[:-1], _encode(settlement.cost_nanousd / 1e9)))
+    return write_usage_object(settlement)
+
+
 def write_usage_object(settlement: Settlement, has_output: bool = True) -> dict[str, object]:
     """The usage object of a reply or usage chunk: the provider's own numbers where it gave any in this shape, what it left out
     filled from ours, and `cost` in USD. `has_output`: the endpoint makes tokens, so their number is said even when it is 0."""
-    own = settlement.usage_fields
-    if own is None:
-        own = _decode(settlement.raw_usage) if settlement.raw_usage else {}
+    own = _decode(settlement.raw_usage) if settlement.raw_usage else {}
     usage = settlement.usage
     fields: dict[str, object] = own if "prompt_tokens" in own or ("total_tokens" in own and "input_tokens" not in own) else {}
     if fields.get("prompt_tokens") is None:

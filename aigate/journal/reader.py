@@ -22,7 +22,7 @@ from aigate.journal.segment import (
     segment_number,
 )
 
-READ_BYTES = 256 << 10  # more than any record
+READ_BYTES = 128 << 10  # more than any record
 
 Record = tuple[int, bytes, int, int]  # kind, body, and where it begins: segment, offset
 

@@ -2,6 +2,7 @@
 
 Two records an attempt: `Intent` directly before its first byte goes out, `Settled` before the client gets its last byte.
 The last attempt's Settled carries the call's end; a call that never reached an attempt has a `CallEnd` record alone.
+Three kinds say what became of the journal's leases outside a settle; all have a `Leases` body.
 New fields go at the end with a default: old journals stay readable.
 """
 
@@ -11,7 +12,12 @@ from typing import TypeVar
 
 import msgspec
 
+from aigate.core.budget import Lease
+
 INTENT, SETTLED, CALL_END = 1, 2, 3
+RETURNED = 4  # unused lease goes back: each lease falls by its amount
+ADOPTED = 5  # a first limit (M12) turned open holds into lease: each lease rises by its amount
+RESTATED = 6  # after a restored database (M15): the journal's leases are exactly these, all others are void
 
 
 class CallEnd(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -53,8 +59,8 @@ class Intent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key_id: str
     sub_account_id: str | None
     tag: str | None
-    window: str = ""  # YYYY-MM of the lease (issue B); "" = no lease
-    leases: tuple[tuple[int, int], ...] = ()  # (budget id, lease number) held on
+    window: str = ""  # YYYY-MM that it counts in; "" in journals older than budgets: the month of sent_ms
+    leases: tuple[tuple[int, int], ...] = ()  # (budget id, lease number) held on; for audits, replay does not need it
     is_stream: bool = False
 
 
@@ -79,6 +85,16 @@ class Settled(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ttft_ms: int
     raw_usage: bytes
     call: CallEnd | None = None
+    charges: tuple[Lease, ...] = ()  # how much of each lease ended with the attempt: its cost, or the whole hold of a slice given up
+
+
+class Leases(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Body of RETURNED, ADOPTED and RESTATED records. At most MAX_LEASES, so that any fits a record."""
+
+    leases: tuple[Lease, ...]
+
+
+MAX_LEASES = 1_500  # of at most 28 bytes each
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -86,12 +102,13 @@ encode_record = _encode
 decode_intent = msgspec.msgpack.Decoder(Intent).decode
 decode_settled = msgspec.msgpack.Decoder(Settled).decode
 decode_call_end = msgspec.msgpack.Decoder(CallEnd).decode
+decode_leases = msgspec.msgpack.Decoder(Leases).decode
 
 
 # --- records too large for the room they were promised --------------------------------------------------------------------
 
 _Record = TypeVar("_Record", CallEnd, Settled)
-_CUT_TEXT_CHARS = 64  # so that every text of a CallEnd, at 4 bytes a character, fits a reserved slot
+_CUT_TEXT_BYTES = 192  # so that all texts of a Settled and its CallEnd fit a reserved slot together
 
 
 def fit_settled(body: bytes, limit_bytes: int) -> bytes:
@@ -114,4 +131,5 @@ def fit_call_end(body: bytes, limit_bytes: int) -> bytes:
 
 def _cut_texts(record: _Record) -> _Record:
     texts = {name: value for name, value in msgspec.structs.asdict(record).items() if isinstance(value, str)}
-    return msgspec.structs.replace(record, **{name: value[:_CUT_TEXT_CHARS] for name, value in texts.items()})
+    cut = {name: value.encode()[:_CUT_TEXT_BYTES].decode(errors="ignore") for name, value in texts.items()}
+    return msgspec.structs.replace(record, **cut)

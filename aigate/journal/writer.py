@@ -12,12 +12,24 @@ import asyncio
 import fcntl
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from zlib import crc32
 
+from aigate.core.budget import Lease
 from aigate.errors import ledger_unavailable
-from aigate.journal.records import CALL_END, INTENT, SETTLED, fit_call_end, fit_settled
+from aigate.journal.records import (
+    ADOPTED,
+    CALL_END,
+    INTENT,
+    MAX_LEASES,
+    RESTATED,
+    SETTLED,
+    Leases,
+    encode_record,
+    fit_call_end,
+    fit_settled,
+)
 from aigate.journal.segment import (
     FRAME_HEAD_BYTES,
     FRAME_INNER,
@@ -96,7 +108,9 @@ class JournalWriter:
             raise ledger_unavailable(f"The ledger's journal cannot be written: {self.trouble}. Nothing was sent; retry later.")
         if size > MAX_RECORD_BYTES:
             raise ledger_unavailable(f"The attempt's record has {size} bytes, at most {MAX_RECORD_BYTES} fit the journal. Nothing was sent.")
-        if not self._has_room(size, self.open_intents + 1):
+        # Almost always each spare slot suffices and the record fits the segment; else it is counted exactly.
+        is_plenty = self.open_intents < self._spare_slots and self._offset + size <= self.segment_bytes
+        if not is_plenty and not self._has_room(size, self.open_intents + 1):
             raise ledger_unavailable("The ledger's journal is full. Nothing was sent; retry shortly.")
         if not self._append(INTENT, body):
             raise ledger_unavailable(f"The ledger's journal cannot be written: {self.trouble}. Nothing was sent; retry later.")
@@ -118,6 +132,17 @@ class JournalWriter:
         if self.trouble or not self._has_room(size, self.open_intents) or not self._append(CALL_END, body):
             self.lost_records += 1
 
+    def move_leases(self, kind: int, leases: Sequence[Lease]) -> bool:
+        """RETURNED, ADOPTED or RESTATED, in as many records as it takes. False where they are not all written: nobody may rely on them."""
+        for start in range(0, max(len(leases), 1), MAX_LEASES):
+            body = encode_record(Leases(tuple(leases[start : start + MAX_LEASES])))
+            size = FRAME_HEAD_BYTES + len(body)
+            if start and kind == RESTATED:
+                kind = ADOPTED  # a second RESTATED would void the first
+            if self.trouble or not self._has_room(size, self.open_intents) or not self._append(kind, body):
+                return False
+        return True
+
     def _has_room(self, size: int, open_intents: int) -> bool:
         """Whether a record of `size` leaves a slot for each open intent. A slot never spans two segments, so each counts whole ones."""
         left = self.segment_bytes - self._offset - size
@@ -126,19 +151,20 @@ class JournalWriter:
         return bool(self._spares) and self._spare_slots - -(-size // SLOT_BYTES) >= open_intents
 
     def _append(self, kind: int, body: bytes) -> bool:
-        inner = _pack_inner(self._seq, kind) + body
+        seq = self._seq
+        inner = _pack_inner(seq, kind) + body
         size = len(inner)
-        frame = _pack_prefix(size, crc32(inner, size)) + inner
         if self._offset + size + 8 > self.segment_bytes and not self._rotate():
             return False
+        offset = self._offset
         try:
-            written = _pwrite(self._fd, frame, self._offset)
+            written = _pwrite(self._fd, _pack_prefix(size, crc32(inner, size)) + inner, offset)
         except OSError as error:
             return self._fail(f"write failed ({error.strerror})")
         if written != size + 8:  # the offset stands: a later settled record overwrites the torn one
             return self._fail(f"only {written} of {size + 8} bytes were written")
-        self._offset += written
-        self._seq += 1
+        self._offset = offset + written
+        self._seq = seq + 1
         if not self._is_dirty:
             self._is_dirty = True
             self._written.set()

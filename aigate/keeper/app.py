@@ -24,12 +24,18 @@ from aigate.api.services import Services
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.keeper import metrics
-from aigate.keeper.db.engine import Database, database_url, open_database
-from aigate.keeper.db.keys import KeyStore, add_account_if_missing
+from aigate.keeper.accounts import AccountStore
+from aigate.keeper.db.engine import database_url, open_database
+from aigate.keeper.db.keys import add_account_if_missing
 from aigate.keeper.db.prices import save_prices
+from aigate.keeper.keys import KeyStore
+from aigate.keeper.leases import LeaseDesk
+from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
+from aigate.keeper.retention import keep_days
 from aigate.keeper.shipper import Shipper
 from aigate.keeper.usage import UsageStore
+from aigate.keeper.vault import Vault
 from aigate.process import ChildOptions, say_ready, watch_life
 
 log = logging.getLogger("aigate.keeper")
@@ -57,7 +63,11 @@ class Keeper:
         self._catalog = load_catalog(config, sim_base_url=f"unix://{data_dir / 'run' / 'sim.sock'}:/v1")
         self._shipper = Shipper(self._database, data_dir / "journals")
         self._keys = KeyStore(self._database)
-        self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers)
+        self._leases = LeaseDesk(self._database, self._shipper)
+        self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers, leases=self._leases)
+        self._keys.push = self._messages.push
+        self._provider_keys = ProviderKeyStore(self._database, Vault(data_dir / "provider.key", config.auth.provider_key))
+        self._messages.reveal_key = self._provider_keys.reveal
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()
@@ -67,6 +77,9 @@ class Keeper:
         await self._prepare_database()
         listener = await loop.create_unix_server(self._messages.protocol, sock=messages)
         shipping = loop.create_task(self._shipper.run())
+        others = [
+            loop.create_task(work) for work in (self._leases.run(), keep_days(self._database, self._config.ledger.retention_days))
+        ]
         serving = loop.create_task(http.serve([control]))
         say_ready(options.ready_fd)
         await asyncio.wait((serving, shipping), return_when=asyncio.FIRST_COMPLETED)
@@ -75,8 +88,10 @@ class Keeper:
         await serving
         listener.close()
         self._messages.close()
-        shipping.cancel()
-        await asyncio.gather(shipping, return_exceptions=True)
+        self._leases.close()
+        for task in (shipping, *others):
+            task.cancel()
+        await asyncio.gather(shipping, *others, return_exceptions=True)
         await self._ship_the_rest()
         self._database.close()
         return 0
@@ -84,6 +99,8 @@ class Keeper:
     def _control_plane(self) -> FastAPI:
         services = Services(
             keys=self._keys,
+            accounts=AccountStore(self._database, self._messages, self._leases.announce_limits),
+            provider_keys=self._provider_keys,
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,
             catalog=self._catalog,

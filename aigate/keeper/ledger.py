@@ -10,20 +10,25 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Row, Table, distinct, exists, func, select, text, tuple_
 
+from aigate.core.budget import Owner, Place
 from aigate.core.price import price_usage
 from aigate.core.target import Price
 from aigate.core.usage import Usage
 from aigate.journal.reader import JournalReader, Position
 from aigate.journal.segment import BadSegment
-from aigate.keeper.db.ledger_rows import UNSETTLED, TotalsKey, month_of
+from aigate.keeper.db.balances import owners_of
+from aigate.keeper.db.ledger_rows import RESOLVED, UNSETTLED, Share, month_of
 from aigate.keeper.db.prices import prices_by_id
-from aigate.keeper.db.tables import attempts, calls, journals, usage_totals
+from aigate.keeper.db.tables import attempts, budgets, calls, journals, leases, meta, usage_days, usage_totals, windows
 
 PAGE_ROWS = 5000
+_SUMS = ("requests", "attempts", "cost_nanousd", "input_tokens", "output_tokens")
+_Key = TypeVar("_Key")
 _USAGE = Usage.__struct_fields__
 
 # kind of finding → what is wrong, for people
@@ -33,11 +38,16 @@ WRONG = {
     "call_cost": "the call's cost is not the sum of its attempts",
     "attempts": "attempts of the call are missing or numbered twice",
     "totals": "the month's totals are not the sum of its rows",
+    "days": "the sums by day are not the month's totals",
+    "balance": "what a budget has spent or reserved is not the sum of its owner's rows",
+    "lease": "what is leased of a budget is not the sum of the journals' leases, or a journal that has ended still holds some",
     "journal": "a journal is damaged, missing or unreadable",
 }
 NOTES = {
     UNSETTLED: "sent, and never settled: the process died; nothing billed, the hold is kept",
+    RESOLVED: "was unsettled, until an operator said what it cost",
     "overrun": "cost more than was held for it",
+    "over_limit": "spent, reserved and leased are more than the limit: an overrun, or the limit was lowered",
     "no_call": "an attempt whose call has no end: still running, or cut off by a crash",
     "unshipped": "bytes of a journal that are not in the tables yet",
 }
@@ -73,6 +83,8 @@ def verify(connection: Connection, journals_folder: str | os.PathLike[str] | Non
     check.check_attempts()
     check.check_calls()
     check.check_totals()
+    check.check_balances()
+    check.check_leases()
     check.check_journals(None if journals_folder is None else Path(journals_folder))
     return check.report
 
@@ -84,8 +96,11 @@ class _Check:
         self.report = Report()
         self._connection = connection
         self._findings_a_kind = findings_a_kind
-        self._totals: dict[TotalsKey, list[int]] = {}
+        self._totals: dict[tuple[str, ...], list[int]] = {}  # month, account, key, sub-account, tag; as the rows give them
+        self._kept_totals: list[Row] = []
+        self._reserved: dict[tuple[Owner, str], int] = {}
         self._prices: dict[str, Price] = {}
+        self._kept_month = connection.execute(select(meta.c.value).where(meta.c.name == "kept_month")).scalar() or ""
 
     def check_attempts(self) -> None:
         for page in _pages(self._connection, attempts):
@@ -102,8 +117,11 @@ class _Check:
         report.attempts += 1
         report.cost_nanousd += row.cost_nanousd
         report.reserved_nanousd += row.reserved_nanousd
+        month = row.window or month_of(row.sent_ms)
         usage = Usage(*[getattr(row, name) for name in _USAGE])
-        if row.price_id and row.price_id not in self._prices:
+        if row.end == RESOLVED:
+            self._find(RESOLVED, row.attempt_id, f"{row.cost_nanousd} nano-dollars")
+        elif row.price_id and row.price_id not in self._prices:
             self._find("price", row.attempt_id, row.price_id)
         else:
             expected = price_usage(self._prices.get(row.price_id), usage)
@@ -111,9 +129,11 @@ class _Check:
                 self._find("cost", row.attempt_id, f"row says {row.cost_nanousd} nano-dollars, recomputed {expected}")
         if row.end == UNSETTLED:
             self._find(UNSETTLED, row.attempt_id, f"{row.reserved_nanousd} nano-dollars held")
+            for owner, window in _owners(row, month):
+                self._reserved[owner, window] = self._reserved.get((owner, window), 0) + row.reserved_nanousd
         elif row.cost_nanousd > row.hold_nanousd:
             self._find("overrun", row.attempt_id, f"cost {row.cost_nanousd}, held {row.hold_nanousd} nano-dollars")
-        self._add(row.window or month_of(row.sent_ms), row, (0, 1, row.cost_nanousd, row.input_tokens, row.output_tokens))
+        self._add(month, row, (0, 1, row.cost_nanousd, row.input_tokens, row.output_tokens))
 
     def check_calls(self) -> None:
         for page in _pages(self._connection, calls):
@@ -137,14 +157,64 @@ class _Check:
         return {row[0]: (row[1], row[2], int(row[3])) for row in self._connection.execute(query)}
 
     def check_totals(self) -> None:
-        names = ("requests", "attempts", "cost_nanousd", "input_tokens", "output_tokens")
-        for row in self._connection.execute(select(usage_totals)):
+        self._kept_totals = list(self._connection.execute(select(usage_totals)))
+        for row in self._kept_totals:
             key = (row.month, row.account_id, row.key_id, row.sub_account_id, row.tag)
-            kept, summed = [getattr(row, name) for name in names], self._totals.pop(key, [0] * 5)
-            if kept != summed:
+            kept, summed = _sums(row), self._totals.pop(key, [0] * 5)
+            if kept != summed and row.month >= self._kept_month:
                 self._find("totals", " ".join(key), f"kept {kept}, rows give {summed}")
         for key, summed in self._totals.items():
-            self._find("totals", " ".join(key), f"nothing kept, rows give {summed}")
+            if key[0] >= self._kept_month:
+                self._find("totals", " ".join(key), f"nothing kept, rows give {summed}")
+        self._check_days()
+
+    def _check_days(self) -> None:
+        expected: dict[tuple[str, ...], list[int]] = {}
+        for row in self._kept_totals:
+            for owner_id in {"", row.key_id, row.sub_account_id}:
+                _add_to(expected, (row.account_id, owner_id, row.month), _sums(row))
+        column = usage_days.c
+        place = (column.account_id, column.owner_id, column.month)
+        query = select(*place, *[func.sum(column[name]).label(name) for name in _SUMS]).group_by(*place)
+        for row in self._connection.execute(query):
+            key, summed = (row.account_id, row.owner_id, row.month), _sums(row)
+            if expected.pop(key, None) != summed:
+                self._find("days", " ".join(key), f"days give {summed}")
+        for key in expected:
+            self._find("days", " ".join(key), "no days kept")
+
+    def check_balances(self) -> None:
+        expected: dict[tuple[Owner, str], list[int]] = {}
+        for row in self._kept_totals:
+            for owner, window in _owners(row, row.month):
+                _add_to(expected, (owner, window), _sums(row))
+        for row in self._connection.execute(select(budgets, windows).join(windows, windows.c.budget_id == budgets.c.id)):
+            key = ((row.scope, row.account_id, row.owner_id), row.window)
+            subject = " ".join((*key[0], row.window))
+            kept = [row.requests, row.attempts, row.spent_nanousd, row.input_tokens, row.output_tokens]
+            summed, reserved = expected.pop(key, [0] * 5), self._reserved.pop(key, 0)
+            if kept != summed or row.reserved_nanousd != reserved:
+                self._find("balance", subject, f"kept {kept} and {row.reserved_nanousd} reserved, rows give {summed} and {reserved}")
+            total, limit = row.spent_nanousd + row.reserved_nanousd + row.leased_nanousd, row.limit_nanousd
+            if limit is not None and total > limit:
+                self._find("over_limit", subject, f"{total} of {limit} nano-dollars")
+        for owner, window in expected.keys() | self._reserved.keys():
+            self._find("balance", " ".join((*owner, window)), "nothing kept")
+
+    def check_leases(self) -> None:
+        summed: dict[Place, int] = {}
+        query = select(leases, journals.c.sealed_ms, journals.c.damage).outerjoin(journals, journals.c.id == leases.c.journal_id)
+        for row in self._connection.execute(query):
+            place = (row.budget_id, row.window)
+            summed[place] = summed.get(place, 0) + row.amount_nanousd
+            if row.amount_nanousd and (row.damage is None or row.sealed_ms is not None and not row.damage):
+                self._find("lease", f"{row.journal_id} {row.budget_id} {row.window}", f"{row.amount_nanousd} nano-dollars")
+        for row in self._connection.execute(select(windows)):
+            given = summed.pop((row.budget_id, row.window), 0)
+            if row.leased_nanousd != given:
+                self._find("lease", f"{row.budget_id} {row.window}", f"{row.leased_nanousd} leased, journals hold {given} nano-dollars")
+        for (budget_id, window), given in summed.items():
+            self._find("lease", f"{budget_id} {window}", f"nothing leased, journals hold {given} nano-dollars")
 
     def check_journals(self, folder: Path | None) -> None:
         rows = {row.id: row for row in self._connection.execute(select(journals))}
@@ -185,6 +255,19 @@ class _Check:
         self.report.counts[kind] = count = self.report.counts.get(kind, 0) + 1
         if count <= self._findings_a_kind:
             self.report.findings.append(Finding(kind, subject, detail))
+
+
+def _sums(row: Row) -> list[int]:
+    return [int(getattr(row, name)) for name in _SUMS]
+
+
+def _owners(row: Row, month: str) -> list[tuple[Owner, str]]:
+    return owners_of(Share(month, "", row.account_id, row.key_id, row.sub_account_id or "", row.tag or "", ""))
+
+
+def _add_to(sums: dict[_Key, list[int]], key: _Key, amounts: list[int]) -> None:
+    known = sums.get(key)
+    sums[key] = amounts if known is None else [a + b for a, b in zip(known, amounts, strict=True)]
 
 
 def _pages(connection: Connection, table: Table) -> Iterator[list[Row]]:

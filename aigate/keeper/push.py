@@ -1,4 +1,5 @@
-"""The keeper's end of `run/keeper.sock`: answers workers' key look-ups, pushes key changes, gathers their health.
+"""The keeper's end of `run/keeper.sock`: answers workers' key look-ups, pushes key changes, gathers their health. What they say of
+money and rates goes to the desks for it.
 
 A change is *in force* when every worker has acknowledged it, or has connected since (a new connection starts from an empty
 cache). Owns the connections and the workers' last reports; it reads keys only through the function it is given.
@@ -8,11 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from aigate.core.account import ProviderKey
 from aigate.core.call import Principal
-from aigate.messages import VERSION, Ack, Found, Health, Hello, LookUp, Message, Ping, Push, decode_frames, encode_frame
+from aigate.keeper.leases import LeaseDesk
+from aigate.keeper.rates import RateDesk
+from aigate.messages import (
+    VERSION,
+    Ack,
+    Found,
+    GiveBack,
+    Grant,
+    Health,
+    Hello,
+    InUse,
+    LookUp,
+    Message,
+    OpenedKey,
+    OpenKey,
+    Permits,
+    Ping,
+    Push,
+    decode_frames,
+    encode_frame,
+)
 
 log = logging.getLogger("aigate.keeper")
 
@@ -26,12 +49,22 @@ class FindPrincipals(Protocol):
     def __call__(self, digests: Sequence[bytes]) -> Awaitable[dict[bytes, Principal]]: ...
 
 
-class MessageServer:
-    """`expected_workers`: how many must have a change in force before it counts as in force everywhere."""
+class RevealKey(Protocol):
+    """(account, sub-account, key id) → a stored provider key and the key itself; None where it is not in force or not theirs."""
 
-    def __init__(self, find_principals: FindPrincipals, *, expected_workers: int):
+    def __call__(self, account_id: str, sub_account_id: str | None, key_id: str, /) -> Awaitable[tuple[ProviderKey, str] | None]: ...
+
+
+class MessageServer:
+    """`expected_workers`: how many must have a change in force before it counts as in force everywhere. `leases`: None grants nothing."""
+
+    def __init__(self, find_principals: FindPrincipals, *, expected_workers: int, leases: LeaseDesk | None = None):
         self.find_principals = find_principals
         self.change = 0  # number of the last key change
+        self.rates = RateDesk()
+        self.reveal_key: RevealKey | None = None
+        self.leases = leases
+        self._last_number = 0  # of what is to be acknowledged
         self._expected_workers = expected_workers
         self._connections: set[_Connection] = set()
         self._waiters: set[asyncio.Event] = set()
@@ -44,7 +77,7 @@ class MessageServer:
     async def push(self, keys: Sequence[tuple[bytes, Principal | None]], *, timeout_s: float = 5.0) -> bool:
         """Tells every worker; True once the change is in force on all of them, False if that takes longer than allowed.
         Call it after the change is committed: a look-up that was read before is read again."""
-        self.change = number = self.change + 1
+        self.change = number = self.next_number()
         frame = encode_frame(Push(number, tuple(keys)))
         for connection in self._connections:
             connection.write(frame)
@@ -61,6 +94,10 @@ class MessageServer:
         finally:
             self._waiters.discard(moved)
         return True
+
+    def next_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
 
     def worker_count(self) -> int:
         return sum(connection.hello is not None for connection in self._connections)
@@ -100,6 +137,9 @@ class MessageServer:
 
     def closed(self, connection: _Connection) -> None:
         self._connections.discard(connection)
+        self.rates.closed(connection, time.monotonic())
+        if self.leases is not None:
+            self.leases.closed(connection)
         self.moved()
 
     def reported(self, journal_id: str, report: Health) -> None:
@@ -125,7 +165,9 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._asked: list[LookUp] = []
         self._answering: asyncio.Task[None] | None = None
+        self._opening: set[asyncio.Task[None]] = set()
         self._transport: asyncio.Transport | None = None
+        self._told: dict[int, asyncio.Future[bool]] = {}  # number → whether it was acknowledged
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
@@ -143,11 +185,31 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._asked.clear()
+        for number in list(self._told):
+            self._acknowledge(number, is_done=False)
         self._server.closed(self)
 
     def write(self, frame: bytes) -> None:
         if self._transport is not None:
             self._transport.write(frame)
+
+    def send(self, message: Message) -> None:
+        self.write(encode_frame(message))
+
+    def tell(self, make: Callable[[int], Message]) -> asyncio.Future[bool]:
+        """Sends what `make` makes of a number. True once it is acknowledged, False when the connection ends before."""
+        number = self._server.next_number()
+        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._told[number] = told
+        self.send(make(number))
+        if self._transport is None:
+            self._acknowledge(number, is_done=False)
+        return told
+
+    def _acknowledge(self, number: int, *, is_done: bool = True) -> None:
+        told = self._told.pop(number)
+        if not told.done():
+            told.set_result(is_done)
 
     def close(self) -> None:
         if self._transport is not None:
@@ -158,17 +220,45 @@ class _Connection(asyncio.Protocol):
             if message.version != VERSION:
                 raise ValueError(f"worker {message.worker} speaks messages version {message.version}")
             self.hello = message
-            self.write(encode_frame(Push(self._server.change, is_reset=True)))
+            self.send(Push(self._server.change, is_reset=True))
+            if self._server.leases is not None:
+                self._server.leases.greeted(self, message)
         elif isinstance(message, LookUp):
             self._asked.append(message)
             if self._answering is None:
                 self._answering = asyncio.get_running_loop().create_task(self._answer())
+        elif isinstance(message, Grant) and self._server.leases is not None:
+            self._server.leases.asked(self, message)
+        elif isinstance(message, Ack) and message.number in self._told:
+            self._acknowledge(message.number)
         elif isinstance(message, Ack):
             self.in_force = max(self.in_force, message.number)
             self._server.moved()
+        elif isinstance(message, Permits):
+            self.send(self._server.rates.take(self, message, time.monotonic()))
+        elif isinstance(message, GiveBack):
+            self._server.rates.give_back(self, message, time.monotonic())
+        elif isinstance(message, InUse):
+            self._server.rates.note_use(self, message, time.monotonic())
+        elif isinstance(message, OpenKey) and self._server.reveal_key is not None:
+            opening = asyncio.get_running_loop().create_task(self._open_key(message, self._server.reveal_key))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
         elif isinstance(message, Health) and self.hello is not None:
             self._server.reported(self.hello.journal_id, message)
-            self.write(encode_frame(Ping()))
+            self.send(Ping())
+
+    async def _open_key(self, asked: OpenKey, reveal: RevealKey) -> None:
+        """Where it cannot be opened the worker gets no answer, and its caller a 503."""
+        try:
+            found = await reveal(asked.account_id, asked.sub_account_id, asked.key_id)
+        except Exception as error:  # noqa: BLE001  the database is away, or the sealing key is lost
+            log.error("a stored provider key cannot be opened: %s", type(error).__name__)
+            return
+        if found is None:
+            self.send(OpenedKey(asked.number))
+        else:
+            self.send(OpenedKey(asked.number, found[0].provider, found[0].origin, found[1]))
 
     async def _answer(self) -> None:
         """Answers what was asked, many in one query. Between the last read and the write of its answers nothing may be pushed."""
@@ -182,7 +272,7 @@ class _Connection(asyncio.Protocol):
                     change = self._server.change
                     principals = await self._server.find_principals(digests)
                 for look_up in batch:
-                    self.write(encode_frame(Found(look_up.number, principals.get(look_up.digest))))
+                    self.send(Found(look_up.number, principals.get(look_up.digest)))
         except Exception as error:  # noqa: BLE001  the database is away: the worker's look-up times out as a 503, and later ones try again
             log.error("key look-ups failed: %s", type(error).__name__)
         finally:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from aigate.core.account import Whose
 from aigate.journal.records import CallEnd
 from aigate.keeper.db.engine import Database
-from aigate.keeper.db.usage import TagTotals, Totals, recent_calls, usage_by_tag, usage_of_month
+from aigate.keeper.db.usage import LabelTotals, recent_calls, usage_by, usage_in_days
 from aigate.keeper.shipper import Shipper
 
 
@@ -13,14 +14,14 @@ class UsageStore:
         self._database = database
         self._shipper = shipper
 
-    async def recent(self, *, limit: int, cursor: str | None, key_id: str | None) -> tuple[list[CallEnd], str | None]:
+    async def recent(self, *, limit: int, cursor: str | None, whose: Whose) -> tuple[list[CallEnd], str | None]:
         await self._shipper.catch_up()
-        return await self._database.read(recent_calls, limit=limit, cursor=cursor, key_id=key_id)
+        return await self._database.read(recent_calls, limit=limit, cursor=cursor, whose=whose)
 
-    async def by_tag(self, month: str, *, key_id: str | None) -> list[TagTotals]:
+    async def by(self, dimension: str, month: str, whose: Whose) -> list[LabelTotals]:
         await self._shipper.catch_up()
-        return await self._database.read(usage_by_tag, month, key_id=key_id)
+        return await self._database.read(usage_by, dimension, month, whose)
 
-    async def of_month(self, month: str, *, key_id: str | None) -> Totals:
+    async def by_in_days(self, dimension: str, first_day: str, last_day: str, whose: Whose) -> list[LabelTotals]:
         await self._shipper.catch_up()
-        return await self._database.read(usage_of_month, month, key_id=key_id)
+        return await self._database.read(usage_in_days, dimension, first_day, last_day, whose)

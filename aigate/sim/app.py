@@ -18,7 +18,15 @@ from aigate.sim.behaviours import MAX_TOKENS, Behaviour, UnknownBehaviour, read_
 from aigate.sim.bill import Bill, Row
 from aigate.sim.play import EXTRA, Reply, head, play
 from aigate.sim.replies import (
-    Identity, asks_usage, encode, error_body, halves, full_usage, model_list, plain_body, refusal, stream_pieces,
+    Identity,
+    asks_usage,
+    encode,
+    error_body,
+    halves,
+    model_list,
+    plain_body,
+    refusal,
+    stream_pieces,
 )
 from aigate.sim.server import Connection, Request
 

@@ -26,7 +26,7 @@ _blocks: dict[str, FieldBlock] = {}  # slug → the constant fields of its repli
 
 def _constant(run: Run) -> bytes:
     target = run.target
-    if target is None:
+    if target is None:  # an error before there was one
         return b""
     block = _blocks.get(target.slug)
     if block is None:
@@ -47,15 +47,16 @@ def _rare(run: Run) -> bytes:
         fields.append((run.surface.id_header, run.exchange.request_id.encode()))
     if run.warnings:
         fields.append((b"x-aig-warning", warning_header(run.warnings).encode()))
-    return field_block(fields) if fields else b""
+    return run.rate_fields + field_block(fields)
 
 
 def _common(run: Run) -> bytes:
+    target = run.target
     return b"%b\r\nx-request-id: %b\r\nx-aig-attempts: %d%b" % (
-        _constant(run),
+        _blocks.get(target.slug) or _constant(run),
         run.exchange.request_id.encode(),
         run.attempts,
-        _rare(run) if run.warnings or run.client_request_id is not None or run.surface.id_header else b"",
+        _rare(run) if run.warnings or run.rate_fields or run.client_request_id is not None or run.surface.id_header else b"",
     )
 
 

@@ -6,12 +6,14 @@ The worker serves the inference routes and /healthz itself and pipes every other
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import uvloop
 
@@ -22,6 +24,7 @@ from aigate.errors import GateError
 from aigate.journal.writer import JournalWriter
 from aigate.messages import Health, Hello
 from aigate.process import ChildOptions, child_options, read_config, say_ready, watch_life
+from aigate.worker.admit import Admission
 from aigate.worker.attempt import Attempts, Limits
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
@@ -31,12 +34,15 @@ from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange, Listener
 from aigate.worker.listener import Limits as ListenerLimits
 from aigate.worker.origins import Origins
+from aigate.worker.own_keys import OwnKeys
 from aigate.worker.pipe import Pipe
 from aigate.worker.plan import Policy
+from aigate.worker.rates import RateGate
 from aigate.worker.spine import Spine
 
 BACKLOG = 4096
 TICK_S = 1.0
+GC_THRESHOLD = 20_000  # a call leaves no cycles behind, so a collection mostly looks at calls that are running
 
 
 def main(argv: Sequence[str]) -> int:
@@ -80,6 +86,9 @@ class Worker:
             loop.create_task(self.journal.run_sync(self.config.ledger.sync_ms / 1000)),
             loop.create_task(self._tick(spine, loop)),
         ]
+        gc.collect()
+        gc.freeze()  # what was built so far stays: no collection need look at it again
+        gc.set_threshold(GC_THRESHOLD)
         say_ready(self.options.ready_fd)
         await stopping.wait()
         server.close()
@@ -105,6 +114,12 @@ class Worker:
                 default_max_output_tokens=config.ledger.default_max_output_tokens,
                 force_neutral=config.server.force_neutral,
             ),
+            admission=Admission(
+                link=self.link,
+                journal=self.journal,
+                default_max_output_tokens=config.ledger.default_max_output_tokens,
+                loop=loop,
+            ),
             loop=loop,
         )
         policy = Policy(config.routing.max_attempts, config.routing.budget_s, config.routing.retry_base_ms)
@@ -114,8 +129,8 @@ class Worker:
             attempts=attempts,
             breakers=self.breakers,
             policy=policy,
-            journal=self.journal,
-            loop=loop,
+            gate=RateGate(self.link, loop),
+            own_keys=OwnKeys(catalog, self.link, loop),
         )
 
     def _listener(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> Listener:
@@ -138,20 +153,18 @@ class Worker:
         async def count_gemini_tokens(exchange: Exchange) -> None:
             await spine.count_tokens(exchange, gemini, lambda tokens: b'{"totalTokens":%d}' % tokens)
 
-        def generate(exchange: Exchange) -> Coroutine[None, None, None]:
-            return spine.run_call(exchange, gemini, "chat")
-
+        generate = partial(spine.run_call, surface=gemini, endpoint="chat")
         return Listener(
             {
-                ("POST", "/v1/chat/completions"): lambda exchange: spine.run_call(exchange, chat, "chat"),
-                ("POST", "/v1/responses"): lambda exchange: spine.run_call(exchange, responses, "responses"),
+                ("POST", "/v1/chat/completions"): partial(spine.run_call, surface=chat, endpoint="chat"),
+                ("POST", "/v1/responses"): partial(spine.run_call, surface=responses, endpoint="responses"),
                 ("POST", "/v1/responses/input_tokens"): count_input_tokens,
-                ("POST", "/v1/completions"): lambda exchange: spine.run_call(exchange, completions, "chat"),
-                ("POST", "/v1/messages"): lambda exchange: spine.run_call(exchange, messages, "chat"),
-                ("POST", "/anthropic/v1/messages"): lambda exchange: spine.run_call(exchange, messages, "chat"),
+                ("POST", "/v1/completions"): partial(spine.run_call, surface=completions, endpoint="chat"),
+                ("POST", "/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
+                ("POST", "/anthropic/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
                 ("POST", "/v1/messages/count_tokens"): count_tokens,
                 ("POST", "/anthropic/v1/messages/count_tokens"): count_tokens,
-                ("POST", "/v1/embeddings"): lambda exchange: spine.run_call(exchange, embeddings, "embeddings"),
+                ("POST", "/v1/embeddings"): partial(spine.run_call, surface=embeddings, endpoint="embeddings"),
                 ("GET", "/healthz"): healthz,
             },
             fallback=Pipe(os.path.join(self.run_dir, "control.sock")),

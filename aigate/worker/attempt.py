@@ -15,8 +15,8 @@ import msgspec
 
 from aigate.core.bounds import hold_nanousd, input_bound, output_bound
 from aigate.core.call import Attempt, Call, Outcome
-from aigate.core.edits import apply_to_request, plan_edits, plan_request
-from aigate.core.neutral import Reply, leave_home
+from aigate.core.edits import Edit, EditPlanner, apply_to_request, plan_edits, plan_request
+from aigate.core.neutral import Reply, Request, leave_home
 from aigate.core.target import Target
 from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
@@ -24,7 +24,9 @@ from aigate.dialects import COUNTERS
 from aigate.dialects.dialect import Dialect, OpenedReply, Settlement
 from aigate.dialects.lost import lost_fields
 from aigate.errors import ClientError, GateError, ProviderError
+from aigate.journal.records import encode_record
 from aigate.journal.writer import JournalWriter
+from aigate.worker.admit import Admission
 from aigate.worker.answer import reply_fields, stream_fields
 from aigate.worker.client import Connection, Pool, decode_body
 from aigate.worker.count import count_usage
@@ -36,6 +38,7 @@ from aigate.worker.settle import hold_price, set_price, write_intent, write_sett
 from aigate.worker.upstream_connection import Head
 
 MAX_ERROR_BYTES = 1 << 20  # of a provider's error body that we read
+ERROR_BODY_S = 10.0  # silence in it that we bear
 
 
 class Failure(msgspec.Struct):
@@ -72,41 +75,48 @@ class Attempts:
         dialects: Mapping[str, Dialect],
         origins: Origins,
         limits: Limits,
+        admission: Admission,
         loop: asyncio.AbstractEventLoop,
     ):
         self._pool = pool
+        self._admission = admission
         self._journal = journal
         self._dialects = dialects
         self._origins = origins
         self._limits = limits
         self._loop = loop
         self._now = loop.time
+        self._plan_edits = EditPlanner().plan
         self._relays: set[Relay] = set()
         self.unix_offset_s = time.time() - loop.time()
 
     async def send(self, run: Run, target: Target) -> Failure | None:
         """One dispatch. None: the client has its answer. Raises GateError where nothing was sent and no other target would help."""
         call, exchange = run.call, run.exchange
-        assert call is not None
         run.target = target
-        request = self._request(run, target)
+        edits, neutral = self._plan(run, target)
         if run.warnings and run.is_strict:
             raise _strict_refusal(run)
         attempt = self._begin(run, target, call)
         origin = self._origins.origin(target.provider)
+        connection: Connection | None = None
         try:
+            if attempt.hold_nanousd and (run.principal.budgets or self._admission.limits):
+                admitted = await self._admission.admit(run, attempt, target, edits)
+                if neutral is not None:
+                    apply_to_request(neutral, admitted[len(edits) :])
+                edits = admitted
+            else:
+                self._admission.unlimited[attempt.id] = run, attempt
+            request = self._write(run, target, edits, neutral)
             connection = self._pool.take(origin) or await self._pool.connect(origin)
+            if exchange.is_gone:
+                raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
+            self._intend(run, attempt)
         except ProviderError as error:
-            self._intend(run, attempt, target)
-            return self._failed(run, attempt, error)
-        if exchange.is_gone:
-            connection.release()
-            run.attempts -= 1
-            raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
-        try:
-            self._intend(run, attempt, target)
-        except GateError:
-            connection.release()
+            return self._unreached(run, attempt, error)
+        except BaseException:  # whatever it is: nothing was sent
+            self._withdraw(run, attempt, connection)
             raise
         failure: Failure | None = None
         is_over = False
@@ -119,7 +129,14 @@ class Attempts:
             if call.is_stream:
                 failure = await self._stream(run, attempt, connection, head)
             else:
-                failure = await self._plain(run, attempt, connection, head)
+                max_bytes = self._limits.max_reply_bytes
+                body = connection.whole_body(max_bytes) or await connection.body(max_bytes, target.provider.timeout_s)
+                if head.may_have(b"content-encoding"):
+                    body = decode_body(body, head.headers.get(b"content-encoding", b""), max_bytes)
+                opened = self._dialects[target.dialect].open_reply(body, target)  # raises bad_reply: what is no reply is not metered
+                if opened.usage is None:
+                    await self._count(run, opened)
+                failure = self._answer(run, attempt, opened)
             is_over = failure is None
         except ProviderError as error:
             failure = self._failed(run, attempt, error)
@@ -137,12 +154,11 @@ class Attempts:
     async def count_tokens(self, run: Run, target: Target) -> tuple[int, str]:
         """(tokens of the call's prompt, how they were obtained): nothing is generated, bought or written down."""
         call = run.call
-        assert call is not None
         run.target = target
         endpoint = COUNTERS.get(target.dialect)
         if endpoint is None:
             return await count_prompt_aside(run.surface.read_request(call), target)
-        request = endpoint.write(self._request(run, target), target)
+        request = endpoint.write(self._write(run, target, *self._plan(run, target)), target)
         origin = self._origins.origin(target.provider)
         counting = msgspec.structs.replace(target, endpoint="count_tokens", url_path=endpoint.path(target.url_path))
         forwarded = call.forward_headers if target.dialect == call.surface else ()
@@ -154,7 +170,7 @@ class Attempts:
                 raise await self._refusal(connection, head, target)
             body = await connection.body(MAX_ERROR_BYTES, target.provider.timeout_s)
         except ProviderError as error:
-            error.message = self._origins.redact(error.message)
+            error.message = self._origins.redact(error.message, target.provider)
             raise
         finally:
             if connection.is_complete:
@@ -163,29 +179,34 @@ class Attempts:
                 connection.abort()
         return endpoint.read(decode_body(body, head.headers.get(b"content-encoding", b""), MAX_ERROR_BYTES)), REPORTED
 
-    def _request(self, run: Run, target: Target) -> bytes:
-        """The body for this target, and in `run` what it changes: the caller's pairs edited, or the neutral form written in the target's
-        dialect."""
+    def _plan(self, run: Run, target: Target) -> tuple[tuple[Edit, ...], Request | None]:
+        """The edits, and the neutral form with them applied where the request has to go by it. `run` is told what they change."""
         call, surface = run.call, run.surface
-        assert call is not None
         is_same = target.dialect == surface.name
         if is_same and not call.holds_proofs and not self._limits.force_neutral:
-            plan = plan_edits(call, target, surface.params)
+            plan = self._plan_edits(call, target, surface.params)
             run.warnings = plan.warnings
-            return surface.edit_pairs(call, plan.edits, target)
+            return plan.edits, None
         request = surface.read_request(call)
         plan = plan_edits(call, target, surface.params) if is_same else plan_request(call, request, target, surface.params)
         apply_to_request(request, plan.edits)
         run.warnings = plan.warnings
-        dialect = self._dialects[target.dialect]
         if not is_same or call.holds_proofs:
-            run.warnings += (*lost_fields(request, target.dialect), *dialect.lost(request, target))
+            run.warnings += (*lost_fields(request, target.dialect), *self._dialects[target.dialect].lost(request, target))
             leave_home(request, target.dialect)
-        return dialect.write_request(request, target)
+        return plan.edits, request
+
+    def _write(self, run: Run, target: Target, edits: tuple[Edit, ...], neutral: Request | None) -> bytes:
+        """The body for this target: the caller's pairs edited, or the neutral form written in the target's dialect."""
+        if neutral is None:
+            return run.surface.edit_pairs(run.call, edits, target)
+        return self._dialects[target.dialect].write_request(neutral, target)
 
     def _begin(self, run: Run, target: Target, call: Call) -> Attempt:
         run.attempts += 1
-        price = hold_price(call, target)
+        price = target.model.price
+        if price is not None and price.services:
+            price = hold_price(call, price)
         hold = 0
         if price is not None:
             tokens_out = output_bound(call, target, self._limits.default_max_output_tokens)
@@ -200,15 +221,29 @@ class Attempts:
             started_at=self._now(),
         )
 
-    def _intend(self, run: Run, attempt: Attempt, target: Target) -> None:
-        assert run.principal is not None
-        sent_ms = int((attempt.started_at + self.unix_offset_s) * 1000)
-        write_intent(self._journal, attempt, target, run, sent_ms)
+    def _intend(self, run: Run, attempt: Attempt) -> None:
+        self._admission.enter(attempt)
+        write_intent(self._journal, run, attempt, self.unix_offset_s)
+
+    def _unreached(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
+        """An attempt at no connection is one all the same: it has its row."""
+        try:
+            self._intend(run, attempt)
+        except GateError:
+            self._withdraw(run, attempt, None)
+            raise
+        return self._failed(run, attempt, error)
+
+    def _withdraw(self, run: Run, attempt: Attempt, connection: Connection | None) -> None:
+        """Nothing was sent and nothing written: as if the attempt had never been."""
+        run.attempts -= 1
+        self._admission.withdraw(attempt)
+        if connection is not None:
+            connection.release()
 
     def _failed(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
         target = run.target
-        assert target is not None
-        error.message = self._origins.redact(error.message)
+        error.message = self._origins.redact(error.message, target.provider)
         error.extra.setdefault("provider", target.provider.name)
         outcome = Outcome(end="failed", status=error.provider_status, error_kind=error.kind)
         return Failure(error, attempt, outcome)
@@ -218,7 +253,7 @@ class Attempts:
         if 200 <= head.status < 300:
             return ProviderError(f"the provider answered {head.status} where 200 was due", kind="bad_reply", provider_status=head.status)
         try:
-            body = await connection.body(MAX_ERROR_BYTES, 10.0)
+            body = await connection.body(MAX_ERROR_BYTES, min(ERROR_BODY_S, target.provider.timeout_s))
             body = decode_body(body, head.headers.get(b"content-encoding", b""), MAX_ERROR_BYTES)
         except ProviderError:
             body = b""  # the status alone says enough
@@ -226,61 +261,54 @@ class Attempts:
 
     # --- plain replies ------------------------------------------------------------------------------------------------------
 
-    async def _plain(self, run: Run, attempt: Attempt, connection: Connection, head: Head) -> Failure | None:
-        target, call = run.target, run.call
-        assert target is not None and call is not None
-        body = await connection.body(self._limits.max_reply_bytes, target.provider.timeout_s)
-        if b"content-encoding" in head.headers:
-            body = decode_body(body, head.headers[b"content-encoding"], self._limits.max_reply_bytes)
-        dialect = self._dialects[target.dialect]
-        opened = dialect.open_reply(body, target)  # raises bad_reply: what is no reply is not metered
-        usage, source = opened.usage, REPORTED
-        if usage is None:
-            text = body.decode(errors="replace") if opened.pairs is None else reply_text(dialect.read_reply(body, target))
-            usage, source = await count_usage(call, target, text, 0)
+    async def _count(self, run: Run, opened: OpenedReply) -> None:
+        """The usage that the provider did not report, from the text of its reply."""
+        target, body = run.target, opened.body
+        text = body.decode(errors="replace") if opened.pairs is None else reply_text(self._dialects[target.dialect].read_reply(body, target))
+        opened.usage, opened.usage_source = await count_usage(run.call, target, text, 0)
+
+    def _answer(self, run: Run, attempt: Attempt, opened: OpenedReply) -> Failure | None:
+        """Price, settled record, then the client's reply. Without `await`: nothing comes in between."""
+        exchange, usage = run.exchange, opened.usage
+        assert usage is not None
+        cost_nanousd = set_price(attempt, run.target, opened.service_tier, usage)
         outcome = Outcome(
-            end="aborted" if run.exchange.is_gone else "complete",
-            status=head.status,
+            end="aborted" if exchange.is_gone else "complete",
+            status=200,
             usage=usage,
-            usage_source=source,
+            usage_source=opened.usage_source,
             raw_usage=opened.raw_usage,
+            cost_nanousd=cost_nanousd,
         )
-        cost_nanousd = set_price(attempt, target, opened.service_tier, usage)
-        settlement = Settlement(usage, cost_nanousd, opened.raw_usage, source, opened.usage_fields)
         try:
-            answer = self._answer(run, opened, settlement)
+            answer = self._written(run, opened, Settlement(usage, cost_nanousd, opened.raw_usage, opened.usage_source, opened.is_usage_whole))
         except ProviderError as error:
             failure = self._failed(run, attempt, error)
             failure.outcome = msgspec.structs.replace(outcome, end="failed", error_kind=error.kind)
             return failure
-        exchange = run.exchange
         status = CLIENT_CLOSED if exchange.is_gone else 200
-        self.settle(run, attempt, outcome, status=status, cost_nanousd=cost_nanousd)
+        self.settle(run, attempt, outcome, status=status)
         if not exchange.is_gone:
             exchange.reply(200, reply_fields(run, usage), answer)
         return None
 
-    def _answer(self, run: Run, opened: OpenedReply, settlement: Settlement) -> bytes:
-        target = run.target
-        assert target is not None
-        is_same = target.dialect == run.surface.name
-        if is_same and (opened.pairs is None or not self._limits.force_neutral):
-            spliced = run.surface.splice_reply(opened, target, run.asked, settlement)
+    def _written(self, run: Run, opened: OpenedReply, settlement: Settlement) -> bytes:
+        target, surface = run.target, run.surface
+        if target.dialect == surface.name and (opened.pairs is None or not self._limits.force_neutral):
+            spliced = surface.splice_reply(opened, target, run.asked, settlement)
             if spliced is not None:
                 return spliced
         reply = self._dialects[target.dialect].read_reply(opened.body, target)
-        if not is_same:
-            assert run.call is not None
-            leave_home(reply, run.surface.name)
+        if target.dialect != surface.name:
+            leave_home(reply, surface.name)
             reply.created = reply.created or run.call.received_at
             reply.echo = run.call.pairs
-        return run.surface.write_reply(reply, run.asked, settlement)
+        return surface.write_reply(reply, run.asked, settlement)
 
     # --- streams ------------------------------------------------------------------------------------------------------------
 
     async def _stream(self, run: Run, attempt: Attempt, connection: Connection, head: Head) -> Failure | None:
         target, call, exchange = run.target, run.call, run.exchange
-        assert target is not None and call is not None
         await self._check_stream(connection, head, target)
         reader = self._dialects[target.dialect].stream_reader(target, is_spliced=not self._limits.force_neutral)
         writer = run.surface.stream_writer(call, run.asked, exchange.request_id)
@@ -309,7 +337,7 @@ class Attempts:
         kind = head.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         encoding = head.headers.get(b"content-encoding", b"identity")
         if kind in (b"application/json", b"text/html"):
-            body = await connection.body(MAX_ERROR_BYTES, 10.0)
+            body = await connection.body(MAX_ERROR_BYTES, min(ERROR_BODY_S, target.provider.timeout_s))
             body = decode_body(body, encoding, MAX_ERROR_BYTES)
             if kind == b"application/json" and b'"error"' in body:
                 raise self._dialects[target.dialect].read_error(502, head.headers, body)
@@ -326,13 +354,13 @@ class Attempts:
     async def _end_stream(self, run: Run, attempt: Attempt, relay: Relay) -> Failure | None:
         """Usage, price, settled record, then the client's last bytes."""
         target, call, exchange = run.target, run.call, run.exchange
-        assert target is not None and call is not None
         if relay.first_byte_at >= 0:
             run.first_byte_ms = attempt.first_byte_ms = int((relay.first_byte_at - exchange.started_at) * 1000)
         usage, source = relay.usage, REPORTED
         if usage is None:
             usage, source = await count_usage(call, target, *relay.reader.text_so_far())
         error = relay.error
+        cost_nanousd = set_price(attempt, target, relay.service_tier, usage)
         outcome = Outcome(
             end="aborted" if relay.is_aborted or exchange.is_gone else "failed" if error else "complete",
             status=200,
@@ -340,11 +368,11 @@ class Attempts:
             usage=usage,
             usage_source=source,
             raw_usage=relay.raw_usage,
+            cost_nanousd=cost_nanousd,
         )
         failure = self._failed(run, attempt, error) if error else None
-        cost_nanousd = set_price(attempt, target, relay.service_tier, usage)
         status = CLIENT_CLOSED if outcome.end == "aborted" else 200
-        self.settle(run, attempt, outcome, status=status, cost_nanousd=cost_nanousd, error_code=error.code if error else "")
+        self.settle(run, attempt, outcome, status=status, error_code=error.code if error else "")
         if not exchange.is_gone:
             if error:
                 last = relay.writer.fail(error, exchange.request_id)
@@ -360,21 +388,28 @@ class Attempts:
 
     # --- settle -------------------------------------------------------------------------------------------------------------
 
-    def settle(
-        self, run: Run, attempt: Attempt, outcome: Outcome, *, status: int = 0, cost_nanousd: int = 0, error_code: str = ""
-    ) -> None:
+    def settle(self, run: Run, attempt: Attempt, outcome: Outcome, *, status: int = 0, error_code: str = "") -> None:
         """The one place where attempts end. A `status` says the call ends with it."""
-        run.cost_nanousd += cost_nanousd
+        run.cost_nanousd += outcome.cost_nanousd
+        if run.permits:
+            run.tokens += outcome.usage.input_tokens + outcome.usage.output_tokens
         now = self._now()
         end = None
         if status:
             run.has_ended = True
             end = run.end_record(now, self.unix_offset_s, status, error_code)
-        write_settled(self._journal, attempt, outcome, cost_nanousd, int((now - attempt.started_at) * 1000), end)
+        charges = self._admission.settle(attempt, outcome.cost_nanousd)
+        write_settled(self._journal, attempt, outcome, int((now - attempt.started_at) * 1000), end, charges)
+
+    def end_call(self, run: Run, status: int, error_code: str) -> None:
+        """The end of a call that has none yet from its last attempt."""
+        run.has_ended = True
+        self._journal.call_end(encode_record(run.end_record(self._now(), self.unix_offset_s, status, error_code)))
 
     def tick(self, now: float, after_s: float) -> None:
         """Each second: keep silent streams open, and follow the wall clock."""
         self.unix_offset_s = time.time() - now
+        self._admission.tick(now, self.unix_offset_s)
         for relay in self._relays:
             relay.keep_alive(now, after_s)
 
@@ -382,7 +417,6 @@ class Attempts:
 def _strict_refusal(run: Run) -> ClientError:
     names = ", ".join(warning.param for warning in run.warnings)
     target = run.target
-    assert target is not None
     return ClientError(
         f"{target.slug} cannot do as asked with: {names} ({warning_header(run.warnings)}); "
         "change these or leave out x-aig-strict",

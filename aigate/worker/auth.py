@@ -6,8 +6,8 @@ leave it by pushes; nothing here reads a database, and a key itself is never kep
 
 from __future__ import annotations
 
-import hmac
 from datetime import UTC, datetime
+from hashlib import sha256
 from itertools import islice
 
 from aigate.core.call import Principal
@@ -22,13 +22,14 @@ UNKNOWN_CAPACITY = 10_000
 class KeyRing:
     """Who calls, by digest of the key. Takes over `link.on_keys`."""
 
-    __slots__ = ("_secret", "_link", "_capacity", "_root_digest", "_principals", "_unknown_until")
+    __slots__ = ("_secret", "_link", "_capacity", "_root_digest", "_digests", "_principals", "_unknown_until")
 
     def __init__(self, secret: bytes, root_key: str, link: KeeperLink, capacity: int = 100_000):
         self._secret = secret
         self._link = link
         self._capacity = capacity
         self._root_digest = key_digest(secret, root_key.encode()) if root_key else None
+        self._digests: dict[bytes, bytes] = {}  # name of a key that was known when it came → its digest; whether it still is, is not said here
         self._principals: dict[bytes, Principal] = {}
         self._unknown_until: dict[bytes, float] = {}
         self._forget_all()
@@ -41,14 +42,24 @@ class KeyRing:
             key = headers.get(b"x-api-key") or headers.get(b"x-goog-api-key")
             if key is None:
                 return None
-        elif value[:7] == b"Bearer ":
+        elif value.startswith(b"Bearer "):
             key = value[7:]
         else:
             return None
-        principal = self._principals.get(hmac.digest(self._secret, key, "sha256"))
+        # Four times as fast as the digest itself, and as good a name for a key: nobody can make it without the secret.
+        name = sha256(self._secret + key).digest()
+        principal = self._principals.get(self._digests.get(name) or self._digest(name, key))
         if principal is None or principal.expires_at is not None or self._link.is_stale:
             return None
         return principal
+
+    def _digest(self, name: bytes, key: bytes) -> bytes:
+        digest = key_digest(self._secret, key)
+        if digest in self._principals:  # a flood of wrong keys leaves nothing behind
+            if len(self._digests) >= self._capacity:
+                self._digests.clear()
+            self._digests[name] = digest
+        return digest
 
     async def authenticate(self, headers: dict[bytes, bytes], now_s: float) -> Principal:
         """The whole of it: look-up of a key not seen yet, expiry, and no trust in old knowledge. Raises 401 or 503."""

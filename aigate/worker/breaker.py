@@ -11,12 +11,12 @@ UNWELL = frozenset({"refused", "reset", "timeout", "overloaded", "bad_reply", "c
 class Breaker:
     """closed → open after `failures` in a row → half-open after `open_s`: one probe decides."""
 
-    __slots__ = ("failures", "opened_at", "is_probing", "last_error")
+    __slots__ = ("failures", "opened_at", "probed_at", "last_error")
 
     def __init__(self) -> None:
         self.failures = 0
         self.opened_at: float | None = None
-        self.is_probing = False
+        self.probed_at: float | None = None  # a probe is out; one that never reports (a refused caller) makes way after open_s
         self.last_error = ""
 
 
@@ -33,9 +33,9 @@ class Breakers:
         breaker = self._breakers.get(slug)
         if breaker is None or breaker.opened_at is None:
             return True
-        if now - breaker.opened_at < self._open_s or breaker.is_probing:
+        if now - breaker.opened_at < self._open_s or (breaker.probed_at is not None and now - breaker.probed_at < self._open_s):
             return False
-        breaker.is_probing = True
+        breaker.probed_at = now
         return True
 
     def reopens_in_s(self, slug: str, now: float) -> float:
@@ -53,15 +53,15 @@ class Breakers:
         breaker = self._breakers.get(slug)
         if kind not in UNWELL:
             if breaker is not None:
-                breaker.is_probing = False
+                breaker.probed_at = None
             return
         if breaker is None:
             breaker = self._breakers[slug] = Breaker()
         breaker.failures += 1
         breaker.last_error = kind
-        if breaker.is_probing or breaker.failures >= self._failures:
+        if breaker.probed_at is not None or breaker.failures >= self._failures:
             breaker.opened_at = now
-            breaker.is_probing = False
+            breaker.probed_at = None
 
     def states(self, now: float) -> dict[str, dict[str, object]]:
         """For /v1/health/providers: slug → {state, failures, last_error}."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from aigate.errors import ClientError, GateError
 from aigate.worker.exchange import BodyStream, Exchange
-from aigate.worker.framing import ChunkedBody, DroppedBody, HeadBuffer, RawBody, SizedBody, read_head
-from aigate.worker.heads import FieldBlock, error_fields, reply_head
+from aigate.worker.framing import ChunkedBody, DroppedBody, HeadBuffer, HeadMemory, RawBody, SizedBody
+from aigate.worker.heads import error_fields, reply_head
 
 if TYPE_CHECKING:
     from aigate.worker.listener import Handler, Listener
@@ -29,14 +29,15 @@ LINGER_S = 5.0  # what a refused client still sends is read and dropped this lon
 class Connection(asyncio.Protocol):
     __slots__ = (
         # for life
-        "write", "is_full", "_listener", "_transport", "_head_buffer", "_ahead", "_deadline", "_is_closing", "_closes",
+        "listener", "write", "is_full", "_transport", "_heads", "_head_buffer", "_ahead", "_deadline", "_is_closing", "_closes",
         "_is_reading_paused", "_unsent_bytes", "_unsent_since",
         # for one request
         "_exchange", "_handler", "_started_at", "_body", "_pieces", "_stream", "_body_bytes", "_body_limit", "_body_since",
     )  # fmt: skip
 
     def __init__(self, listener: Listener):
-        self._listener = listener
+        self.listener = listener
+        self._heads = HeadMemory()
         self._head_buffer: HeadBuffer | None = None  # a head that has begun
         self._ahead = b""
         self._deadline = 0.0  # loop time; 0 = none
@@ -59,11 +60,13 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self.write = transport.write
         transport.set_write_buffer_limits(MAX_UNSENT_BYTES)
-        self._listener.add(self)
-        self._deadline = self._listener.now + self._listener.limits.keep_alive_s
+        self.listener.add(self)
+        self._deadline = self.listener.now + self.listener.limits.keep_alive_s
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is None:
+            if self._ahead:
+                data, self._ahead = self._ahead + data, b""
             if not self._is_closing:
                 self._read_head(data)
         elif self._body is not None:
@@ -80,7 +83,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, problem: Exception | None) -> None:
         self._is_closing = True
         self._leave()
-        self._listener.remove(self)
+        self.listener.remove(self)
 
     def pause_writing(self) -> None:
         self.is_full = True
@@ -94,7 +97,7 @@ class Connection(asyncio.Protocol):
     # --- request head ---
 
     def _read_head(self, data: bytes) -> None:
-        listener = self._listener
+        listener = self.listener
         if not self._started_at:
             self._started_at = listener.time()
         end = data.find(b"\r\n\r\n")
@@ -106,7 +109,7 @@ class Connection(asyncio.Protocol):
             end = data.find(b"\r\n\r\n")
         end += 4
         try:
-            head = read_head(data if end == len(data) else data[:end])
+            head = self._heads.read(data if end == len(data) else data[:end])
             self._exchange = exchange = Exchange(self, head, listener.next_id(), self._started_at)
             handler = listener.route(exchange)
         except ClientError as error:
@@ -131,7 +134,7 @@ class Connection(asyncio.Protocol):
                 self._started_at = 0.0
                 return None
             self._head_buffer = HeadBuffer()
-            self._deadline = self._started_at + self._listener.limits.header_timeout_s
+            self._deadline = self._started_at + self.listener.limits.header_timeout_s
         try:
             whole = self._head_buffer.add(data)
         except ClientError as error:
@@ -144,7 +147,7 @@ class Connection(asyncio.Protocol):
     # --- request body ---
 
     def _begin_body(self, exchange: Exchange, handler: Handler | None, length: int | None) -> None:
-        listener = self._listener
+        listener = self.listener
         limits = listener.limits
         self._body_limit = limits.max_upload_bytes if handler is None else limits.max_body_bytes
         if length is not None and length > self._body_limit:
@@ -183,6 +186,8 @@ class Connection(asyncio.Protocol):
         self._body = None
         self._deadline = 0.0
         exchange, stream = self._exchange, self._stream
+        if rest:
+            self._hold(rest)
         if stream is not None:
             self._stream = None
             stream.end()
@@ -190,9 +195,7 @@ class Connection(asyncio.Protocol):
         else:
             exchange.body = b"".join(self._pieces)
             self._pieces = []
-            self._listener.run(self._handler, exchange)
-        if rest:
-            self._hold(rest)
+            self.listener.run(self._handler, exchange)
 
     def _fail_body(self, error: ClientError) -> None:
         if self._stream is None:
@@ -217,13 +220,9 @@ class Connection(asyncio.Protocol):
 
     # --- for the exchange and its stream ---
 
-    @property
-    def date(self) -> FieldBlock:
-        return self._listener.date
-
     def option(self, exchange: Exchange, must_close: bool = False) -> bytes:
         """The Connection field of the reply head that is about to be written; decides what becomes of the connection."""
-        if not exchange.keeps_alive or must_close or self._body is not None or self._listener.is_draining or self._closes:
+        if not exchange.keeps_alive or must_close or self._body is not None or self.listener.is_draining or self._closes:
             self._closes = True
             return b"close"
         return b"keep-alive" if exchange.is_http_1_0 else b""
@@ -231,11 +230,15 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         """The reply has ended: on to the next request, or the end."""
         self._exchange = None
-        if self._closes or self._body is not None or self._listener.is_draining:
+        if self._closes or self._body is not None or self.listener.is_draining:
             self._close(lingers=self._body is not None or bool(self._ahead))
             return
-        self._deadline = self._listener.now + self._listener.limits.keep_alive_s
-        if self._ahead:
+        self._deadline = self.listener.now + self.listener.limits.keep_alive_s
+        if self._ahead:  # soon, not now: a row of requests sent ahead must not nest their handlers
+            self.listener.soon(self._read_ahead)
+
+    def _read_ahead(self) -> None:
+        if self._ahead and self._exchange is None and not self._is_closing:
             data, self._ahead = self._ahead, b""
             self._read_head(data)
 
@@ -260,8 +263,8 @@ class Connection(asyncio.Protocol):
             self._is_reading_paused = False
             self._transport.resume_reading()
             if isinstance(self._body, SizedBody | ChunkedBody):
-                self._body_since = self._listener.now
-                self._deadline = self._body_since + self._listener.limits.body_timeout_s
+                self._body_since = self.listener.now
+                self._deadline = self._body_since + self.listener.limits.body_timeout_s
 
     # --- ends ---
 
@@ -291,7 +294,7 @@ class Connection(asyncio.Protocol):
             self._unsent_since = 0.0
         elif unsent_bytes < self._unsent_bytes or not self._unsent_since:
             self._unsent_since = now
-        elif now - self._unsent_since > self._listener.limits.stall_s:
+        elif now - self._unsent_since > self.listener.limits.stall_s:
             self.abort()
             return
         self._unsent_bytes = unsent_bytes
@@ -302,7 +305,7 @@ class Connection(asyncio.Protocol):
         if self._is_closing:
             self.abort()
         elif self._body is not None:
-            earned_until = self._body_since + self._listener.limits.body_timeout_s + self._body_bytes / MIN_BODY_RATE
+            earned_until = self._body_since + self.listener.limits.body_timeout_s + self._body_bytes / MIN_BODY_RATE
             if now < earned_until:
                 self._deadline = earned_until
             else:
@@ -315,12 +318,12 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: ClientError) -> None:
         """Answers what cannot be served, and closes: what follows on the connection cannot be trusted, or will not be read."""
         exchange = self._exchange
-        request_id = exchange.request_id if exchange is not None else self._listener.next_id()
-        body = self._listener.write_error(error, request_id, exchange.path if exchange is not None else "")
+        request_id = exchange.request_id if exchange is not None else self.listener.next_id()
+        body = self.listener.write_error(error, request_id, exchange.path if exchange is not None else "")
         fields = error_fields(error, request_id)
         if error.status == 405:
-            fields.append((b"allow", self._listener.allowed_methods[exchange.path]))
-        head = reply_head(error.status, fields, length=len(body), connection=b"close", date=self._listener.date)
+            fields.append((b"allow", self.listener.allowed_methods[exchange.path]))
+        head = reply_head(error.status, fields, length=len(body), connection=b"close", date=self.listener.date)
         self.write(head if exchange is not None and exchange.method == "HEAD" else head + body)
         self._exchange = None
         self._closes = True
@@ -337,7 +340,7 @@ class Connection(asyncio.Protocol):
             transport.close()
             return
         transport.write_eof()
-        self._deadline = self._listener.now + LINGER_S
+        self._deadline = self.listener.now + LINGER_S
         if self._is_reading_paused:
             transport.resume_reading()
 

@@ -8,22 +8,31 @@ must run in a Task of its own, awaited from here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+Subject = TypeVar("Subject")
 
 
-class Drive:
-    """The coroutine's own outcome is its own business: it must not return anything nor let an exception out."""
+class Drive(Generic[Subject]):
+    """Runs from `resume` on. `on_end(subject, problem)` is called once, with what the coroutine raised or None."""
 
-    __slots__ = ("_coroutine", "_loop", "_awaited", "_is_cancelled", "_ended")
+    __slots__ = ("_coroutine", "_loop", "_on_end", "_subject", "_awaited", "_is_cancelled", "_ended")
 
-    def __init__(self, coroutine: Coroutine[Any, None, None], loop: asyncio.AbstractEventLoop):
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, None, None],
+        loop: asyncio.AbstractEventLoop,
+        on_end: Callable[[Subject, BaseException | None], None],
+        subject: Subject,
+    ):
         self._coroutine = coroutine
         self._loop = loop
+        self._on_end = on_end
+        self._subject = subject
         self._awaited: asyncio.Future[Any] | None = None
-        self._is_cancelled = False
         self._ended: asyncio.Future[None] | None = None
-        loop.call_soon(self._resume)
+        self._is_cancelled = False
 
     def cancel(self) -> asyncio.Future[None]:
         """Raises CancelledError where the coroutine stands, soon; the future resolves when it has ended."""
@@ -34,7 +43,8 @@ class Drive:
             self._awaited.cancel()
         return self._ended
 
-    def _resume(self, _: object = None) -> None:
+    def resume(self, _: object = None) -> None:
+        """On to the next wait. Also called by whatever was awaited, when it is done."""
         self._awaited = None
         try:
             if self._is_cancelled:
@@ -43,14 +53,20 @@ class Drive:
             else:
                 awaited = self._coroutine.send(None)
         except StopIteration:
-            if self._ended is not None:
-                self._ended.set_result(None)
+            self._end(None)
+        except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - whoever is told on the end is the boundary
+            self._end(problem)
         else:
             if awaited is None:  # a bare yield: asyncio.sleep(0)
-                self._loop.call_soon(self._resume)
+                self._loop.call_soon(self.resume)
                 return
             self._awaited = awaited
             awaited._asyncio_future_blocking = False  # how a future knows that it was awaited and not merely yielded
-            awaited.add_done_callback(self._resume)
+            awaited.add_done_callback(self.resume)
             if self._is_cancelled:
                 awaited.cancel()
+
+    def _end(self, problem: BaseException | None) -> None:
+        if self._ended is not None:
+            self._ended.set_result(None)
+        self._on_end(self._subject, problem)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from aigate.worker.framing import RequestHead
@@ -31,8 +32,7 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, request_id: str, started_at: float):
-        path, _, self.query = head.target.decode().partition("?")
-        self.path = path[:-1] if path[-1:] == "/" and len(path) > 1 else path
+        self.path, self.query = _split_target(head.target)
         self.request_id = request_id
         self.method = head.method
         self.headers = head.headers
@@ -41,15 +41,10 @@ class Exchange:
         self.is_websocket = head.is_websocket
         self.is_http_1_0 = head.is_http_1_0
         self.keeps_alive = head.keeps_alive
-        self.is_gone = False
-        self.is_started = False
-        self.is_ended = False
+        self.is_gone = self.is_started = self.is_ended = self._is_chunked = self._is_cut_by_close = self._is_bodiless = False
         self.on_gone: Callable[[], None] | None = None
         self.on_drain: Callable[[], None] | None = None
         self._connection = connection
-        self._is_chunked = False
-        self._is_cut_by_close = False
-        self._is_bodiless = False
 
     @property
     def is_full(self) -> bool:
@@ -58,19 +53,21 @@ class Exchange:
 
     def reply(self, status: int, fields: Fields | FieldBlock, body: bytes) -> None:
         """The whole reply, in one write."""
-        self._may_start()
+        if self.is_started:
+            raise _second_reply()
         if self.is_gone:
             return
         connection = self._connection
         length = None if status in _BODILESS else len(body)
-        head = reply_head(status, fields, length=length, connection=connection.option(self), date=connection.date)
+        head = reply_head(status, fields, length=length, connection=connection.option(self), date=connection.listener.date)
         self.is_started = self.is_ended = True
         connection.write(head if self.method == "HEAD" or length is None else head + body)
         connection.finish()
 
     def start(self, status: int, fields: Fields | FieldBlock, *, length: int | None = None) -> None:
         """A streamed reply: of `length` bytes where that is known, else chunked, else (HTTP/1.0) until the connection closes."""
-        self._may_start()
+        if self.is_started:
+            raise _second_reply()
         if self.is_gone:
             return
         connection = self._connection
@@ -84,7 +81,7 @@ class Exchange:
             length=None if has_no_body else length,
             is_chunked=self._is_chunked,
             connection=connection.option(self, must_close=self._is_cut_by_close),
-            date=connection.date,
+            date=connection.listener.date,
         )
         self.is_started = True
         self._is_bodiless = has_no_body or self.method == "HEAD"
@@ -118,8 +115,9 @@ class Exchange:
 
     def tunnel(self, fields: Fields | FieldBlock) -> BodyStream:
         """101, and from here on bytes both ways: `send` writes them as they are, the stream gives the client's."""
-        self._may_start()
-        head = reply_head(101, fields, connection=b"Upgrade", date=self._connection.date)
+        if self.is_started:
+            raise _second_reply()
+        head = reply_head(101, fields, connection=b"Upgrade", date=self._connection.listener.date)
         self.is_started = True
         return self._connection.tunnel(head)
 
@@ -130,9 +128,16 @@ class Exchange:
             if self.on_gone is not None:
                 self.on_gone()
 
-    def _may_start(self) -> None:
-        if self.is_started:
-            raise RuntimeError("this exchange has its reply already")
+
+def _second_reply() -> RuntimeError:
+    return RuntimeError("this exchange has its reply already")
+
+
+@lru_cache(1024)  # clients ask for few targets; what else comes only pushes the oldest out
+def _split_target(target: bytes) -> tuple[str, str]:
+    """(path, query). A trailing slash says nothing."""
+    path, _, query = target.decode().partition("?")
+    return path[:-1] if path[-1:] == "/" and len(path) > 1 else path, query
 
 
 class BodyStream:

@@ -11,15 +11,20 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 import httptools
+import msgspec
 
 from aigate.errors import ClientError
 
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEAD_LINES = 128
 MAX_TARGET_BYTES = 16 << 10
+MAX_REMEMBERED_BYTES = 4 << 10  # of a connection's last head
+MAX_MISSES = 8  # then this client's heads are taken to differ each time
+_MAX_LENGTH_DIGITS = 15
 _MAX_CHUNK_LINE_BYTES = 1 << 10
 _MAX_TRAILER_BYTES = 8 << 10
 
+_LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?([0-9]{1,15})\r\n")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 
@@ -31,14 +36,11 @@ class RequestHead:
     __slots__ = ("method", "target", "headers", "is_http_1_0", "length", "keeps_alive", "is_websocket")
 
 
-class _Callbacks:
+class _Callbacks(msgspec.Struct):
     """What the parser calls. C functions where no header repeats: no Python frame per header."""
 
-    __slots__ = ("on_url", "on_header")
-
-    def __init__(self, on_url: Callable[[bytes], None], on_header: Callable[[bytes, bytes], None]):
-        self.on_url = on_url
-        self.on_header = on_header
+    on_url: Callable[[bytes], None]
+    on_header: Callable[[bytes, bytes], None]
 
 
 def read_head(data: bytes) -> RequestHead:
@@ -60,16 +62,62 @@ def read_head(data: bytes) -> RequestHead:
     head = RequestHead()
     head.method = parser.get_method().decode()
     head.target = targets[0]
-    head.headers = {name.lower(): value for name, value in raw_headers.items()}
-    if len(head.headers) != header_count:
-        head.headers = _join_repeated(data)
-    if b" \r\n" in data or b"\t\r\n" in data:  # the parser keeps the white space behind a value
-        head.headers = {name: value.rstrip(b" \t") for name, value in head.headers.items()}
-    _set_version(head, data)
-    _set_host(head)
-    _set_connection(head)
-    _set_length(head)
+    headers = {name.lower(): value for name, value in raw_headers.items()}
+    if len(headers) != header_count:
+        headers = _join_repeated(data)
+    if b" \r\n" in data or (b"\t" in data and b"\t\r\n" in data):  # the parser keeps the white space behind a value
+        headers = {name: value.rstrip(b" \t") for name, value in headers.items()}
+    head.headers = headers
+    head.is_websocket = False
+    head.is_http_1_0 = is_http_1_0 = not data.endswith(b" HTTP/1.1", 0, data.find(b"\r"))
+    head.keeps_alive = not is_http_1_0
+    # The parser has refused conflicts, repeats and wrong digits.
+    head.length = int(headers.get(b"content-length", b"0"))
+    # From here on what most requests need not: it is judged where there is something to judge.
+    if is_http_1_0 or len(head.target) > MAX_TARGET_BYTES:
+        _check_request_line(head, data)
+    if head.target[0] != 0x2F or b"," in headers.get(b"host", b","):
+        _set_host(head)
+    if b"connection" in headers:
+        _set_connection(head)
+    if b"transfer-encoding" in headers or b"content-encoding" in headers:
+        _set_codings(head)
     return head
+
+
+class HeadMemory:
+    """One connection's last head, which stays here as long as the connection. A client's next head is mostly the same but for its
+    body's length, and is not judged a second time."""
+
+    __slots__ = ("_head", "_before", "_after", "_misses")
+
+    def __init__(self) -> None:
+        self._before = self._after = b""  # all of the last head around its length; b"" = there is none to go by
+        self._misses = 0  # in a row
+
+    def read(self, data: bytes) -> RequestHead:
+        """As `read_head`. What it returned before must not be in use any more."""
+        before, after = self._before, self._after
+        if before and data.startswith(before) and data.endswith(after):
+            digits = data[len(before) : len(data) - len(after)]
+            if digits.isdigit() and len(digits) <= _MAX_LENGTH_DIGITS:
+                head = self._head
+                head.headers = {**head.headers, b"content-length": digits}
+                head.length = int(digits)
+                self._misses = 0
+                return head
+        head = read_head(data)
+        if self._misses < MAX_MISSES:
+            self._misses += 1
+            self._learn(data, head)
+        return head
+
+    def _learn(self, data: bytes, head: RequestHead) -> None:
+        found = _LENGTH_LINE.search(data) if len(data) <= MAX_REMEMBERED_BYTES and head.length is not None else None
+        if found is None:
+            self._before = b""
+        else:
+            self._head, self._before, self._after = head, data[: found.start(1)], data[found.end(1) :]
 
 
 def _join_repeated(data: bytes) -> dict[bytes, bytes]:
@@ -86,14 +134,10 @@ def _join_repeated(data: bytes) -> dict[bytes, bytes]:
     return headers
 
 
-def _set_version(head: RequestHead, data: bytes) -> None:
-    line_end = data.find(b"\r")
-    head.is_http_1_0 = False
-    if not data.endswith(b" HTTP/1.1", 0, line_end):
-        if not data.endswith(b" HTTP/1.0", 0, line_end):
-            raise _wrong_version()
-        head.is_http_1_0 = True
-    if line_end > MAX_TARGET_BYTES:
+def _check_request_line(head: RequestHead, data: bytes) -> None:
+    if head.is_http_1_0 and not data.endswith(b" HTTP/1.0", 0, data.find(b"\r")):
+        raise _wrong_version()
+    if len(head.target) > MAX_TARGET_BYTES:
         raise ClientError(f"the request target is longer than {MAX_TARGET_BYTES} bytes", status=414)
 
 
@@ -120,11 +164,7 @@ def _set_host(head: RequestHead) -> None:
 
 def _set_connection(head: RequestHead) -> None:
     headers = head.headers
-    head.is_websocket = False
-    head.keeps_alive = not head.is_http_1_0
-    connection = headers.get(b"connection")
-    if connection is None or connection == b"keep-alive" and head.keeps_alive:
-        return
+    connection = headers[b"connection"]
     options = {option.strip() for option in connection.lower().split(b",")}
     if b"close" in options:
         head.keeps_alive = False
@@ -133,20 +173,15 @@ def _set_connection(head: RequestHead) -> None:
     head.is_websocket = b"upgrade" in options and headers.get(b"upgrade", b"").lower() == b"websocket" and head.method == "GET"
 
 
-def _set_length(head: RequestHead) -> None:
-    """The parser has refused conflicts, repeats and wrong digits; what is left is to read one of two."""
+def _set_codings(head: RequestHead) -> None:
     headers = head.headers
-    coding = headers.get(b"transfer-encoding")
-    if coding is not None:
+    if b"transfer-encoding" in headers:
         if head.is_http_1_0:
             raise ClientError("Transfer-Encoding has no meaning in HTTP/1.0")
-        if coding.lower() != b"chunked":
+        if headers[b"transfer-encoding"].lower() != b"chunked":
             raise ClientError("only the transfer coding chunked is supported", status=501)
         head.length = None
-    else:
-        head.length = int(headers.get(b"content-length", b"0"))
-    encoding = headers.get(b"content-encoding")
-    if encoding is not None and encoding.lower() != b"identity":
+    if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
         raise ClientError("compressed request bodies are not supported: send it without Content-Encoding", status=415)
 
 

@@ -46,6 +46,8 @@ def reply_head(
 ) -> bytes:
     """`length` None and not chunked: no body, or one that ends with the connection. `connection`: that field's value, b"" for none."""
     block = fields if type(fields) is FieldBlock else _encode(fields)
+    if length is not None and not connection:
+        return b"%b%b%b\r\ncontent-length: %d\r\n\r\n" % (_status_lines[status], date, block, length)
     return b"%b%b%b%b" % (_status_lines[status], date, block, _framing(length, is_chunked, connection))
 
 
@@ -61,6 +63,8 @@ def request_head(
 ) -> bytes:
     """`length` None and not chunked: no body."""
     block = fields if type(fields) is FieldBlock else _encode(fields)
+    if length is not None and not connection:
+        return b"%b%b\r\ncontent-length: %d\r\n\r\n" % (_request_line(method, target, host), block, length)
     return b"%b%b%b" % (_request_line(method, target, host), block, _framing(length, is_chunked, connection))
 
 

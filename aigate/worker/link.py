@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from aigate.core.call import Principal
 from aigate.errors import GatewayError
@@ -18,6 +19,7 @@ Keys = tuple[tuple[bytes, Principal | None], ...]
 
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 1.0
+RESTART_S = 2.0  # a keeper that was restarted is back by then
 MAX_WAITING = 1_000  # look-ups of different keys at a time; more is a flood of guesses
 
 
@@ -35,11 +37,14 @@ class KeeperLink:
         look_up_timeout_s: float = 2.0,
     ):
         self.on_keys: Callable[[Keys, bool], None] = lambda keys, is_reset: None
+        self.hello: Callable[[], Hello] = lambda: hello
+        self.handlers: dict[type, Callable[[Any], None]] = {}  # what is said of money and rates goes to whom it concerns
+        self.on_opened: list[Callable[[], None]] = []  # after each Hello
         self.is_stale = False
         self.is_connected = False
+        self.lost_at = 0.0  # loop time of the last connection's end
         self.last_seen = 0.0  # loop time of the keeper's last word
         self._path = path
-        self._hello = hello
         self._health = health
         self._max_staleness_s = max_staleness_s
         self._health_interval_s = health_interval_s
@@ -52,7 +57,7 @@ class KeeperLink:
     async def run(self) -> None:
         """Keeps the connection up until cancelled."""
         loop = asyncio.get_running_loop()
-        self.last_seen = loop.time()
+        self.last_seen = self.lost_at = loop.time()
         retry_s = FIRST_RETRY_S
         try:
             while True:
@@ -69,6 +74,15 @@ class KeeperLink:
         finally:
             if self._wire is not None:
                 self._wire.close()
+
+    def send(self, message: Message) -> None:
+        """Lost where there is no connection: what must be said again is said in `on_opened`."""
+        if self._wire is not None:
+            self._wire.send(message)
+
+    def is_away(self, now: float) -> bool:
+        """The keeper is not about to come back: nobody should wait for it."""
+        return not self.is_connected and now - self.lost_at > RESTART_S
 
     async def look_up(self, digest: bytes) -> Principal | None:
         """The keeper's word on a key; 503 where it gives none in time. Look-ups of one key share one question."""
@@ -116,11 +130,15 @@ class KeeperLink:
     def opened(self, wire: _Wire) -> None:
         self._wire = wire
         self.is_connected = True
-        wire.send(self._hello)
+        wire.send(self.hello())
         for number, (digest, _) in self._waiting.items():
             wire.send(LookUp(number, digest))
+        for opened in self.on_opened:
+            opened()
 
     def closed(self) -> None:
+        if self.is_connected:
+            self.lost_at = asyncio.get_running_loop().time()
         self._wire = None
         self.is_connected = False
 
@@ -131,10 +149,15 @@ class KeeperLink:
             if isinstance(message, Push):
                 self.on_keys(message.keys, message.is_reset)
                 wire.send(Ack(message.number))
-            elif isinstance(message, Found) and message.number in self._waiting:
-                digest = self._waiting[message.number][0]
-                self.on_keys(((digest, message.principal),), False)
-                self._end_look_up(message.number).set_result(message.principal)
+            elif isinstance(message, Found):
+                if message.number in self._waiting:
+                    digest = self._waiting[message.number][0]
+                    self.on_keys(((digest, message.principal),), False)
+                    self._end_look_up(message.number).set_result(message.principal)
+            else:
+                handler = self.handlers.get(type(message))
+                if handler is not None:
+                    handler(message)
 
 
 class _Wire(asyncio.Protocol):

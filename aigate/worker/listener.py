@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 
@@ -69,6 +68,7 @@ class Listener:
         self._is_allowed_host = lru_cache(1024)(is_allowed_host)
         self._loop = loop or asyncio.get_running_loop()
         self.time = self._loop.time
+        self.soon = self._loop.call_soon
         self._connections: set[Connection] = set()
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._drives: dict[Exchange, Drive] = {}
@@ -122,10 +122,12 @@ class Listener:
         return None if self._find_route is None else self._find_route(exchange)
 
     def run(self, handler: Handler, exchange: Exchange) -> None:
-        self._drives[exchange] = Drive(self._run(handler(exchange), exchange, self._drives), self._loop)
+        """Until its first wait the handler runs here and now: nothing may come behind this in a callback."""
+        drive = self._drives[exchange] = Drive(handler(exchange), self._loop, self._end_drive, exchange)
+        drive.resume()
 
     def run_fallback(self, exchange: Exchange, body: BodyStream) -> None:
-        self._tasks[exchange] = self._loop.create_task(self._run(self._fallback(exchange, body), exchange, self._tasks))
+        self._tasks[exchange] = self._loop.create_task(self._run_task(self._fallback(exchange, body), exchange))
 
     def add(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -136,23 +138,35 @@ class Listener:
 
     # --- own ---
 
-    async def _run(self, handling: Awaitable[None], exchange: Exchange, running: dict[Exchange, Any]) -> None:
-        """The boundary of every handler: whatever it raises, its client gets an answer or a cut connection."""
+    async def _run_task(self, handling: Awaitable[None], exchange: Exchange) -> None:
+        problem: BaseException | None = None
         try:
             await handling
-            if not exchange.is_ended and not exchange.is_gone:
-                raise RuntimeError(f"the handler of {exchange.path} left its reply without an end")
-        except GateError as error:
-            self._fail(exchange, error)
-        except asyncio.CancelledError:
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - `_end` is the boundary
+            problem = raised
+        del self._tasks[exchange]
+        self._end(exchange, problem)
+
+    def _end_drive(self, exchange: Exchange, problem: BaseException | None) -> None:
+        del self._drives[exchange]
+        if problem is not None or self._emptied is not None or not exchange.is_ended:
+            self._end(exchange, problem)
+
+    def _end(self, exchange: Exchange, problem: BaseException | None) -> None:
+        """The boundary of every handler: whatever it raises, its client gets an answer or a cut connection."""
+        if problem is None and not exchange.is_ended and not exchange.is_gone:
+            problem = RuntimeError(f"the handler of {exchange.path} left its reply without an end")
+        if problem is None:
+            pass
+        elif isinstance(problem, GateError):
+            self._fail(exchange, problem)
+        elif isinstance(problem, asyncio.CancelledError):
             exchange.abort()
-        except Exception as problem:  # a bug of ours must cost one call, not the worker
+        else:  # a bug of ours must cost one call, not the worker
             self._loop.call_exception_handler({"message": f"handler failed on {exchange.request_id}", "exception": problem})
             self._fail(exchange, GatewayError("internal error: the gateway's log has it under this request id"))
-        finally:
-            del running[exchange]
-            if self._emptied is not None:
-                self._tell_emptied()
+        if self._emptied is not None:
+            self._tell_emptied()
 
     def _fail(self, exchange: Exchange, error: GateError) -> None:
         if exchange.is_ended or exchange.is_gone:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from aigate import __version__
 from aigate.core.target import Provider, Target
 from aigate.dialects.openai_errors import redact
@@ -38,17 +40,18 @@ class Origins:
                 self._secrets += (provider.credential,)
 
     def origin(self, provider: Provider) -> Origin:
-        return self._origins[provider.name]
+        origin = self._origins[provider.name]
+        return replace(origin, credential_id=provider.credential_id) if provider.credential_id else origin
 
-    def redact(self, text: str) -> str:
-        """`text` without our credentials or anything that looks like one."""
-        return redact(text, self._secrets)
+    def redact(self, text: str, provider: Provider) -> str:
+        """`text` without our credentials, the caller's own or anything that looks like one."""
+        return redact(text, (*self._secrets, provider.credential) if provider.credential_id else self._secrets)
 
     def head(self, target: Target, attempt_id: str, length: int, forwarded: Fields = (), *, is_stream: bool = False) -> bytes:
         """The request head of one attempt. All but ids and length is made once per target and the client's fields sent on with it."""
         path = target.stream_url_path if is_stream and target.stream_url_path else target.url_path
         key = (path, target.slug, forwarded)
-        made = self._heads.get(key)
+        made = self._heads.get(key) if not target.provider.credential_id else self._make(target, path, forwarded)
         if made is None:
             if len(self._heads) >= MAX_HEADS:
                 self._heads.clear()

@@ -14,7 +14,10 @@ from aigate.errors import ClientError, GatewayError
 from aigate.worker.exchange import BodyStream, Exchange
 from aigate.worker.heads import Fields, request_head
 
+PATIENCE_S = 60.0  # for a keeper that takes nothing of the request, or does not begin its reply
+
 _READ_BYTES = 64 << 10
+_REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # twice is the same as once
 _HOP_BY_HOP = frozenset(
     {
         b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
@@ -26,8 +29,9 @@ _HOP_BY_HOP = frozenset(
 class Pipe:
     """A listener's fallback."""
 
-    def __init__(self, socket_path: str):
+    def __init__(self, socket_path: str, *, patience_s: float = PATIENCE_S):
         self._socket_path = socket_path
+        self._patience_s = patience_s
 
     async def __call__(self, exchange: Exchange, body: BodyStream) -> None:
         if exchange.is_gone:
@@ -37,20 +41,25 @@ class Pipe:
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket_path, limit=_READ_BYTES)
         except OSError:
-            raise _unavailable("the control plane is not reachable") from None
-        upload = asyncio.create_task(_upload(exchange, body, writer))
+            raise _unavailable("the control plane is not reachable", is_repeatable=True) from None
+        patience = _Patience(writer.transport, self._patience_s)
+        upload = asyncio.create_task(_upload(exchange, body, writer, patience))
         try:
-            await self._relay(exchange, reader, writer)
+            await self._relay(exchange, reader, writer, patience)
         except (OSError, httptools.HttpParserError) as problem:
             if upload.done() and isinstance(upload.exception(), ClientError):
                 raise upload.exception() from None
-            raise _unavailable("the control plane ended the connection before its reply was whole") from problem
+            how = "did not answer in time" if patience.has_ended else "ended the connection before its reply was whole"
+            raise _unavailable(f"the control plane {how}", is_repeatable=exchange.method in _REPEATABLE) from problem
         finally:
+            patience.stop()
             upload.cancel()
             writer.transport.abort()
             await asyncio.gather(upload, return_exceptions=True)
 
-    async def _relay(self, exchange: Exchange, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _relay(
+        self, exchange: Exchange, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: _Patience
+    ) -> None:
         reply = _Reply(exchange)
         room = _Room(exchange)
         while not exchange.is_ended:
@@ -63,7 +72,38 @@ class Pipe:
             except httptools.HttpParserUpgrade as upgrade:
                 await _tunnel(exchange, reply.fields, data[upgrade.args[0] :], (reader, writer))
                 return
+            if exchange.is_started:
+                patience.stop()
             await room.wait()
+
+
+class _Patience:
+    """Cuts the connection to a keeper that lets us wait too long. Once stopped, it does not start again."""
+
+    def __init__(self, transport: asyncio.BaseTransport, patience_s: float):
+        self.has_ended = False
+        self._transport = transport
+        self._patience_s = patience_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_stopped = False
+
+    def start(self) -> None:
+        self.pause()
+        if not self._is_stopped:
+            self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._end)
+
+    def pause(self) -> None:
+        """While it is the client who keeps us waiting."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        self.pause()
+
+    def _end(self) -> None:
+        self.has_ended = True
+        self._transport.abort()  # type: ignore[attr-defined]
 
 
 class _Room:
@@ -128,16 +168,19 @@ class _Reply:
             self._exchange.end()
 
 
-async def _upload(exchange: Exchange, body: BodyStream, writer: asyncio.StreamWriter) -> None:
+async def _upload(exchange: Exchange, body: BodyStream, writer: asyncio.StreamWriter, patience: _Patience) -> None:
     """The request, head and body. A body that fails takes the keeper's connection with it, so that no half request is acted on."""
     try:
         is_chunked = body.length is None
         writer.write(_request_head(exchange, body.length))
         while piece := await body.read():
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+            patience.start()
             await writer.drain()
+            patience.pause()
         if is_chunked:
             writer.write(b"0\r\n\r\n")
+        patience.start()
     except ClientError:
         writer.transport.abort()
         raise
@@ -199,5 +242,7 @@ async def _pass_on(from_client: BodyStream, writer: asyncio.StreamWriter) -> Non
         pass  # the client left: its exchange ends the tunnel
 
 
-def _unavailable(message: str) -> GatewayError:
-    return GatewayError(message, status=503, code="capacity_exceeded", retryable=True, retry_after_s=1)
+def _unavailable(message: str, *, is_repeatable: bool) -> GatewayError:
+    """What may have been done already is not for a client to send again by itself."""
+    retry_after_s = 1 if is_repeatable else None
+    return GatewayError(message, status=503, code="capacity_exceeded", retryable=is_repeatable, retry_after_s=retry_after_s)

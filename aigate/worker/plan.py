@@ -15,7 +15,7 @@ import msgspec
 from aigate.core.call import Call, Principal
 from aigate.core.edits import is_reasoning
 from aigate.core.target import Target
-from aigate.errors import ClientError, GatewayError, GateError, ProviderError
+from aigate.errors import ClientError, GateError, GatewayError, ProviderError
 from aigate.worker.breaker import Breakers
 
 
@@ -37,7 +37,7 @@ ONCE_PER_TARGET = frozenset({"auth", "timeout", "rejected", "bad_reply"})
 
 
 class Plan:
-    """The targets of one call in order, and how far it has come."""
+    """The targets of one call in order, and how far it has come: to the first, unless `first` says another."""
 
     __slots__ = ("_targets", "_policy", "_breakers", "_tried", "_spent", "_place", "_deadline")
 
@@ -45,7 +45,7 @@ class Plan:
         self._targets = targets
         self._policy = policy
         self._breakers = breakers
-        self._tried = 0
+        self._tried = 1
         self._place = 0
         self._spent: set[str] | None = None  # slugs not to be asked again
         self._deadline = now + policy.budget_s
@@ -60,7 +60,6 @@ class Plan:
         for place, target in enumerate(self._targets):
             if breakers.admits(target.slug, now):
                 self._place = place
-                self._tried = 1
                 return target
         wait_s = min(breakers.reopens_in_s(target.slug, now) for target in self._targets)
         names = ", ".join(target.slug for target in self._targets)
@@ -150,6 +149,12 @@ def plan_targets(call: Call, principal: Principal, resolve: Callable[[str, str],
             "`model` is missing; name one as provider/model, for example \"openai/gpt-5.4\" (GET /v1/models lists them)",
             param="model",
         )
+    if len(call.models) == 1 and not call.fallbacks:
+        target = resolve(call.models[0], call.endpoint)
+        if principal.allowed_models:
+            check_allowed(principal, target.slug)
+        if not target.model.fallbacks:
+            return [target]
     targets: list[Target] = []
     for slug in call.models + call.fallbacks:
         target = _resolve(slug, call, resolve)

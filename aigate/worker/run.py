@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from aigate.core.call import Call, Principal, Warning
+from aigate.core.rate import Want
 from aigate.core.target import Target
 from aigate.core.warnings import warning_header
 from aigate.dialects.dialect import Dialect
@@ -24,44 +25,41 @@ class Run:
     __slots__ = (
         "exchange", "surface", "endpoint", "principal", "call", "tag", "client_request_id", "is_strict", "attempts",
         "cost_nanousd", "warnings", "target", "asked", "first_byte_ms", "has_ended",
+        "permits", "tokens", "rate_fields",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, surface: Dialect, endpoint: str):
         self.exchange = exchange
         self.surface = surface
         self.endpoint = endpoint
-        self.principal: Principal | None = None
-        self.call: Call | None = None
+        # These come in this order, as far as the call gets; only what runs after a failure (`end_record`, the spine's `_fail`)
+        # may find them missing, and looks.
+        self.principal: Principal = None  # type: ignore[assignment]
+        self.call: Call = None  # type: ignore[assignment]
+        self.target: Target = None  # type: ignore[assignment]
         self.tag: str | None = None
         self.client_request_id: bytes | None = None
-        self.is_strict = False
-        self.attempts = 0
-        self.cost_nanousd = 0
+        self.is_strict = self.has_ended = False  # `has_ended`: its end is in the journal
+        self.attempts = self.cost_nanousd = 0
         self.warnings: tuple[Warning, ...] = ()
-        self.target: Target | None = None
         self.asked = ""
         self.first_byte_ms = -1
-        self.has_ended = False  # its end is in the journal
+        self.permits: tuple[Want, ...] = ()  # taken under its rate limits
+        self.tokens = 0  # used by all attempts
+        self.rate_fields = b""  # x-ratelimit-*, encoded
 
     def read_headers(self, principal: Principal) -> None:
         """The request headers that steer a call. Raises ClientError for a bad tag."""
         headers = self.exchange.headers
-        tag = headers.get(b"x-aig-tag")
-        if tag is not None:
-            self.tag = _read_tag(tag)
-        else:
-            self.tag = principal.default_tag
-        given = headers.get(b"x-request-id")
-        if given is not None and _CLIENT_REQUEST_ID.fullmatch(given):
-            self.client_request_id = given
-        strict = headers.get(b"x-aig-strict")
-        if strict is not None:
-            self.is_strict = strict.lower() == b"true"
+        self.tag = _read_tag(headers[b"x-aig-tag"]) if b"x-aig-tag" in headers else principal.default_tag
+        if b"x-request-id" in headers and _CLIENT_REQUEST_ID.fullmatch(headers[b"x-request-id"]):
+            self.client_request_id = headers[b"x-request-id"]
+        if b"x-aig-strict" in headers:
+            self.is_strict = headers[b"x-aig-strict"].lower() == b"true"
 
     def end_record(self, now: float, unix_offset_s: float, status: int, error_code: str) -> CallEnd:
         """The call's end as the journal keeps it. `now` is the loop's clock; `unix_offset_s` turns it into wall time."""
         exchange, call, principal, target = self.exchange, self.call, self.principal, self.target
-        assert principal is not None
         started_at = exchange.started_at
         return CallEnd(
             exchange.request_id,

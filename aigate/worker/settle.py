@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from aigate.core.bounds import hold_nanousd
+from aigate.core.budget import Lease
 from aigate.core.call import Attempt, Call, Outcome
 from aigate.core.price import price_usage, service_price
 from aigate.core.target import Price, Target
@@ -18,17 +19,16 @@ from aigate.journal.writer import JournalWriter
 from aigate.worker.run import Run
 
 
-def write_intent(journal: JournalWriter, attempt: Attempt, target: Target, run: Run, sent_ms: int) -> None:
+def write_intent(journal: JournalWriter, run: Run, attempt: Attempt, unix_offset_s: float) -> None:
     """The promise to send, directly before the first byte. Raises GatewayError 503 when the journal cannot take it: then nothing is sent."""
-    principal, call = run.principal, run.call
-    assert principal is not None and call is not None
+    principal, target = run.principal, run.target
     journal.intent(
         encode_record(
             Intent(
                 attempt.id,
                 attempt.call_id,
                 attempt.number,
-                sent_ms,
+                int((attempt.started_at + unix_offset_s) * 1000),
                 target.provider.name,
                 target.slug,
                 attempt.hold_nanousd,
@@ -37,16 +37,17 @@ def write_intent(journal: JournalWriter, attempt: Attempt, target: Target, run: 
                 principal.key_id,
                 principal.sub_account_id,
                 run.tag,
-                is_stream=call.is_stream,
+                attempt.window,
+                () if attempt.hold is None else attempt.hold.leases,
+                run.call.is_stream,
             )
         )
     )
 
 
-def hold_price(call: Call, target: Target) -> Price | None:
+def hold_price(call: Call, price: Price) -> Price:
     """The price an attempt is held at: of the service tier asked for, the dearest of all where the provider may choose (`auto`)."""
-    price = target.model.price
-    if price is None or not price.services or "service_tier" not in call.pairs:
+    if "service_tier" not in call.pairs:
         return price
     asked = msgspec.json.decode(call.pairs["service_tier"])
     if asked == "auto":
@@ -70,7 +71,7 @@ def set_price(attempt: Attempt, target: Target, service_tier: str, usage: Usage)
 
 
 def write_settled(
-    journal: JournalWriter, attempt: Attempt, outcome: Outcome, cost_nanousd: int, latency_ms: int, call: CallEnd | None
+    journal: JournalWriter, attempt: Attempt, outcome: Outcome, latency_ms: int, call: CallEnd | None, charges: tuple[Lease, ...] = ()
 ) -> None:
     """The end of the attempt, into the room its intent reserved. `call` goes with the last attempt of its call."""
     usage = outcome.usage
@@ -87,7 +88,7 @@ def write_settled(
                 usage.reasoning_tokens,
                 usage.audio_input_tokens,
                 usage.audio_output_tokens,
-                cost_nanousd,
+                outcome.cost_nanousd,
                 attempt.price_id,
                 outcome.status,
                 outcome.error_kind,
@@ -95,6 +96,7 @@ def write_settled(
                 attempt.first_byte_ms,
                 outcome.raw_usage,
                 call,
+                charges,
             )
         )
     )

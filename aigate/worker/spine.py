@@ -10,18 +10,17 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from aigate.core.call import Principal
 from aigate.core.target import Target
 from aigate.dialects.dialect import Dialect
 from aigate.errors import GateError
-from aigate.journal.records import encode_record
-from aigate.journal.writer import JournalWriter
 from aigate.worker.answer import count_fields, error_fields, stream_fields
 from aigate.worker.attempt import Attempts, Failure
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
 from aigate.worker.listener import Exchange
+from aigate.worker.own_keys import OwnKeys
 from aigate.worker.plan import Plan, Policy, plan_targets
+from aigate.worker.rates import RateGate
 from aigate.worker.run import CLIENT_CLOSED, Run
 
 Handler = Callable[[Exchange], object]
@@ -38,34 +37,54 @@ class Spine:
         attempts: Attempts,
         breakers: Breakers,
         policy: Policy,
-        journal: JournalWriter,
-        loop: asyncio.AbstractEventLoop,
+        gate: RateGate,
+        own_keys: OwnKeys,
     ):
         self._ring = ring
         self._resolve = resolve
         self._attempts = attempts
         self._breakers = breakers
         self._policy = policy
-        self._journal = journal
-        self._now = loop.time
+        self._gate = gate
+        self._own_keys = own_keys
+        self._now = asyncio.get_running_loop().time
         self._waiting: set[Run] = set()  # streams that have not begun yet
 
     async def run_call(self, exchange: Exchange, surface: Dialect, endpoint: str) -> None:
         run = Run(exchange, surface, endpoint)
         try:
-            principal = self._ring.find(exchange.headers)
-            if principal is None:
-                principal = await self._ring.authenticate(exchange.headers, self._now() + self._attempts.unix_offset_s)
-            run.principal = principal
+            run.principal = principal = self._ring.find(exchange.headers) or await self._ring.authenticate(
+                exchange.headers, self._now() + self._attempts.unix_offset_s
+            )
             run.read_headers(principal)
             run.call = call = surface.read_call(exchange.body, endpoint, exchange)
             call.received_at = int(exchange.started_at + self._attempts.unix_offset_s)
-            run.asked = call.models[0] if call.models else ""
-            await self._try_targets(run, principal)
+            if call.models:
+                run.asked = call.models[0]
+            if call.is_stream:
+                self._waiting.add(run)
+            targets = plan_targets(call, principal, self._resolve)
+            if self._own_keys.are_given(run, targets):
+                targets = await self._own_keys.put_in(run, principal, targets)
+            if principal.rates:
+                await self._gate.enter(run, principal)
+            now = self._now()
+            plan = None  # most calls need none
+            target = targets[0]
+            if not self._breakers.admits(target.slug, now):
+                plan = Plan(targets, self._policy, self._breakers, now)
+                target = plan.first(now)
+            failure = await self._attempts.send(run, target)
+            if failure is None:
+                self._breakers.succeeded(target.slug)
+            else:
+                await self._try_on(run, failure, plan or Plan(targets, self._policy, self._breakers, now))
         except GateError as error:
             self._fail(run, error)
         finally:
             self._waiting.discard(run)
+            if run.permits:
+                self._gate.leave(run)
 
     async def count_tokens(self, exchange: Exchange, surface: Dialect, write: Callable[[int], bytes], endpoint: str = "chat") -> None:
         """How many tokens a prompt is, without a model call. `write` says it in the surface's words."""
@@ -83,39 +102,37 @@ class Spine:
             if not exchange.is_gone:
                 exchange.reply(error.status, error_fields(run, error), surface.write_error(error, exchange.request_id))
 
-    async def _try_targets(self, run: Run, principal: Principal) -> None:
-        call = run.call
-        assert call is not None
-        if call.is_stream:
-            self._waiting.add(run)
-        plan = Plan(plan_targets(call, principal, self._resolve), self._policy, self._breakers, self._now())
-        target = plan.first(self._now())
+    async def _try_on(self, run: Run, failure: Failure, plan: Plan) -> None:
+        """After the first attempt failed: the same target again or another, until one answers or there is none to try."""
         may_resend = True
         while True:
-            failure = await self._attempts.send(run, target)
-            if failure is None:
-                self._breakers.succeeded(target.slug)
-                return
+            target = run.target
             now = self._now()
             if may_resend and failure.is_stale:
                 may_resend = False  # an idle connection had died: the provider never saw this attempt
                 self._attempts.settle(run, failure.attempt, failure.outcome)
-                continue
-            error = failure.error
-            self._breakers.failed(target.slug, failure.kind, now)
-            if failure.is_answered:
-                return
-            step = None if run.exchange.is_gone else plan.after(target, error, now, random.random())
-            if step is None:
-                self._give_up(run, failure)
-                return
-            self._attempts.settle(run, failure.attempt, failure.outcome)
-            target = step.target
-            if step.delay_s:
-                await asyncio.sleep(step.delay_s)
-                if run.exchange.is_gone:
-                    self._fail(run, error)
+            else:
+                error = failure.error
+                # How a caller's own key fares says nothing of the target's health.
+                self._breakers.failed(target.slug, "" if target.provider.credential_id else failure.kind, now)
+                if failure.is_answered:
                     return
+                step = None if run.exchange.is_gone else plan.after(target, error, now, random.random())
+                if step is None:
+                    self._give_up(run, failure)
+                    return
+                self._attempts.settle(run, failure.attempt, failure.outcome)
+                target = step.target
+                if step.delay_s:
+                    await asyncio.sleep(step.delay_s)
+                    if run.exchange.is_gone:
+                        self._fail(run, error)
+                        return
+            result = await self._attempts.send(run, target)
+            if result is None:
+                self._breakers.succeeded(target.slug)
+                return
+            failure = result
 
     def _give_up(self, run: Run, failure: Failure) -> None:
         """No further attempt: the last one is settled together with the call, then the client is told."""
@@ -130,16 +147,11 @@ class Spine:
         if run.attempts and "attempts" not in error.extra:
             error.extra["attempts"] = run.attempts
         if run.principal is not None and not run.has_ended:
-            status = CLIENT_CLOSED if exchange.is_gone else error.status
-            end = run.end_record(self._now(), self._attempts.unix_offset_s, status, error.code)
-            self._journal.call_end(encode_record(end))
-            run.has_ended = True
+            self._attempts.end_call(run, CLIENT_CLOSED if exchange.is_gone else error.status, error.code)
         if exchange.is_gone:
             return
         if exchange.is_started:
-            call = run.call
-            assert call is not None
-            writer = run.surface.stream_writer(call, run.asked, exchange.request_id)
+            writer = run.surface.stream_writer(run.call, run.asked, exchange.request_id)
             exchange.end_with(writer.fail(error, exchange.request_id))
             return
         exchange.reply(error.status, error_fields(run, error), run.surface.write_error(error, exchange.request_id))
@@ -147,13 +159,13 @@ class Spine:
     def tick(self, now: float, after_s: float) -> None:
         """Each second: comments keep silent streams open, also those that have not begun (their errors then go in-band)."""
         self._attempts.tick(now, after_s)
+        self._gate.tick(now)
+        self._own_keys.forget_old(now)
         for run in list(self._waiting):
             exchange = run.exchange
             if exchange.is_started:
                 self._waiting.discard(run)
             elif now - exchange.started_at >= after_s and not exchange.is_gone:
-                call = run.call
-                assert call is not None
                 exchange.start(200, stream_fields(run))
-                exchange.send(run.surface.stream_writer(call, run.asked, exchange.request_id).keep_alive())
+                exchange.send(run.surface.stream_writer(run.call, run.asked, exchange.request_id).keep_alive())
                 self._waiting.discard(run)

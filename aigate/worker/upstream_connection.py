@@ -13,7 +13,6 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, cast
 
-import msgspec
 from httptools import HttpParserError, HttpResponseParser
 
 from aigate.errors import ProviderError
@@ -29,11 +28,30 @@ OnData = Callable[[bytes], None]
 OnEnd = Callable[[ProviderError | None], None]
 
 
-class Head(msgspec.Struct):
-    """The final head of a reply. Names are lower-case; repeated fields are joined by a comma."""
+class Head:
+    """The final head of a reply. The parser has judged `raw`, so splitting it needs no checks, and most replies need none of it."""
 
-    status: int
-    headers: dict[bytes, bytes]
+    __slots__ = ("status", "raw", "_headers")
+
+    def __init__(self, status: int, raw: bytes):
+        self.status = status
+        self.raw = raw
+        self._headers: dict[bytes, bytes] | None = None
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """Names are lower-case; repeated fields are joined by a comma."""
+        if self._headers is None:
+            self._headers = headers = {}
+            for line in self.raw.split(b"\r\n")[1:]:
+                name, _, value = line.partition(b":")
+                name, value = name.lower(), value.strip(b" \t")
+                headers[name] = headers[name] + b", " + value if name in headers else value
+        return self._headers
+
+    def may_have(self, name: bytes) -> bool:
+        """Quicker than a look into `headers`; never False for a field that is there."""
+        return name in self.raw.lower()
 
 
 class Connection(asyncio.Protocol):
@@ -49,7 +67,7 @@ class Connection(asyncio.Protocol):
         "is_reused", "is_idle", "is_closed",
         # for one call
         "is_complete", "is_close_delimited", "deadline", "_is_keepable", "_is_head_request", "_is_paused",
-        "_head", "_headers", "_head_bytes", "_written_at", "_timeout_s", "_waiter", "_on_data", "_on_end", "_error",
+        "_head", "_raw_head", "_interim_heads", "_written_at", "_timeout_s", "_waiter", "_on_data", "_on_end", "_error",
     )
     # fmt: on
 
@@ -74,11 +92,11 @@ class Connection(asyncio.Protocol):
         self._is_head_request = False
         self._is_paused = False
         self._head: Head | None = None
-        self._headers: dict[bytes, bytes] = {}
-        self._head_bytes = 0
+        self._raw_head = b""  # all bytes of the reply until its final head is whole
+        self._interim_heads = 0
         self._written_at = 0.0
         self._timeout_s = 0.0
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[Head] | None = None
         self._on_data: OnData | None = None
         self._on_end: OnEnd | None = None
         self._error: ProviderError | None = None
@@ -90,25 +108,30 @@ class Connection(asyncio.Protocol):
         self.is_complete = self._is_keepable = self.is_close_delimited = False
         self._is_head_request = request.startswith(b"HEAD ")
         self._head = None
-        self._headers = {}
-        self._head_bytes = 0
+        self._raw_head = b""
+        self._interim_heads = 0
         self._written_at = self._now()
         if self.is_closed:
             self._error = self._loss()
         else:
             self._transport.write(request)
 
-    async def head(self, timeout_s: float) -> Head:
-        """The final head; interim ones (1xx) are skipped."""
-        if self._head is None and self._error is None:
+    def head(self, timeout_s: float) -> asyncio.Future[Head]:
+        """The final head, `timeout_s` after `send` at the latest; interim ones (1xx) are skipped."""
+        waiter = self._waiter = self._loop.create_future()
+        if self._head is None and self._error is None and not self.is_closed:
             self._timeout_s = timeout_s
-            self.deadline = self._now() + timeout_s
-            self._waiter = self._loop.create_future()
-            await self._waiter
-            self._waiter = None
-        if self._head is not None:
-            return self._head
-        raise self._error or self._loss()
+            self.deadline = self._written_at + timeout_s
+        else:
+            self._tell_head(waiter)
+        return waiter
+
+    def whole_body(self, max_bytes: int) -> bytes | None:
+        """The body where all of it came together with the head, else None: then ask `body`."""
+        pieces = self._pieces
+        if self.is_complete and len(pieces) == 1 and len(pieces[0]) <= max_bytes:
+            return pieces.pop()
+        return None
 
     async def body(self, max_bytes: int, idle_timeout_s: float) -> bytes:
         """The whole body of a plain reply. Does not wait if it came together with the head."""
@@ -171,8 +194,10 @@ class Connection(asyncio.Protocol):
             self._linger()
         elif self._is_keepable and not self._transport.get_write_buffer_size():
             self._on_data = self._on_end = None
-            self._pieces.clear()
-            self.resume()
+            if self._pieces:
+                self._pieces.clear()
+            if self._is_paused:
+                self.resume()
             self.is_idle = True
             self.deadline = self._now() + self._pool.idle_s
             self._idle.append(self)
@@ -236,9 +261,12 @@ class Connection(asyncio.Protocol):
             self.abort()  # bytes that nobody asked for
             return
         try:
-            if self._head is None:
+            if self._head is not None:
+                self._feed(data)
+            elif len(data) > MAX_HEAD_BYTES or self._raw_head:
                 self._feed_head(data)
             else:
+                self._raw_head = data
                 self._feed(data)
         except HttpParserError as error:
             self._is_keepable = False  # the parser cannot go on
@@ -259,25 +287,23 @@ class Connection(asyncio.Protocol):
         if self.is_complete:
             raise HttpParserError("bytes after the reply")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head is not None:
-            return  # a trailer
-        headers = self._headers
-        name = name.lower()
-        headers[name] = value if name not in headers else headers[name] + b", " + value
-
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        headers = self._headers
+        parser = self._parser
+        status = parser.get_status_code()
         if status < 200:
             if status < 100 or status == 101:
                 raise HttpParserError(f"status {status}")
-            self._headers = {}
+            self._interim_heads += 1
             return
-        self._head = Head(status, headers)
+        raw = self._raw_head.lstrip(b"\r\n") if not self._interim_heads else self._after_interims()
+        head = self._head = Head(status, raw[: raw.find(b"\r\n\r\n")])
+        self._raw_head = b""
         if self._is_head_request:
             self.is_complete = True
             raise HttpParserError("no body follows")  # the parser would wait for one
+        if parser.should_keep_alive():
+            return  # never so where the end of the connection is the end of the body
+        headers = head.headers
         if b"content-length" not in headers and status != 204 and status != 304:
             coding = headers.get(b"transfer-encoding", b"")
             self.is_close_delimited = not coding.strip().lower().endswith(b"chunked")
@@ -291,23 +317,41 @@ class Connection(asyncio.Protocol):
     # --- between the two ---
 
     def _feed_head(self, data: bytes) -> None:
-        room = MAX_HEAD_BYTES - self._head_bytes
-        self._head_bytes += len(data)
+        """A head that came in pieces so far, or comes with much behind it."""
+        room = MAX_HEAD_BYTES - len(self._raw_head)
         if len(data) <= room:
+            self._raw_head += data
             self._feed(data)
             return
+        self._raw_head += data[:room]
         self._feed(data[:room])
         if self._head is None:
             raise HttpParserError(f"a head of more than {MAX_HEAD_BYTES} bytes")
         self._feed(data[room:])
 
+    def _after_interims(self) -> bytes:
+        raw = self._raw_head.lstrip(b"\r\n")  # empty lines before a head are none of it, as the parser sees it
+        for _ in range(self._interim_heads):
+            raw = raw.partition(b"\r\n\r\n")[2].lstrip(b"\r\n")
+        return raw
+
     def _report(self) -> None:
         """Tells whoever waits what has come."""
-        if self._on_data is not None:
+        waiter = self._waiter
+        if waiter is not None:
+            if self._head is not None or self._error is not None:
+                self._tell_head(waiter)
+        elif self._on_data is not None:
             self._deliver()
-        elif self._waiter is not None and (self._head is not None or self._error is not None):
-            if not self._waiter.done():  # the call may have been cancelled
-                self._waiter.set_result(None)
+
+    def _tell_head(self, waiter: asyncio.Future[Head]) -> None:
+        self._waiter = None
+        if waiter.done():
+            return  # the call was cancelled
+        if self._head is not None:
+            waiter.set_result(self._head)
+        else:
+            waiter.set_exception(self._error or self._loss())
 
     def _deliver(self) -> None:
         pieces = self._pieces
@@ -363,7 +407,7 @@ class Connection(asyncio.Protocol):
         if self._head is not None:
             return ProviderError(f"The provider at {self.host} closed before its reply was whole.", kind="cut")
         error = ProviderError(f"The provider at {self.host} closed before it answered.", kind="reset")
-        error.is_stale = self.is_reused and not self._head_bytes and self._now() - self._written_at <= STALE_S
+        error.is_stale = self.is_reused and not self._raw_head and self._now() - self._written_at <= STALE_S
         return error
 
     def _bad_reply(self, problem: str) -> ProviderError:

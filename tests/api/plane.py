@@ -11,13 +11,16 @@ import httpx2
 from aigate.api.app import control_plane
 from aigate.api.services import Services
 from aigate.core.target import Model, Price
-from aigate.errors import model_not_found
+from aigate.errors import ClientError, model_not_found
 from aigate.journal.records import CallEnd
 from aigate.keeper import metrics
+from aigate.keeper.accounts import AccountStore
 from aigate.keeper.db.engine import database_url, open_database
-from aigate.keeper.db.keys import KeyStore
-from aigate.keeper.db.usage import TagTotals, Totals
+from aigate.keeper.db.usage import LabelTotals
+from aigate.keeper.keys import KeyStore
+from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
+from aigate.keeper.vault import Vault
 
 ROOT_KEY = "root-secret"
 SECRET = b"s" * 32
@@ -52,6 +55,11 @@ class Catalog:
         self.describe(slug)
         return next(model for model in MODELS if model.slug == slug)
 
+    def origin_of(self, provider):
+        if provider not in ("openai", "groq"):
+            raise ClientError(f"provider: {provider!r} is unknown here", param="provider")
+        return provider, f"https://api.{provider}.com"
+
     def providers_live(self):
         return ["openai", "sim"]
 
@@ -70,23 +78,44 @@ class Usage:
     def __init__(self):
         self.asked = []
 
-    async def recent(self, *, limit, cursor, key_id):
-        self.asked.append((limit, cursor, key_id))
+    async def recent(self, *, limit, cursor, whose):
+        self.asked.append((limit, cursor, whose))
         return [CALL], "next"
 
-    async def by_tag(self, month, *, key_id):
-        self.asked.append((month, key_id))
-        return [TagTotals(2, 3, 4_389_000, 10, 20), TagTotals(1, 1, 0, 1, 2, tag="team-a")]
+    async def by(self, dimension, month, whose):
+        self.asked.append((dimension, month, whose))
+        return self._totals(dimension)
 
-    async def of_month(self, month, *, key_id):
-        self.asked.append((month, key_id))
-        return Totals(3, 4, 4_389_000, 11, 22)
+    async def by_in_days(self, dimension, first_day, last_day, whose):
+        self.asked.append((dimension, first_day, last_day, whose))
+        return self._totals(dimension)
+
+    def _totals(self, dimension):
+        if dimension == "all":
+            return [LabelTotals(3, 4, 4_389_000, 11, 22)]
+        return [LabelTotals(2, 3, 4_389_000, 10, 20), LabelTotals(1, 1, 0, 1, 2, label="a,b")]
+
+
+class Workers(MessageServer):
+    """Remembers what they were told."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.pushed = []
+
+    async def push(self, keys):
+        self.pushed += keys
+        return await super().push(keys)
 
 
 class Plane:
-    def __init__(self, database, **replaced):
+    def __init__(self, database, folder, **replaced):
+        self.database = database
         self.keys = KeyStore(database)
-        self.workers = MessageServer(self.keys.find, expected_workers=0)
+        self.workers = Workers(self.keys.find, expected_workers=0)
+        self.pushed = self.workers.pushed
+        self.provider_keys = ProviderKeyStore(database, Vault(folder / "provider.key"))
+        self.keys.push = self.workers.push
         self.usage = Usage()
         self.checks = {"database": "ok"}
         self.logged = []
@@ -97,9 +126,14 @@ class Plane:
         async def numbers():
             return metrics.render({"calls_total;status=200": 3, "workers_connected": 1})
 
+        async def announce_limits():
+            return True
+
         services = Services(
             **{
                 "keys": self.keys,
+                "accounts": AccountStore(database, self.workers, announce_limits),
+                "provider_keys": self.provider_keys,
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),
@@ -143,7 +177,7 @@ def run(tmp_path, test, **replaced):
     """Runs `test(plane)` against a fresh control plane."""
 
     async def main(database):
-        plane = Plane(database, **replaced)
+        plane = Plane(database, tmp_path, **replaced)
         async with plane.client:
             await asyncio.wait_for(test(plane), 20)
 

@@ -66,7 +66,7 @@ def test_a_bad_key_is_a_401(tmp_path, headers, words):
 
 def failing_with(error):
     class Broken:
-        async def of_month(self, month, *, key_id):
+        async def by(self, dimension, month, whose):
             raise error
 
     return Broken()

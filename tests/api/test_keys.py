@@ -9,12 +9,13 @@ from sqlalchemy import select
 
 from aigate.core.client_key import is_well_formed, key_digest
 from aigate.keeper.db.tables import keys as keys_table
+from aigate.keeper.db.tables import outbox
 from tests.api.plane import SECRET, run
 
 
 def test_a_key_is_shown_once_and_stored_as_a_digest(tmp_path):
     async def test(plane):
-        reply = await plane.post("/v1/keys", {"name": "web", "default_tag": "team-a", "allowed_models": ["moonshot/*"]})
+        reply = await plane.post("/v1/keys", {"name": "web", "default_tag": "team-a", "allowed_models": ["openai/*"]})
         assert reply.status_code == 201
         made = reply.json()
         assert made["key"] == made["scoped_key"] and is_well_formed(made["key"].encode())
@@ -25,7 +26,7 @@ def test_a_key_is_shown_once_and_stored_as_a_digest(tmp_path):
         listed = (await plane.get("/v1/keys")).json()["data"]
         assert [key["id"] for key in listed] == [made["id"]]
         assert made["key"] not in str(listed) and listed[0]["hint"].endswith(made["key"][-4:])
-        assert (listed[0]["default_tag"], listed[0]["allowed_models"]) == ("team-a", ["moonshot/*"])
+        assert (listed[0]["default_tag"], listed[0]["allowed_models"]) == ("team-a", ["openai/*"])
         assert listed[0]["status"] == "active" and isinstance(listed[0]["created_at"], int)
 
     run(tmp_path, test)
@@ -76,7 +77,8 @@ def test_a_change_that_does_not_reach_every_worker_says_so(tmp_path):
             return False
 
     async def test(plane):
-        assert (await plane.post("/v1/keys", {"name": "web"})).json()["effective"] is False
+        made = (await plane.post("/v1/keys", {"name": "web"})).json()
+        assert (await plane.client.delete(f"/v1/keys/{made['id']}")).json()["effective"] is False
 
     run(tmp_path, test, workers=DeafWorkers())
 
@@ -196,5 +198,105 @@ def test_a_key_that_does_not_exist_is_a_404(tmp_path):
         for method, path in (("GET", "/v1/keys/%00"), ("GET", "/v1/keys/key_x"), ("DELETE", "/v1/keys/key_x"), ("POST", "/v1/keys/key_x/revoke")):
             reply = await plane.client.request(method, path)
             assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+
+    run(tmp_path, test)
+
+
+# --- scoped keys ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_scoped_key_has_its_limits(tmp_path):
+    limits = {"spend_cap_cents": 250, "budget_mode": "hard", "rate_limit_rpm": 30, "rate_limit_tpm": 9000, "max_streams": 2}
+
+    async def test(plane):
+        made = (await plane.post("/v1/keys", {"name": "web", **limits})).json()
+        (listed,) = (await plane.get("/v1/keys")).json()["data"]
+        for shown in (made, listed, (await plane.get(f"/v1/keys/{made['id']}")).json()):
+            assert {name: shown[name] for name in limits} == limits
+            assert shown["remaining_cents"] == 250
+        digest = key_digest(SECRET, made["key"].encode())
+        principal = (await plane.keys.find([digest]))[digest]
+        assert [(rate.kind, rate.limit) for rate in principal.rates] == [("requests", 30), ("tokens", 9000), ("streams", 2)]
+        assert len(principal.budgets) == 1
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"spend_cap_cents": -1}, 400, "spend_cap_cents"),
+        ({"spend_cap_cents": 10**12}, 400, "spend_cap_cents"),
+        ({"rate_limit_rpm": 0}, 400, "rate_limit_rpm"),
+        ({"allowed_models": ["openai/gpt-nope"]}, 400, "allowed_models[0]"),
+        ({"sub_account_id": "sa_nobody"}, 404, "sub_account_id"),
+        ({"sub_account_id": "sa_nobody", "is_admin": True}, 400, "is_admin"),
+    ],
+)
+def test_a_wrong_limit_makes_no_key(tmp_path, body, status, param):
+    async def test(plane):
+        reply = await plane.post("/v1/keys", {"name": "web", **body})
+        assert (reply.status_code, reply.json()["error"]["param"]) == (status, param)
+        assert (await plane.get("/v1/keys")).json()["data"] == []
+
+    run(tmp_path, test)
+
+
+# --- rotation -------------------------------------------------------------------------------------------------------------------
+
+
+async def works(plane, key):
+    return (await plane.get("/v1/models", headers={"authorization": f"Bearer {key}"})).status_code == 200
+
+
+def test_a_rotated_key_is_in_force_at_once_and_the_old_one_until_it_is_used(tmp_path):
+    async def test(plane):
+        old = (await plane.post("/v1/keys", {"name": "web", "spend_cap_cents": 7, "default_tag": "t"})).json()
+        reply = await plane.post(f"/v1/keys/{old['id']}/rotate")
+        new = reply.json()
+        assert (reply.status_code, new["id"], new["effective"]) == (201, old["id"], True)
+        assert new["key"] == new["scoped_key"] != old["key"]
+        assert (new["spend_cap_cents"], new["default_tag"], new["next_hint"][-4:]) == (7, "t", new["key"][-4:])
+        assert await works(plane, old["key"]) and await works(plane, old["key"])
+        assert await works(plane, new["key"])
+        assert not await works(plane, old["key"])
+        assert (key_digest(SECRET, old["key"].encode()), None) in plane.pushed
+        assert await works(plane, new["key"])
+        shown = (await plane.get(f"/v1/keys/{old['id']}")).json()
+        assert (shown["hint"][-4:], shown["next_hint"], shown["status"]) == (new["key"][-4:], None, "active")
+
+    run(tmp_path, test)
+
+
+def test_rotating_again_makes_the_newest_count(tmp_path):
+    async def test(plane):
+        old = (await plane.post("/v1/keys", {"name": "web"})).json()
+        second, third = [(await plane.post(f"/v1/keys/{old['id']}/rotate")).json()["key"] for _ in range(2)]
+        assert await works(plane, old["key"]) and not await works(plane, second)
+        assert await works(plane, third) and not await works(plane, old["key"])
+
+    run(tmp_path, test)
+
+
+def test_revoking_ends_both_keys_of_a_rotation(tmp_path):
+    async def test(plane):
+        old = (await plane.post("/v1/keys", {"name": "web"})).json()
+        new = (await plane.post(f"/v1/keys/{old['id']}/rotate")).json()
+        await plane.client.delete(f"/v1/keys/{old['id']}")
+        assert not await works(plane, old["key"]) and not await works(plane, new["key"])
+        reply = await plane.post(f"/v1/keys/{old['id']}/rotate")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (409, "key_not_active")
+        assert (await plane.post("/v1/keys/key_nobody/rotate")).status_code == 404
+
+    run(tmp_path, test)
+
+
+def test_a_rotation_is_told_to_others(tmp_path):
+    async def test(plane):
+        old = (await plane.post("/v1/keys", {"name": "web"})).json()
+        new = (await plane.post(f"/v1/keys/{old['id']}/rotate")).json()
+        (event,) = await plane.database.read(lambda connection: connection.execute(select(outbox)).all())
+        assert (event.type, event.account_id, json.loads(event.payload)["key_id"]) == ("key.rotated", "acc_default", old["id"])
+        assert old["key"] not in event.payload and new["key"] not in event.payload
 
     run(tmp_path, test)

@@ -281,3 +281,13 @@ def _timed(function):
 def test_no_configured_value_shows_in_a_catalogue_error():
     catalog = make({"openai": "sk-very-secret"}, server=Server())
     assert "secret" not in refusal(catalog, "openai/nope").message
+
+
+def test_the_origin_of_a_provider_is_known_whether_live_or_not():
+    catalog = load_catalog(Config(providers={"mock": ProviderConfig(base_url="unix:///run/x.sock:/v1", dialect="openai-chat", api_key="none")}), sim_base_url=None)
+    assert catalog.origin_of("openai") == ("openai", "https://api.openai.com")
+    assert catalog.origin_of("moonshotai") == ("moonshot", "https://api.moonshot.ai")
+    assert catalog.origin_of("mock") == ("mock", "unix:///run/x.sock")
+    for unknown in ("sim", "nobody", ""):
+        with pytest.raises(ClientError):
+            catalog.origin_of(unknown)

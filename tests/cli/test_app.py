@@ -15,30 +15,12 @@ import pytest
 from tests.conftest import environment, wait_until
 
 
-@pytest.fixture
-def aigate(gateway, tmp_path):
-    """Runs `aigate …` in an empty folder, with the gateway's address and key in its environment."""
-
-    def run(*arguments, text=None, **env):
-        return subprocess.run(
-            [sys.executable, "-m", "aigate", *arguments],
-            input=text or "",
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=tmp_path,
-            env=environment({"AIGATE_URL": gateway.url, "AIGATE_KEY": gateway.key, "PYTHONPATH": str(Path(__file__).parents[2]), **env}),
-        )
-
-    return run
-
-
 def test_help_lists_every_command_and_is_instant(aigate):
     aigate("--help")
     took_s = min(_timed(aigate) for _ in range(5))
     assert took_s < 0.3
     text = aigate("--help").stdout
-    assert [name for name in ("serve", "check-config", "keys", "usage", "call", "models", "ledger", "sim") if name not in text] == []
+    assert [name for name in ("serve", "check-config", "keys", "sub-accounts", "provider-keys", "usage", "call", "models", "ledger", "sim") if name not in text] == []
 
 
 def _timed(aigate):

@@ -72,12 +72,15 @@ def test_reasoning_is_reasoning_content_wherever_it_sat(message: dict[str, Any],
     assert (said["reasoning_content"], said["content"], said.get("reasoning")) == ("hm", "x", None)
 
 
-def test_tool_calls_without_id_get_the_same_one_every_time() -> None:
+@pytest.mark.parametrize("is_known", [True, False])
+def test_tool_calls_without_id_get_the_same_one_every_time(is_known: bool) -> None:
     calls = [{"id": "", "type": "function", "function": {"name": name, "arguments": "{}"}} for name in "fg"]
     body = reply_of({"content": None, "tool_calls": calls})
-    first, again = (answered(body, target(Quirks(mints_tool_ids=True)))["choices"][0]["message"]["tool_calls"] for _ in range(2))
+    first, again = (answered(body, target(Quirks(mints_tool_ids=is_known)))["choices"][0]["message"]["tool_calls"] for _ in range(2))
     assert first == again
     assert len({call["id"] for call in first} - {""}) == 2
+    opened = CHAT.open_reply(body, target())
+    assert CHAT.splice_reply(opened, target(), "mock/asked", Settlement(Usage(1, 2), 0, b"")) is None
 
 
 def test_the_neutral_form_names_what_a_reply_means() -> None:

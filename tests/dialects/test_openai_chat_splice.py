@@ -31,14 +31,14 @@ INSIDE = re.compile(rb'(?:[^"\\\n]|\\[^\n])*')
 
 
 @settings(max_examples=500)
-@given(st.lists(NASTY, min_size=1, max_size=5))
-def test_a_run_that_matches_holds_nothing_but_its_texts(texts: list[bytes]) -> None:
-    run = b"".join(HEAD + text + TAIL for text in texts)
-    matched = TEMPLATE.match_all(run)
+@given(st.lists(NASTY, min_size=1, max_size=5), st.sampled_from([b"", b"data: [DONE]\n\n", HEAD + b'a"}\n\n', b": ping\n\n" + HEAD + TAIL]))
+def test_a_run_that_matches_holds_nothing_but_its_texts(texts: list[bytes], rest: bytes) -> None:
+    run = b"".join(HEAD + text + TAIL for text in texts) + rest
+    matched = TEMPLATE.match_run(run, 0)
     if matched is not None:
-        found, joined = matched
+        found, joined, end = matched
         assert joined == b"\n".join(found)
-        assert b"".join(HEAD + text + TAIL for text in found) == run
+        assert b"".join(HEAD + text + TAIL for text in found) == run[:end]
         assert all(INSIDE.fullmatch(text) for text in found)
 
 
@@ -48,9 +48,9 @@ def test_the_first_event_that_matches_is_one_event(text: bytes, rest: bytes) -> 
     run = HEAD + text + TAIL + rest
     matched = TEMPLATE.match_first(run, 0)
     if matched is not None:
-        found, end = matched
-        assert run[:end] == HEAD + found + TAIL
-        assert INSIDE.fullmatch(found)
+        found, joined, end = matched
+        assert found == [joined] and run[:end] == HEAD + joined + TAIL
+        assert INSIDE.fullmatch(joined)
 
 
 @given(st.lists(st.text(max_size=8), min_size=3, max_size=12), st.booleans(), st.lists(st.integers(1, 200), min_size=1, max_size=4))
@@ -77,8 +77,11 @@ def test_a_template_knows_its_hole() -> None:
     block = b'data: {"d":"hi"}\n\n'
     template = learn(block, Chunk(deltas=[Delta(0, text="hi")]), lambda _: Chunk(deltas=[Delta(0, text=HOLE)]))
     assert template is not None
-    assert template.match_all(b'data: {"d":"a"}\n\ndata: {"d":"b"}\n\n') == ([b"a", b"b"], b"a\nb")
-    assert template.match_all(b'data: {"d":"a"}\n\ndata: {"e":"b"}\n\n') is None
+    run = b'data: {"d":"a"}\n\ndata: {"d":"b"}\n\n'
+    assert template.match_run(run, 0) == ([b"a", b"b"], b"a\nb", len(run))
+    assert template.match_run(b": ping\n\n" + run + b"data: [DONE]\n\n", 8) == ([b"a", b"b"], b"a\nb", 8 + len(run))
+    assert template.match_run(run + b'data: {"d":"c","e":1}\n\n', 0) == ([b"a", b"b"], b"a\nb", len(run))
+    assert template.match_run(b'data: {"e":"b"}\n\n' + run, 0) is None
 
 
 def test_padding_is_cut_only_where_it_is_the_chunks_last_key() -> None:

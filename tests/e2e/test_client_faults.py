@@ -8,15 +8,9 @@ import random
 
 import pytest
 
-from tests.conftest import wait_until
-from tests.e2e.wire import chat, connect, error_of, events_of, get, post, request_id, rows, run, said_in, shipped
+from tests.e2e.wire import answered, chat, connect, error_of, events_of, get, is_usable, post, request_id, rows, run, said_in, shipped
 
 ALIVE = chat("sim/echo", "still there")
-
-
-async def is_usable(gateway, client) -> bool:
-    status, _, body = await client.ask(post(gateway, ALIVE))
-    return status == 200 and "still there" in said_in(body)
 
 
 def check_error(status, head, body, *, due, param=None, word=""):
@@ -67,7 +61,7 @@ BAD_BODIES = {
     "max_tokens zero": (with_fields(max_tokens=0), 400, "max_tokens", "from 1"),
     "max_tokens negative": (with_fields(max_tokens=-5), 400, "max_tokens", "from 1"),
     "max_tokens fraction": (with_fields(max_tokens=1.5), 400, "max_tokens", "whole number"),
-    "max_tokens huge": (b'{"model": "sim/echo", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1e999}', 400, "max_tokens", "whole"),
+    "max_tokens huge": (b'{"model": "sim/echo", "messages": [{}], "max_tokens": 1e999}', 400, "max_tokens", "whole"),
     "max_completion_tokens": (with_fields(max_completion_tokens=True), 400, "max_completion_tokens", "whole number"),
     "n": (with_fields(n=0), 400, "n", "from 1"),
     "n large": (with_fields(n=10_000), 400, "n", "128"),
@@ -146,12 +140,15 @@ def test_bad_headers_are_explained(gateway, field, due, param):
     run(exchange)
 
 
-@pytest.mark.parametrize("given", ["", "authorization: Bearer nonsense\r\n", "authorization: Basic eHg=\r\n", "authorization: Bearer \xff\r\n", "x-api-key: sk-aig-" + "A" * 43 + "\r\n"])
+@pytest.mark.parametrize(
+    "given",
+    ["x-nothing: 1", "authorization: Bearer nonsense", "authorization: Basic eHg=", "authorization: Bearer \xff", "x-api-key: sk-aig-" + "A" * 43],
+)
 def test_no_key_and_wrong_keys_are_401_without_a_row(gateway, given):
     async def exchange():
         client = await connect(gateway)
         request = post(gateway, ALIVE).split(b"\r\n")
-        request[2] = given.strip().encode("latin-1") or b"x-nothing: 1"
+        request[2] = given.encode("latin-1")
         status, head, body = await client.ask(b"\r\n".join(request))
         check_error(status, head, body, due=401)
         assert await is_usable(gateway, client)
@@ -161,14 +158,6 @@ def test_no_key_and_wrong_keys_are_401_without_a_row(gateway, given):
     call, _ = shipped(gateway, run(lambda: answered(gateway)))
     assert call["status"] == 200
     assert not rows(gateway.data_dir, "calls", "call_id = ?", anonymous)
-
-
-async def answered(gateway) -> str:
-    """The id of a call that went well."""
-    client = await connect(gateway)
-    status, head, _ = await client.ask(post(gateway, ALIVE))
-    assert status == 200
-    return request_id(head)
 
 
 def head_of(*fields: str, line: str = "POST /v1/chat/completions HTTP/1.1") -> bytes:
@@ -325,7 +314,8 @@ def test_http_1_0_streams_end_with_the_connection(gateway, is_stream):
 
 def test_a_body_in_chunks_of_every_size_is_one_body(gateway):
     body = json.dumps(chat("sim/echo", "häppchen " * 20), ensure_ascii=False).encode()
-    chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (len(body[at : at + 7]), body[at : at + 7]) for at in range(0, len(body), 7)) + b"0\r\nx-trailer: 1\r\n\r\n"
+    pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
+    chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\nx-trailer: 1\r\n\r\n"
     head = head_of(f"authorization: Bearer {gateway.key}", "transfer-encoding: chunked")
 
     async def exchange():
@@ -407,91 +397,6 @@ def test_no_caller_ever_gets_anothers_bytes(gateway):
         await asyncio.gather(*[caller(number) for number in range(callers)])
 
     run(everyone)
-
-
-# --- the client leaves --------------------------------------------------------------------------------------------------------
-
-
-def leave_after(gateway, data: bytes, *, pieces: int = -1) -> None:
-    """Sends, takes so many pieces of the reply (-1: not even its head), and goes."""
-
-    async def exchange():
-        client = await connect(gateway)
-        await client.send(data)
-        if pieces >= 0:
-            await client.head()
-            for _ in range(pieces):
-                await client.chunk()
-        client.writer.transport.abort()
-
-    run(exchange)
-
-
-def row_of(gateway, prompt_tag: str):
-    return wait_until(lambda: rows(gateway.data_dir, "calls", "tag = ?", prompt_tag))[0]
-
-
-@pytest.mark.parametrize("cut", [1, 20, 60, 200, -1])
-def test_a_client_that_leaves_before_its_request_is_whole_leaves_no_row(gateway, cut):
-    data = post(gateway, ALIVE, f"x-aig-tag: partial{cut}")
-    leave_after(gateway, data[:cut])
-    shipped(gateway, run(lambda: answered(gateway)))
-    assert not rows(gateway.data_dir, "calls", "tag = ?", f"partial{cut}")
-
-
-@pytest.mark.parametrize(
-    "model, is_stream, pieces, end",
-    [
-        ("sim/ttft-200ms+echo", False, -1, "aborted"),
-        ("sim/ttft-200ms+echo", True, -1, "aborted"),
-        ("sim/slow-20ms+long-100", True, 0, "aborted"),
-        ("sim/slow-20ms+long-100", True, 2, "aborted"),
-        ("sim/slow-2ms+long-50+bills-all", True, 2, "aborted"),
-    ],
-)
-def test_a_client_that_leaves_is_settled_with_what_the_provider_bills(gateway, model, is_stream, pieces, end):
-    tag = f"left-{model[4:]}-{is_stream}-{pieces}"[:64]
-    leave_after(gateway, post(gateway, chat(model, stream=is_stream), f"x-aig-tag: {tag}"), pieces=pieces)
-    call, (attempt,) = shipped(gateway, row_of(gateway, tag)["call_id"])
-    assert (call["status"], attempt["end"]) == (499, end)
-    if "bills-all" in model:
-        assert attempt["output_tokens"] == 50 and attempt["usage_source"] == "reported"
-    elif is_stream:
-        assert attempt["output_tokens"] < 50
-    else:
-        assert attempt["usage_source"] == "reported" and attempt["cost_nanousd"] == call["cost_nanousd"]
-    assert run(lambda: answered(gateway))
-
-
-def test_a_client_that_leaves_between_attempts_ends_the_call(gateway):
-    tag = "left-between"
-    leave_after(gateway, post(gateway, chat("sim/503+retry-after-1"), f"x-aig-tag: {tag}"))
-    call, attempts = shipped(gateway, row_of(gateway, tag)["call_id"])
-    assert call["status"] == 499 and len(attempts) < 3
-
-
-def test_a_client_that_half_closes_after_its_request_counts_as_gone(gateway):
-    async def exchange():
-        client = await connect(gateway)
-        await client.send(post(gateway, chat("sim/ttft-200ms+echo"), "x-aig-tag: half-closed"))
-        client.writer.write_eof()
-        return await client.rest()
-
-    run(exchange)
-    assert row_of(gateway, "half-closed")["status"] in (200, 499)
-
-
-def test_a_client_that_reads_nothing_does_not_hold_up_others(gateway):
-    async def exchange():
-        lazy = await connect(gateway)
-        await lazy.send(post(gateway, chat("sim/big-8MB", stream=True), "x-aig-tag: lazy"))
-        for _ in range(5):
-            assert await is_usable(gateway, await connect(gateway))
-        lazy.writer.transport.abort()
-
-    run(exchange)
-    call, (attempt,) = shipped(gateway, row_of(gateway, "lazy")["call_id"])
-    assert (call["status"], attempt["end"]) == (499, "aborted")
 
 
 def test_nothing_of_all_this_was_a_500(gateway):

@@ -6,7 +6,6 @@ The simulated provider is a process of its own, whose bill survives. AIGATE_KILL
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import signal
@@ -15,13 +14,15 @@ from pathlib import Path
 
 from aigate.cli.verify import report_lines, verify_data_dir
 from tests.conftest import Gateway, start_gateway, wait_until
-from tests.e2e.wire import chat, connect, events_of, post, provider_config, request_id, rows, run, running_sim, said_in
+from tests.e2e.wire import chat, connect, events_of, post, provider_config, read_bill, request_id, rows, run, running_sim, said_in
 from tests.test_serve import children, is_gone
 
 KILLS = int(os.environ.get("AIGATE_KILLS", "52"))
 SEED = int(os.environ.get("AIGATE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 CLIENTS = 8
-MODELS = ("echo", "cached", "slow-2ms+long-40", "slow-2ms+long-40+bills-all", "reasoning", "ttft-20ms+echo", "usage-every+long-9", "503-then-ok", "reset-3")
+MODELS = (
+    "echo", "cached", "slow-2ms+long-40", "slow-2ms+long-40+bills-all", "reasoning", "ttft-20ms+echo", "usage-every+long-9", "503-then-ok", "reset-3",
+)  # fmt: skip
 VICTIMS = ("worker", "worker", "worker", "keeper", "keeper", "worker", "all", "keeper", "worker", "worker", "keeper", "supervisor")
 BROKEN = (ConnectionError, asyncio.IncompleteReadError)  # what a client sees when what it talks to is killed
 
@@ -129,12 +130,6 @@ async def kill_again_and_again(load: Load, restart) -> Counter[str]:
     return done
 
 
-def read_bill(path: Path) -> tuple[list[str], dict[str, dict]]:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    seen = [line["attempt"] for line in lines if line["event"] == "seen"]
-    return seen, {line["attempt"]: line for line in lines if line["event"] == "billed"}
-
-
 def check_ledger(data_dir: Path, bill: Path, load: Load) -> int:
     """Holds the ledger against the provider's bill and against what the clients saw; how many attempts are unsettled."""
     seen, billed = read_bill(bill)
@@ -191,6 +186,18 @@ def test_no_kill_loses_an_attempt_or_changes_a_bill(tmp_path):
         print(f"killed {dict(done)}; {len(load.whole)} calls whole, by status {dict(load.statuses)}; {load.broken} broken, {unsettled} unsettled")
     assert load.whole and load.broken
     assert load.statuses.keys() <= {200, 502, 503}, load.statuses
+
+
+def test_a_drain_ships_what_a_killed_keeper_left(start):
+    gateway = start()
+    (keeper,) = children(gateway)["keeper"]
+    os.kill(keeper, signal.SIGSTOP)
+    for _ in range(5):
+        assert gateway.request("POST", "/v1/chat/completions", chat("sim/echo"))[0] == 200
+    os.kill(keeper, signal.SIGKILL)
+    assert gateway.stop() == 0
+    report = verify_data_dir(str(gateway.data_dir))
+    assert report.calls == 5 and report.is_sound and not report.counts, report_lines(report)
 
 
 def test_a_drain_ends_every_stream_and_leaves_nothing_open(tmp_path):

@@ -8,6 +8,8 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +27,9 @@ REPLY = json.dumps(
         "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
     }
 ).encode()  # fmt: skip
-CHUNK = json.dumps({"id": "raw-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [{"index": 0, "delta": {"content": "piece"}}]}).encode()
+CHUNK = (
+    b'{"id": "raw-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [{"index": 0, "delta": {"content": "piece"}}]}'
+)
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 STREAM_HEAD = SSE + b"transfer-encoding: chunked\r\n\r\n"
 
@@ -76,7 +80,10 @@ RAW = {
     "brotli": (reply(REPLY, b"content-encoding: br"), "keep"),
     "secret": (reply(b'{"error": {"message": "bad key rawsecretkey12345 given"}}', status=b"401 Unauthorized"), "keep"),
     "crlf-message": (reply(b'{"error": {"message": "a\\r\\nset-cookie: x=1"}}', b"retry-after: 0", status=b"429 Slow"), "keep"),
-    "stream-json": (reply(), "keep"),
+    "huge-error": (reply(b"<html>" + b"x" * (3 << 20), kind=b"text/html", status=b"500 Oops"), "keep"),
+    "error-body-stalls": (b"HTTP/1.1 500 Oops\r\ncontent-length: 10\r\n\r\n", "keep"),
+    "flood-of-103": (b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" * 20_000 + reply(), "keep"),
+    "trailers": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunked(REPLY) + b"0\r\nx-late: 1\r\n\r\n", "keep"),
     "stream-cut": (STREAM_HEAD + chunked(events(CHUNK)), "close"),
     "stream-reset": (STREAM_HEAD + chunked(events(CHUNK)), "reset"),
     "stream-empty": (STREAM_HEAD + b"0\r\n\r\n", "keep"),
@@ -143,6 +150,8 @@ class RawProvider:
 THRICE, ONCE = (3, 4), (1, 2)  # one more where a kept connection had gone
 REFUSED = {
     "dead/m": (502, "provider_unavailable", "refused", THRICE),
+    "tls/m": (502, "provider_unavailable", "refused", THRICE),
+    "nowhere/m": (502, "provider_unavailable", "refused", THRICE),
     "simx/cut-head": (502, "provider_unavailable", "reset", THRICE),
     "simx/reset-head": (502, "provider_unavailable", "reset", THRICE),
     "simx/hang": (504, "provider_timeout", "timeout", ONCE),
@@ -156,6 +165,7 @@ REFUSED = {
     "simx/413": (413, "payload_too_large", "rejected", ONCE),
     "simx/422": (422, "invalid_request", "rejected", ONCE),
     "simx/429+retry-after-0": (429, "rate_limited", "rate_limited", THRICE),
+    "simx/429+retry-after-3600": (429, "rate_limited", "rate_limited", ONCE),
     "simx/500": (502, "provider_unavailable", "error", THRICE),
     "simx/501": (502, "provider_unavailable", "error", THRICE),
     "simx/502": (502, "provider_unavailable", "error", THRICE),
@@ -176,6 +186,9 @@ REFUSED = {
     "raw/no-content": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/html": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/html-502": (502, "provider_unavailable", "error", THRICE),
+    "raw/huge-error": (502, "provider_unavailable", "error", THRICE),
+    "raw/error-body-stalls": (502, "provider_unavailable", "error", THRICE),
+    "raw/flood-of-103": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/null": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/array": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/no-choices": (502, "provider_unavailable", "bad_reply", ONCE),
@@ -218,29 +231,45 @@ BROKEN = {
     "raw/stream-bad-chunks": ("provider_unavailable", "bad_reply"),
 }
 # What is odd and yet an answer.
-WHOLE = ("simx/early-103", "simx/extra-bytes", "simx/close-delimited", "simx/wrong-type", "simx/no-usage", "simx/one-byte", "simx/crlf", "simx/429-then-ok-2+retry-after-0", "simx/500-then-ok-1")  # fmt: skip
-WHOLE_PLAIN = ("simx/gzip", "raw/ok", "raw/many-103", "raw/second-reply", "raw/not-utf8", "raw/usage-text", "raw/usage-negative", "raw/usage-huge", "raw/usage-beyond-64-bit")  # fmt: skip
-WHOLE_STREAMED = ("simx/no-done", "raw/stream-only-done", "raw/stream-after-done", "raw/stream-done-then-open", "raw/stream-until-close")
+WHOLE = (
+    "simx/early-103", "simx/extra-bytes", "simx/close-delimited", "simx/wrong-type", "simx/no-usage", "simx/one-byte", "simx/crlf",
+    "simx/429-then-ok-2+retry-after-0", "simx/500-then-ok-1",
+)  # fmt: skip
+WHOLE_PLAIN = (
+    "simx/gzip", "raw/ok", "raw/many-103", "raw/trailers", "raw/second-reply", "raw/not-utf8", "raw/usage-text", "raw/usage-negative",
+    "raw/usage-huge", "raw/usage-beyond-64-bit",
+)  # fmt: skip
+WHOLE_STREAMED = (
+    "simx/no-done", "raw/stream-only-done", "raw/stream-after-done", "raw/stream-done-then-open", "raw/stream-until-close",
+)  # fmt: skip
 FORWARDED_AS_IT_CAME = ("simx/garbage", "raw/stream-null", "raw/stream-garbage", "raw/stream-not-utf8")
 
-SIM_MODELS = tuple({name[5:] for table in (REFUSED, REFUSED_PLAIN, REFUSED_STREAMED, BROKEN, WHOLE, WHOLE_PLAIN, WHOLE_STREAMED) for name in table if name[:5] == "simx/"} | {"echo"})  # fmt: skip
+_ALL = (*REFUSED, *REFUSED_PLAIN, *REFUSED_STREAMED, *BROKEN, *WHOLE, *WHOLE_PLAIN, *WHOLE_STREAMED, *FORWARDED_AS_IT_CAME, "simx/echo")
+SIM_MODELS = tuple({name[5:] for name in _ALL if name.startswith("simx/")})
 
 
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+@contextmanager
+def faulty_gateway(folder: Path, server: str = "") -> Iterator[Gateway]:
     """A gateway before a simulated provider (simx), a raw one (raw) and a port where nobody listens (dead)."""
-    folder = tmp_path_factory.mktemp("faults")
     raw = RawProvider()
     with running_sim(folder / "bill.jsonl") as sim_url, socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
-        settings = "[routing]\nretry_base_ms = 5\nbreaker_failures = 100000\n"
+        settings = server + "[routing]\nretry_base_ms = 5\nbreaker_failures = 100000\n"
         settings += provider_config("simx", sim_url, SIM_MODELS, "timeout_s = 0.7")
         settings += provider_config("raw", raw.url, tuple(RAW), "timeout_s = 0.7", 'api_key = "rawsecretkey12345"')
+        settings += provider_config("tls", sim_url.replace("http:", "https:"), ("m",))
+        settings += provider_config("nowhere", "http://nowhere.invalid/v1", ("m",))
         settings += provider_config("dead", f"http://127.0.0.1:{unheard.getsockname()[1]}/v1", ("m",))
         running = start_gateway(folder, settings)
         yield running
         running.kill()
         raw.stop()
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with faulty_gateway(tmp_path_factory.mktemp("faults")) as running:
+        yield running
 
 
 def ask(gateway: Gateway, model: str, stream: bool, limit_s: float = 20.0) -> tuple[int, bytes, bytes]:
@@ -266,6 +295,7 @@ def check_refused(gateway: Gateway, model: str, stream: bool, due: tuple[int, st
     assert error["retryable"] is (kind not in ("auth", "rejected"))
     assert b"\r\nx-should-retry: " + (b"true" if error["retryable"] else b"false") in head
     assert b"rawsecretkey" not in body and b"set-cookie" not in head
+    assert "3600" not in model or b"\r\nretry-after: 3600" in head
     call, attempts = shipped(gateway, request_id(head))
     assert (call["status"], call["error_code"], call["cost_nanousd"]) == (due_status, code, 0)
     assert len(attempts) in counts and call["attempts"] == error["attempts"] == len(attempts)
@@ -361,6 +391,15 @@ def test_another_target_stands_in_for_one_that_fails(faulty):
     assert b"\r\nx-aig-served-by: simx/echo" in head and b"\r\nx-aig-attempts: 3" in head
     _, attempts = shipped(faulty, request_id(head))
     assert [(row["provider"], row["end"]) for row in attempts] == [("dead", "failed"), ("raw", "failed"), ("simx", "complete")]
+
+
+def test_what_a_reply_that_cannot_be_translated_used_is_paid(tmp_path):
+    with faulty_gateway(tmp_path, "[server]\nforce_neutral = true\n") as gateway:
+        status, head, body = ask(gateway, "raw/not-utf8", False)
+        assert (status, error_of(body)["origin"]) == (502, "provider")
+        call, (attempt,) = shipped(gateway, request_id(head))
+    assert (attempt["end"], attempt["error_kind"], attempt["output_tokens"]) == ("failed", "bad_reply", 2)
+    assert attempt["cost_nanousd"] == call["cost_nanousd"] == 1650
 
 
 def test_the_ledger_is_sound_and_no_failure_was_a_bug_of_ours(faulty):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-
 from tests.conftest import Gateway, environment, wait_until
 from tests.worker.raw_client import RawClient
 
@@ -27,8 +26,9 @@ def chat(model: str, prompt: str = "Hello", **fields: object) -> dict[str, objec
 def post(gateway: Gateway, body: object, *fields: str, path: str = "/v1/chat/completions", key: str | None = None) -> bytes:
     """A whole request as bytes; `body` may be bytes that are no JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    head = [f"POST {path} HTTP/1.1", "host: gateway", f"authorization: Bearer {key or gateway.key}", "content-type: application/json", f"content-length: {len(data)}", *fields]
-    return "\r\n".join([*head, "", ""]).encode() + data
+    line, authorization = f"POST {path} HTTP/1.1", f"authorization: Bearer {key or gateway.key}"
+    head = [line, "host: gateway", authorization, "content-type: application/json", f"content-length: {len(data)}", *fields, "", ""]
+    return "\r\n".join(head).encode() + data
 
 
 def get(gateway: Gateway, path: str) -> bytes:
@@ -38,6 +38,20 @@ def get(gateway: Gateway, path: str) -> bytes:
 async def connect(gateway: Gateway) -> RawClient:
     address = urlsplit(gateway.url)
     return RawClient(*await asyncio.open_connection(address.hostname, address.port))
+
+
+async def is_usable(gateway: Gateway, client: RawClient) -> bool:
+    """Whether the connection goes on, and gives its caller its own answer."""
+    status, _, body = await client.ask(post(gateway, chat("sim/echo", "still there")))
+    return status == 200 and "still there" in said_in(body)
+
+
+async def answered(gateway: Gateway) -> str:
+    """The id of a call that went well."""
+    client = await connect(gateway)
+    status, head, _ = await client.ask(post(gateway, chat("sim/echo")))
+    assert status == 200
+    return request_id(head)
 
 
 def error_of(body: bytes) -> dict[str, Any]:
@@ -85,6 +99,13 @@ def running_sim(bill: Path) -> Iterator[str]:
             yield process.stdout.readline().split()[-1]
         finally:
             process.kill()
+
+
+def read_bill(path: Path) -> tuple[list[str], dict[str, dict]]:
+    """The attempts that the provider saw, in order, and the rows of its bill."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    seen = [line["attempt"] for line in lines if line["event"] == "seen"]
+    return seen, {line["attempt"]: line for line in lines if line["event"] == "billed"}
 
 
 def provider_config(name: str, base_url: str, models: Mapping[str, str] | tuple[str, ...] = (), *lines: str) -> str:

@@ -2,20 +2,24 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aigate.journal.records import (
+    MAX_LEASES,
     CallEnd,
     Intent,
+    Leases,
     Settled,
     decode_call_end,
     decode_intent,
+    decode_leases,
     decode_settled,
     encode_record,
     fit_call_end,
     fit_settled,
 )
+from aigate.journal.segment import MAX_BODY_BYTES
 
 LIMIT_BYTES = 4079
 TEXTS = ("surface", "endpoint", "asked_model", "served_by", "account_id", "key_id", "error_code", "warnings")
@@ -42,6 +46,17 @@ def test_a_record_of_a_newer_release_reads_without_its_newer_fields() -> None:
     assert decode_intent(msgspec.msgpack.encode(newer)) == intent
 
 
+def test_a_settled_record_of_an_older_release_charges_no_lease() -> None:
+    whole = settled(b"{}", None)
+    assert decode_settled(msgspec.msgpack.encode(msgspec.structs.astuple(whole)[:-1])) == whole
+
+
+def test_the_most_leases_allowed_fit_a_record() -> None:
+    largest = Leases(((2**63 - 1, "2026-12", 2**63 - 1),) * MAX_LEASES)
+    body = encode_record(largest)
+    assert len(body) <= MAX_BODY_BYTES and decode_leases(body) == largest
+
+
 def test_too_large_a_settled_record_loses_raw_usage_and_warnings_before_anything_else() -> None:
     whole = settled(b"x" * 5000, call_end(warnings="w" * 300, tag="checkout"))
     fitted = decode_settled(fit_settled(encode_record(whole), LIMIT_BYTES))
@@ -50,16 +65,18 @@ def test_too_large_a_settled_record_loses_raw_usage_and_warnings_before_anything
     assert fitted == msgspec.structs.replace(whole, raw_usage=b"", call=msgspec.structs.replace(whole.call, warnings=""))
 
 
+@example("\U0001f600" * 300, "\U0001f600" * 300, b"")
 @given(st.text(max_size=3000), st.text(max_size=3000), st.binary(max_size=6000))
 def test_a_settled_record_always_fits_and_never_loses_a_number(tag: str, asked: str, raw_usage: bytes) -> None:
-    whole = settled(raw_usage, call_end(tag=tag, asked_model=asked, client_request_id=tag, cost_nanousd=12345, warnings=asked))
+    whole = settled(raw_usage, call_end(**dict.fromkeys((*TEXTS, "client_request_id"), asked) | {"tag": tag, "cost_nanousd": 12345}))
+    whole = msgspec.structs.replace(whole, end=asked, error_kind=tag, charges=((2**63 - 1, "2026-12", 2**63 - 1),) * 5)
     body = fit_settled(encode_record(whole), LIMIT_BYTES)
     fitted = decode_settled(body)
     assert len(body) <= LIMIT_BYTES
     for name in Settled.__struct_fields__:
         if isinstance(getattr(whole, name), int):
             assert getattr(fitted, name) == getattr(whole, name)
-    assert fitted.call is not None and fitted.call.cost_nanousd == 12345
+    assert fitted.call is not None and fitted.call.cost_nanousd == 12345 and fitted.charges == whole.charges
 
 
 @pytest.mark.parametrize("name", ["asked_model", "tag", "warnings", "client_request_id"])

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 
 from aigate.core.price import price_usage, with_id
 from aigate.core.target import Price
 from aigate.core.usage import Usage
 from aigate.journal.records import CallEnd, Intent, Settled, encode_record
 from aigate.journal.writer import MIN_SEGMENT_BYTES, JournalWriter
+from aigate.keeper.db.balances import Balances
 from aigate.keeper.db.engine import Database, database_url, open_database
+from aigate.keeper.db.ledger_rows import Batch, write_batch
 
 PRICE = with_id(Price(rates={"input": (150_000, 1), "output": (600_000, 1)}))
 
@@ -67,6 +69,11 @@ def new_journal(journals_folder: Path) -> Iterator[Callable[[str], JournalWriter
     yield make
     for writer in writers:
         writer.close()
+
+
+def write_whole(connection: Connection, batch: Batch, **options: bool) -> None:
+    """A batch with its balances, as the shipper writes it."""
+    Balances().write(connection, "jrn_test", write_batch(connection, batch, **options), now_ms=1)
 
 
 class Traffic:

@@ -8,17 +8,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, insert, text, update
 
 from aigate.journal.records import encode_record
 from aigate.journal.writer import JournalWriter
 from aigate.keeper import ledger
 from aigate.keeper.db.engine import Database
-from aigate.keeper.db.ledger_rows import Batch, write_batch
+from aigate.keeper.db.ledger_rows import Batch
 from aigate.keeper.db.prices import save_prices
-from aigate.keeper.db.tables import attempts, calls, prices, usage_totals
+from aigate.keeper.db.tables import attempts, calls, leases, prices, usage_days, usage_totals, windows
 from aigate.keeper.ledger import NOTES, WRONG, Report, verify
 from aigate.keeper.shipper import Shipper
+from tests.keeper.conftest import write_whole
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def sound(database: Database, traffic: Any) -> Database:
         batch.add_attempt(traffic.intent(n), traffic.settled(n))
         batch.add_call(traffic.call_end(n))
     database.write_now(save_prices, [traffic.price], 1)
-    database.write_now(write_batch, batch)
+    database.write_now(write_whole, batch)
     return database
 
 
@@ -63,15 +64,22 @@ def test_a_sound_ledger_is_said_to_be_so_with_its_sums(sound: Database, traffic:
             delete(attempts).where(attempts.c.call_id == "req_0000"),
             {("attempts", "req_0000"), ("call_cost", "req_0000"), ("totals", "")},
         ),
-        (update(usage_totals).values(requests=19), {("totals", "")}),
-        (delete(usage_totals), {("totals", "")}),
+        (update(usage_totals).values(requests=19), {("totals", ""), ("days", ""), ("balance", "")}),
+        (delete(usage_totals), {("totals", ""), ("days", ""), ("balance", "")}),
+        (update(usage_days).where(usage_days.c.owner_id == "key_1").values(output_tokens=1), {("days", "")}),
+        (delete(usage_days), {("days", "")}),
+        (update(windows).where(windows.c.budget_id == 1).values(spent_nanousd=1), {("balance", "")}),
+        (update(windows).where(windows.c.budget_id == 1).values(reserved_nanousd=1), {("balance", "")}),
+        (delete(windows), {("balance", "")}),
+        (update(windows).where(windows.c.budget_id == 1).values(leased_nanousd=1), {("lease", "")}),
+        (insert(leases).values(journal_id="jrn_gone", budget_id=1, window="2023-11", amount_nanousd=1), {("lease", "")}),
     ],
 )
 def test_any_number_that_was_changed_is_found(sound: Database, statement: Any, found: set[tuple[str, str]]) -> None:
     change(sound, statement)
     report = sound.read_now(verify)
     assert not report.is_sound
-    assert {(kind, "" if kind == "totals" else subject) for kind, subject in findings(report)} == found
+    assert {(kind, "" if kind in ("totals", "days", "balance", "lease") else subject) for kind, subject in findings(report)} == found
 
 
 def test_a_price_that_is_gone_is_found_on_every_row_that_needs_it(sound: Database) -> None:
@@ -91,7 +99,7 @@ def test_attempts_numbered_twice_are_found(sound: Database, traffic: Any) -> Non
         intent = msgspec.structs.replace(traffic.intent(50, number=number), number=1)
         batch.add_attempt(intent, traffic.settled(50, number=number))
     batch.add_call(traffic.call_end(50, attempts=2, cost=2 * traffic.settled(50).cost_nanousd))
-    sound.write_now(write_batch, batch)
+    sound.write_now(write_whole, batch)
     assert findings(sound.read_now(verify)) == [("attempts", "req_0050")]
 
 
@@ -100,7 +108,7 @@ def test_unsettled_attempts_and_overruns_are_noted_and_are_not_wrong(sound: Data
     batch.add_unsettled(traffic.intent(50, hold=777))
     batch.add_attempt(traffic.intent(51, hold=5), traffic.settled(51))
     batch.add_call(traffic.call_end(51))
-    sound.write_now(write_batch, batch)
+    sound.write_now(write_whole, batch)
     report = sound.read_now(verify)
     assert set(findings(report)) == {("unsettled", "att_0050_1"), ("no_call", "att_0050_1"), ("overrun", "att_0051_1")}
     assert report.is_sound and report.reserved_nanousd == 777
@@ -113,7 +121,7 @@ def test_a_ledger_of_many_pages_is_read_whole(database: Database, traffic: Any) 
         batch.add_attempt(traffic.intent(n), traffic.settled(n))
         batch.add_call(traffic.call_end(n))
     database.write_now(save_prices, [traffic.price], 1)
-    database.write_now(write_batch, batch)
+    database.write_now(write_whole, batch)
     report = database.read_now(verify)
     assert (report.attempts, report.calls, report.is_sound) == (count, count, True)
 

@@ -65,3 +65,10 @@ def test_states_for_the_health_page():
     breakers = opened()
     assert breakers.states(5)[SLUG] == {"state": "open", "failures": 3, "last_error": "timeout"}
     assert breakers.states(11)[SLUG]["state"] == "half_open"
+
+
+def test_a_probe_that_never_reports_makes_way_for_another():
+    breakers = opened()
+    assert breakers.admits(SLUG, 10)
+    assert not breakers.admits(SLUG, 19)
+    assert breakers.admits(SLUG, 20)

@@ -20,7 +20,17 @@ from msgspec.structs import replace
 from aigate.errors import ProviderError
 from aigate.worker.client import Origin, decode_body, parse_base_url, tls_context
 from tests.worker.raw_provider import (
-    OK, REQUEST, ClockedLoop, Peer, Script, answers, call, failure, pool, provider, run,
+    OK,
+    REQUEST,
+    ClockedLoop,
+    Peer,
+    Script,
+    answers,
+    call,
+    failure,
+    pool,
+    provider,
+    run,
 )  # fmt: skip
 
 # --- base URLs ---

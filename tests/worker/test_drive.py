@@ -3,6 +3,16 @@ import asyncio
 from aigate.worker.drive import Drive
 
 
+def start(coroutine, loop) -> Drive:
+    def on_end(_, problem):
+        if problem is not None:
+            raise problem
+
+    drive = Drive(coroutine, loop, on_end, None)
+    drive.resume()
+    return drive
+
+
 def run(scenario) -> list[str]:
     """What `scenario(said)` said, run by a Drive inside a running loop until it ended or was cancelled."""
     said: list[str] = []
@@ -17,7 +27,7 @@ def run(scenario) -> list[str]:
             finally:
                 ended.set_result(None)
 
-        Drive(whole(), loop)
+        start(whole(), loop)
         await ended
 
     asyncio.run(main())
@@ -63,33 +73,37 @@ def test_cancel_reaches_the_await_and_tells_when_it_has_ended():
 
     async def main():
         loop = asyncio.get_running_loop()
-        drive = Drive(handler(loop.create_future()), loop)
-        await asyncio.sleep(0)
+        drive = start(handler(loop.create_future()), loop)
         await drive.cancel()
         assert said == ["cancelled", "tidied"]
 
     asyncio.run(main())
 
 
-def test_cancel_before_the_first_step_runs_nothing_of_it():
-    said = []
+def test_the_first_step_is_taken_at_once_and_the_end_told_with_what_was_raised():
+    ends = []
 
-    async def handler():
-        said.append("ran")
+    async def whole():
+        pass
+
+    async def broken():
+        raise ValueError("no")
+
+    loop = asyncio.new_event_loop()
+    Drive(whole(), loop, lambda name, problem: ends.append((name, problem)), "whole").resume()
+    Drive(broken(), loop, lambda name, problem: ends.append((name, str(problem))), "broken").resume()
+    loop.close()
+    assert ends == [("whole", None), ("broken", "no")]
+
+
+def test_a_cancel_that_is_not_caught_is_told_as_such():
+    ends = []
 
     async def main():
-        drive = Drive(handler(), asyncio.get_running_loop())
-        try:
-            ended = drive.cancel()
-            await asyncio.sleep(0)
-        finally:
-            assert not ended.done() or said == []
+        loop = asyncio.get_running_loop()
+        drive = Drive(asyncio.sleep(60), loop, lambda _, problem: ends.append(problem), None)
+        drive.resume()
+        await drive.cancel()
 
-    errors = []
-
-    async def watched():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
-        await main()
-
-    asyncio.run(watched())
-    assert said == []
+    asyncio.run(main())
+    assert isinstance(ends[0], asyncio.CancelledError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from aigate.errors import ClientError
 from aigate.worker.exchange import Exchange
 from tests.worker.raw_client import Server, echo, finished, serve, until

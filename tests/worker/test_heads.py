@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from aigate.errors import GatewayError
-from aigate.worker.heads import error_fields, field_block, reply_head, request_head, sf_string
 from hypothesis import given
 from hypothesis import strategies as st
+
+from aigate.errors import GatewayError
+from aigate.worker.heads import error_fields, field_block, reply_head, request_head, sf_string
 
 
 def test_reply_heads_are_exact():

@@ -7,6 +7,7 @@ import socket
 
 import msgspec
 import pytest
+
 from aigate.worker.exchange import Exchange
 from tests.worker.raw_client import Server, serve, until
 
@@ -327,7 +328,7 @@ def test_a_mixed_flood_of_small_requests_stays_in_order():
             path = b"/v1/echo" if number % 3 else b"/piped"
             await client.send(b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n%04d" % (path, number))
         for number in range(total):
-            assert told((await client.reply())[2])["body"] == "%04d" % number
+            assert told((await client.reply())[2])["body"] == f"{number:04d}"
 
     serve(scenario)
 

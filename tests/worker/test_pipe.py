@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
+
 from aigate.worker.pipe import Pipe
 from tests.worker.raw_client import RawClient, Server, finished, serve, until
 
@@ -16,7 +17,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Keeper = Callable[[RawClient], Coroutine[Any, Any, None]]
 
 
-def piped(keeper: Keeper, scenario: Callable[[Server], Coroutine[Any, Any, None]], **limits: Any) -> Server:
+def piped(keeper: Keeper, scenario: Callable[[Server], Coroutine[Any, Any, None]], *, patience_s: float = 60.0, **limits: Any) -> Server:
     """Runs the scenario against a listener whose pipe leads to `keeper`, called once per connection."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/control.sock"
@@ -40,7 +41,7 @@ def piped(keeper: Keeper, scenario: Callable[[Server], Coroutine[Any, Any, None]
                     call.cancel()
                 await asyncio.gather(*calls, return_exceptions=True)
 
-        return serve(run, fallback=Pipe(path), **limits)
+        return serve(run, fallback=Pipe(path, patience_s=patience_s), **limits)
 
 
 def answering(reply: bytes, heads: list[bytes] | None = None) -> Keeper:
@@ -267,6 +268,62 @@ def test_a_keeper_that_dies_is_a_503_before_the_reply_and_a_cut_stream_after():
         assert await client.rest() == b"one"
 
     assert piped(keeper, scenario).problems == []
+
+
+def test_what_a_keeper_may_have_done_before_it_died_is_not_to_be_sent_again():
+    async def scenario(server: Server) -> None:
+        client = await server.client()
+        post = b"POST /v1/keys HTTP/1.1\r\nHost: gate\r\nContent-Length: 2\r\n\r\n{}"
+        for request, expected in ((GET, b"true"), (post, b"false"), (post.replace(b"POST", b"PATCH"), b"false"), (post.replace(b"POST", b"DELETE"), b"true")):
+            status, head, _ = await client.ask(request)
+            assert status == 503 and b"\r\nx-should-retry: %b\r\n" % expected in head
+            assert (b"\r\nretry-after: " in head) == (expected == b"true")
+
+    assert piped(answering(b""), scenario).problems == []
+
+
+def test_a_frozen_keeper_is_a_503_once_it_has_the_request_or_takes_no_more_of_it():
+    is_over = asyncio.Event()
+
+    async def keeper(connection: RawClient) -> None:
+        connection.reader._transport.pause_reading()
+        await is_over.wait()
+
+    async def scenario(server: Server) -> None:
+        client = await server.client()
+        assert (await client.ask(GET))[0] == 503
+        head = b"POST /v1/files HTTP/1.1\r\nHost: gate\r\nContent-Length: 30000000\r\n\r\n"
+        client.writer.write(head + b"x" * 30_000_000)
+        status, reply, body = await client.reply()
+        assert status == 503 and b"\r\nx-should-retry: false\r\n" in reply and b"did not answer in time" in body
+        is_over.set()
+
+    assert piped(keeper, scenario, patience_s=0.1).problems == []
+
+
+def test_a_client_that_is_slow_to_send_or_a_reply_that_is_slow_to_end_tries_nobodys_patience():
+    next_piece = asyncio.Event()
+
+    async def keeper(connection: RawClient) -> None:
+        await connection.head()
+        await connection.reader.readexactly(2)
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        await next_piece.wait()
+        await connection.send(b"cd")
+
+    async def scenario(server: Server) -> None:
+        loop = asyncio.get_running_loop()
+        client = await server.client()
+        await client.send(b"POST /v1/files HTTP/1.1\r\nHost: gate\r\nContent-Length: 2\r\n\r\na")
+        over = loop.time() + 0.15
+        await until(lambda: loop.time() > over)
+        await client.send(b"b")
+        over = loop.time() + 0.15
+        await until(lambda: loop.time() > over)
+        next_piece.set()
+        assert (await client.reply())[::2] == (200, b"abcd")
+
+    assert piped(keeper, scenario, patience_s=0.1).problems == []
 
 
 def test_a_body_over_the_cap_is_413_and_the_keeper_sees_no_whole_request():

@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 
 from aigate.worker.upstream_connection import MAX_HEAD_BYTES
 from tests.worker.raw_provider import (
-    CHUNKED, OK, REQUEST, UNTIL_CLOSE, ClockedLoop, Peer, Stream, answers, ask, call, failure, pool, provider, run,
+    CHUNKED,
+    OK,
+    REQUEST,
+    UNTIL_CLOSE,
+    ClockedLoop,
+    Peer,
+    Stream,
+    answers,
+    ask,
+    call,
+    failure,
+    pool,
+    provider,
+    run,
     start_stream,
 )  # fmt: skip
 

@@ -7,8 +7,22 @@ import asyncio
 import pytest
 
 from tests.worker.raw_provider import (
-    CHUNKED, OK, REQUEST, ClockedLoop, Peer, answers, ask, call, failure, pool, provider, run, start_stream, until,
+    CHUNKED,
+    OK,
+    REQUEST,
+    ClockedLoop,
+    Peer,
+    answers,
+    ask,
+    call,
+    failure,
+    pool,
+    provider,
+    run,
+    start_stream,
+    until,
 )  # fmt: skip
+
 
 @pytest.mark.parametrize(
     "reply, body",

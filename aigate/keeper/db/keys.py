@@ -7,33 +7,9 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
-from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
-from aigate.keeper.db.engine import Database
+from aigate.keeper.db.outbox import KEY_ROTATED, Event, add_events
 from aigate.keeper.db.tables import accounts, keys
-
-
-class KeyStore:
-    """The keys of one database."""
-
-    def __init__(self, database: Database):
-        self._database = database
-
-    async def add(self, key: ClientKey) -> None:
-        await self._database.write(add_keys, [key])
-
-    async def revoke(self, key_id: str, now_ms: int) -> ClientKey | None:
-        """The key, revoked now or before; None where there is none of this id."""
-        return await self._database.write(revoke_key, key_id, now_ms)
-
-    async def get(self, key_id: str) -> ClientKey | None:
-        return await self._database.read(get_key, key_id)
-
-    async def list(self, limit: int, before_id: str | None) -> list[ClientKey]:
-        return await self._database.read(list_keys, limit, before_id)
-
-    async def find(self, digests: Sequence[bytes]) -> dict[bytes, Principal]:
-        return await self._database.read(find_principals, digests)
 
 
 def add_keys(connection: Connection, new: Sequence[ClientKey]) -> None:
@@ -47,7 +23,19 @@ def revoke_key(connection: Connection, key_id: str, now_ms: int) -> ClientKey | 
 
 def get_key(connection: Connection, key_id: str) -> ClientKey | None:
     row = connection.execute(select(keys).where(keys.c.id == key_id)).one_or_none()
-    return None if row is None else _from_row(row)
+    return None if row is None else key_of(row)
+
+
+def rotate_key(connection: Connection, key_id: str, *, next_digest: bytes, next_hint: str, now_ms: int) -> ClientKey | None:
+    """The key gets a second digest beside its own (in place of an earlier one that was never used). None: no such key, or revoked."""
+    mine = (keys.c.id == key_id, keys.c.revoked_ms.is_(None))
+    if not connection.execute(update(keys).where(*mine).values(next_digest=next_digest, next_hint=next_hint)).rowcount:
+        return None
+    key = get_key(connection, key_id)
+    assert key is not None
+    payload: dict[str, object] = {"key_id": key_id, "name": key.name, "hint": key.hint, "next_hint": next_hint}
+    add_events(connection, [Event(KEY_ROTATED, key.account_id, f"{KEY_ROTATED} {key_id} {next_hint} {now_ms}", payload)], now_ms)
+    return key
 
 
 def list_keys(connection: Connection, limit: int, before_id: str | None) -> list[ClientKey]:
@@ -55,14 +43,7 @@ def list_keys(connection: Connection, limit: int, before_id: str | None) -> list
     query = select(keys).order_by(keys.c.id.desc()).limit(limit)
     if before_id is not None:
         query = query.where(keys.c.id < before_id)
-    return [_from_row(row) for row in connection.execute(query)]
-
-
-def find_principals(connection: Connection, digests: Sequence[bytes]) -> dict[bytes, Principal]:
-    """Those of the digests that are keys in force."""
-    rows = connection.execute(select(keys).where(keys.c.digest.in_(digests), keys.c.revoked_ms.is_(None)))
-    found = (_from_row(row) for row in rows)
-    return {key.digest: principal for key in found if (principal := key.principal())}
+    return [key_of(row) for row in connection.execute(query)]
 
 
 def add_account_if_missing(connection: Connection, account_id: str, now_ms: int) -> None:
@@ -74,7 +55,8 @@ def _to_row(key: ClientKey) -> dict[str, object]:
     return msgspec.structs.asdict(key) | {"allowed_models": msgspec.json.encode(key.allowed_models).decode()}
 
 
-def _from_row(row: Row[tuple[object, ...]]) -> ClientKey:
-    fields = dict(row._mapping)
+def key_of(row: Row) -> ClientKey:
+    """`row` may have other columns beside a key's."""
+    fields = {name: row._mapping[name] for name in ClientKey.__struct_fields__}
     fields["allowed_models"] = msgspec.json.decode(fields["allowed_models"], type=tuple[str, ...])
     return ClientKey(**fields)

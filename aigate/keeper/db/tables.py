@@ -6,11 +6,16 @@ clustered by call, and the ids a worker makes run on, so both big tables grow at
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, LargeBinary, MetaData, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Table, Text, text
 
-SCHEMA_REVISION = "0001"  # newest file in migrations/versions
+SCHEMA_REVISION = "0002"  # newest file in migrations/versions
 
 metadata = MetaData()
+
+_LIVING = text("deleted_ms IS NULL")
+_CHANGED = text("version > 0")
+_RESERVED = text("reserved_nanousd > 0")
+_WAITING = text("delivered_ms IS NULL")
 
 
 def _text(name: str, **options: object) -> Column:
@@ -21,12 +26,23 @@ def _integer(name: str, **options: object) -> Column:
     return Column(name, BigInteger, nullable=False, **options)
 
 
+def _rate_limits() -> list[Column]:
+    """NULL = none of its own."""
+    return [Column(name, BigInteger) for name in ("rate_limit_rpm", "rate_limit_tpm", "max_streams")]
+
+
+def _usage_sums() -> list[Column]:
+    """`requests` counts calls; the others are over attempts."""
+    return [_integer(name) for name in ("requests", "attempts", "cost_nanousd", "input_tokens", "output_tokens")]
+
+
 accounts = Table(
     "accounts",
     metadata,
     _text("id", primary_key=True),  # acc_…
     _text("name"),
     _integer("created_ms"),
+    *_rate_limits(),
 )
 
 keys = Table(
@@ -44,6 +60,115 @@ keys = Table(
     _text("allowed_models", server_default="[]"),  # JSON list of globs; [] = all
     Column("default_tag", Text),
     Column("is_admin", Boolean, nullable=False),
+    *_rate_limits(),
+    Column("next_digest", LargeBinary, unique=True),  # a rotated key's new secret: takes the place of `digest` when it is first used
+    Column("next_hint", Text),
+    Index("keys_by_sub_account", "sub_account_id"),
+)
+
+sub_accounts = Table(
+    "sub_accounts",
+    metadata,
+    _text("id", primary_key=True),  # sa_…
+    _text("account_id"),
+    _text("name"),
+    Column("external_ref", Text),
+    Column("default_tag", Text),
+    _text("allowed_models"),  # JSON list of globs; [] = all
+    *_rate_limits(),
+    _integer("created_ms"),
+    Column("deleted_ms", BigInteger),
+    Index("sub_accounts_by_name", "account_id", "name", unique=True, sqlite_where=_LIVING, postgresql_where=_LIVING),
+    Index("sub_accounts_by_ref", "account_id", "external_ref", unique=True, sqlite_where=_LIVING, postgresql_where=_LIVING),
+)
+
+# Credentials of callers for providers, sealed: never readable without the key file.
+provider_keys = Table(
+    "provider_keys",
+    metadata,
+    _text("id", primary_key=True),  # pk_…
+    _text("account_id", index=True),
+    Column("sub_account_id", Text),
+    _text("provider"),
+    _text("origin"),  # the only origin it is ever sent to; part of what is sealed
+    _text("name"),
+    _text("hint"),
+    Column("sealed", LargeBinary, nullable=False),
+    _integer("created_ms"),
+    Column("revoked_ms", BigInteger),
+)
+
+# One row for every owner (core/budget.py) that ever spent or was limited; of a limit or not. An empty `owner_id` stands for
+# "no tag" and "no sub-account" of the account, so that sums by tag and by sub-account are whole; it never has a limit.
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    _text("scope"),  # account | sub_account | key | tag
+    _text("account_id"),
+    _text("owner_id"),  # of a tag: its text
+    Column("limit_nanousd", BigInteger),
+    _text("window_kind"),  # month | all
+    _text("mode"),  # clamp | hard
+    _integer("version"),  # of its last change that workers must hear of, counted over all budgets (meta.limits_version); 0 = none
+    _integer("created_ms"),
+    Column("deleted_ms", BigInteger),
+    Index("budgets_by_owner", "scope", "account_id", "owner_id", unique=True),
+    Index("budgets_changed", "version", sqlite_where=_CHANGED, postgresql_where=_CHANGED),
+)
+
+# `spent` is the whole of the owner's settled cost, limited or not. Rules: core/budget.py.
+windows = Table(
+    "windows",
+    metadata,
+    _integer("budget_id"),
+    _text("window"),  # YYYY-MM | all
+    _integer("spent_nanousd"),
+    _integer("reserved_nanousd"),
+    _integer("leased_nanousd"),
+    _integer("requests"),
+    _integer("attempts"),
+    _integer("input_tokens"),
+    _integer("output_tokens"),
+    PrimaryKeyConstraint("budget_id", "window"),
+    sqlite_with_rowid=False,
+)
+
+# What each journal holds of a window's `leased`.
+leases = Table(
+    "leases",
+    metadata,
+    _text("journal_id"),
+    _integer("budget_id"),
+    _text("window"),
+    _integer("amount_nanousd"),
+    PrimaryKeyConstraint("journal_id", "budget_id", "window"),
+    sqlite_with_rowid=False,
+)
+
+# Answers given, for workers that ask again because the first answer was lost.
+grants = Table(
+    "grants",
+    metadata,
+    _text("journal_id"),
+    _integer("number"),
+    Column("answer", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("journal_id", "number"),
+    sqlite_with_rowid=False,
+)
+
+# What others want to hear of, written with its cause, delivered later.
+outbox = Table(
+    "outbox",
+    metadata,
+    _text("id", primary_key=True),  # evt_…
+    _text("type"),
+    _text("account_id"),
+    _text("payload"),  # JSON
+    _text("cause", unique=True),  # the same cause makes one event
+    _integer("created_ms"),
+    Column("delivered_ms", BigInteger),
+    Index("outbox_waiting", "created_ms", sqlite_where=_WAITING, postgresql_where=_WAITING),
 )
 
 # Columns stand in the order of journal/records.py Intent, then Settled without its attempt id and call: the shipper relies on it.
@@ -83,6 +208,7 @@ attempts = Table(
     Column("raw_usage", LargeBinary, nullable=False),
     _integer("reserved_nanousd"),  # the hold of an unsettled attempt: counts against limits, is never billed
     PrimaryKeyConstraint("call_id", "attempt_id"),
+    Index("attempts_reserved", "attempt_id", sqlite_where=_RESERVED, postgresql_where=_RESERVED),
     sqlite_with_rowid=False,
 )
 
@@ -122,12 +248,23 @@ usage_totals = Table(
     _text("key_id"),
     _text("sub_account_id"),  # "" = none
     _text("tag"),  # "" = untagged
-    _integer("requests"),  # calls
-    _integer("attempts"),
-    _integer("cost_nanousd"),
-    _integer("input_tokens"),
-    _integer("output_tokens"),
+    *_usage_sums(),
     PrimaryKeyConstraint("month", "account_id", "key_id", "sub_account_id", "tag"),
+    Index("usage_totals_by_sub_account", "month", "account_id", "sub_account_id"),
+    sqlite_with_rowid=False,
+)
+
+# The same sums by day and model, for the account and for each of its keys and sub-accounts. An attempt's month is its window's.
+usage_days = Table(
+    "usage_days",
+    metadata,
+    _text("account_id"),
+    _text("owner_id"),  # key or sub-account; "" = the whole account
+    _text("month"),
+    _text("day"),  # YYYY-MM-DD
+    _text("model"),  # slug; "" = calls that nothing served
+    *_usage_sums(),
+    PrimaryKeyConstraint("account_id", "owner_id", "month", "day", "model"),
     sqlite_with_rowid=False,
 )
 
@@ -154,4 +291,6 @@ journals = Table(
     _text("damage"),  # what of it could not be read; "" = nothing
 )
 
+# grant_seq: rises with every grant (M15). limits_version: rises with every change of a limit that workers must hear of. kept_month: `attempts` and
+# `calls` of months before it were removed (retention); "" = none.
 meta = Table("meta", metadata, _text("name", primary_key=True), _text("value"))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from itertools import starmap
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, literal, or_, select
 
+from aigate.core.account import Whose
 from aigate.errors import ClientError
 from aigate.journal.records import CallEnd
-from aigate.keeper.db.tables import calls, usage_totals
+from aigate.keeper.db.tables import budgets, calls, usage_days, usage_totals, windows
 
 MAX_RECENT = 1000
 SCAN_ROWS = 200_000
@@ -25,8 +27,10 @@ class Totals(msgspec.Struct, frozen=True):
     output_tokens: int = 0
 
 
-class TagTotals(Totals, frozen=True):
-    tag: str = ""  # "" = untagged
+class LabelTotals(Totals, frozen=True):
+    """`label`: the tag, sub-account, key, model or day that they are of; "" = of what has none."""
+
+    label: str = ""
 
 
 def recent_calls(
@@ -34,18 +38,17 @@ def recent_calls(
     *,
     limit: int = 100,
     cursor: str | None = None,
-    account_id: str | None = None,
-    key_id: str | None = None,
+    whose: Whose | None = None,
     scan_rows: int = SCAN_ROWS,
 ) -> tuple[list[CallEnd], str | None]:
-    """Newest first, and the cursor of the next page. With a filter a page looks through `scan_rows` calls at most: it may be short,
-    even empty, and still have a next one."""
+    """Newest first, and the cursor of the next page. A page of what is not everybody's looks through `scan_rows` calls at most: it may
+    be short, even empty, and still have a next one."""
     order = (calls.c.started_ms.desc(), calls.c.call_id.desc())
     limit = max(1, min(limit, MAX_RECENT))
     before = None if cursor is None else _read_cursor(cursor)
     query = _before(select(calls), before)
     edge = None
-    owner = _owner(calls, account_id, key_id)
+    owner = _of(calls, whose)
     if owner:
         edge = connection.execute(
             _before(select(calls.c.started_ms, calls.c.call_id), before).order_by(*order).offset(scan_rows).limit(1)
@@ -59,19 +62,51 @@ def recent_calls(
     return found, None if edge is None else _write_cursor(edge.started_ms, "")
 
 
-def usage_by_tag(connection: Connection, month: str, *, account_id: str | None = None, key_id: str | None = None) -> list[TagTotals]:
-    """One entry a tag, dearest first."""
-    tag, cost = usage_totals.c.tag, func.sum(usage_totals.c.cost_nanousd)
-    query = _of_month(select(tag, *_sums()), month, account_id, key_id).group_by(tag).order_by(cost.desc(), tag)
-    return [TagTotals(tag=row[0], **_whole(row[1:])) for row in connection.execute(query)]
+def usage_by(connection: Connection, dimension: str, month: str, whose: Whose) -> list[LabelTotals]:
+    """One entry a tag, sub_account, key, model or day; of "all" one entry."""
+    if dimension in ("model", "day", "all"):
+        return _sum_days(connection, dimension, whose, [usage_days.c.month == month])
+    if whose.sub_account_id is None and whose.key_id is None:
+        return _sum_owners(connection, dimension, month, whose.account_id)
+    label = usage_totals.c["tag" if dimension == "tag" else dimension + "_id"]
+    return _totals(connection, select(label, *_sums(usage_totals)).where(usage_totals.c.month == month, *_of(usage_totals, whose)).group_by(label))
 
 
-def usage_of_month(connection: Connection, month: str, *, account_id: str | None = None, key_id: str | None = None) -> Totals:
-    return Totals(**_whole(connection.execute(_of_month(select(*_sums()), month, account_id, key_id)).one()))
+def usage_in_days(connection: Connection, dimension: str, first_day: str, last_day: str, whose: Whose) -> list[LabelTotals]:
+    """The same of model, day or all, for what was sent from one day to another, both inside."""
+    day = usage_days.c.day
+    return _sum_days(connection, dimension, whose, [day >= first_day, day <= last_day])
 
 
-def _sums() -> list[ColumnElement[int]]:
-    return [func.sum(usage_totals.c[name]) for name in Totals.__struct_fields__]
+def _sum_days(connection: Connection, dimension: str, whose: Whose, times: list[ColumnElement[bool]]) -> list[LabelTotals]:
+    columns = usage_days.c
+    label = literal("") if dimension == "all" else columns[dimension]
+    owner = whose.key_id or whose.sub_account_id or ""
+    query = select(label, *_sums(usage_days)).where(columns.account_id == whose.account_id, columns.owner_id == owner, *times)
+    if dimension == "all":
+        return _totals(connection, query.having(func.count() > 0))
+    return _totals(connection, query.group_by(label), is_by_label=dimension == "day")
+
+
+def _sum_owners(connection: Connection, scope: str, month: str, account_id: str) -> list[LabelTotals]:
+    """What the windows of all owners of a scope say: no sum is needed. There may be very many."""
+    names = {"cost_nanousd": "spent_nanousd"}
+    values = [windows.c[names.get(name, name)] for name in Totals.__struct_fields__]
+    join = budgets.join(windows, and_(windows.c.budget_id == budgets.c.id, windows.c.window == month))
+    query = select(*values, budgets.c.owner_id).select_from(join).where(budgets.c.scope == scope, budgets.c.account_id == account_id)
+    query = query.where(or_(windows.c.attempts > 0, windows.c.requests > 0)).order_by(windows.c.spent_nanousd.desc(), budgets.c.owner_id)
+    return list(starmap(LabelTotals, connection.execute(query)))
+
+
+def _totals(connection: Connection, query: Select, *, is_by_label: bool = False) -> list[LabelTotals]:
+    """Dearest first, or in the order of their labels."""
+    found = [LabelTotals(label=row[0], **_whole(row[1:])) for row in connection.execute(query)]
+    found.sort(key=lambda total: total.label if is_by_label else (-total.cost_nanousd, total.label))
+    return found
+
+
+def _sums(table: Table) -> list[ColumnElement[int]]:
+    return [func.sum(table.c[name]) for name in Totals.__struct_fields__]
 
 
 def _whole(sums: Sequence[object]) -> dict[str, int]:
@@ -79,13 +114,10 @@ def _whole(sums: Sequence[object]) -> dict[str, int]:
     return {name: int(value or 0) for name, value in zip(Totals.__struct_fields__, sums, strict=True)}  # type: ignore[call-overload]
 
 
-def _of_month(query: Select, month: str, account_id: str | None, key_id: str | None) -> Select:
-    return query.where(usage_totals.c.month == month, *_owner(usage_totals, account_id, key_id))
-
-
-def _owner(table: object, account_id: str | None, key_id: str | None) -> list[ColumnElement[bool]]:
-    columns = table.c  # type: ignore[attr-defined]
-    wanted = ((columns.account_id, account_id), (columns.key_id, key_id))
+def _of(table: Table, whose: Whose | None) -> list[ColumnElement[bool]]:
+    if whose is None:
+        return []
+    wanted = ((table.c.account_id, whose.account_id), (table.c.sub_account_id, whose.sub_account_id), (table.c.key_id, whose.key_id))
     return [column == value for column, value in wanted if value is not None]
 
 

@@ -6,23 +6,31 @@ from typing import Any
 import msgspec
 import pytest
 
+from aigate.core.account import Whose
 from aigate.errors import ClientError
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.ledger_rows import Batch, write_batch
-from aigate.keeper.db.usage import TagTotals, Totals, recent_calls, usage_by_tag, usage_of_month
+from aigate.keeper.db.usage import LabelTotals, Totals, recent_calls, usage_by, usage_in_days
+from tests.keeper.conftest import write_whole
+
+ALL, SUB, KEY = Whose("acc_default"), Whose("acc_default", sub_account_id="sa_1"), Whose("acc_default", key_id="key_2")
 
 
 @pytest.fixture
 def filled(database: Database, traffic: Any) -> Database:
-    """30 calls: three tags (one of them none), two keys in turn; call 1 had no attempt."""
+    """30 calls: three tags (one of them none, all of a sub-account), two keys in turn; call 1 had no attempt."""
     batch = Batch()
     for n in range(30):
         fields = {"tag": (None, "a", "b")[n % 3], "key_id": ("key_1", "key_2")[n % 2]}
         if n != 1:
-            batch.add_attempt(traffic.intent(n, **fields), traffic.settled(n))
-        batch.add_call(traffic.call_end(n, attempts=int(n != 1), **fields))
-    database.write_now(write_batch, batch)
+            batch.add_attempt(_owned(traffic.intent(n, **fields), n), traffic.settled(n))
+        batch.add_call(_owned(traffic.call_end(n, attempts=int(n != 1), **fields), n))
+    database.write_now(write_whole, batch)
     return database
+
+
+def _owned(record: Any, n: int) -> Any:
+    return msgspec.structs.replace(record, sub_account_id="sa_1" if n % 3 == 0 else None)
 
 
 def numbers(found: list[Any]) -> list[int]:
@@ -68,12 +76,12 @@ def test_calls_that_come_in_meanwhile_do_not_disturb_the_pages(filled: Database,
 
 
 def test_a_key_sees_its_own_calls(filled: Database) -> None:
-    assert walk(filled, limit=4, key_id="key_2") == [n for n in reversed(range(30)) if n % 2]
-    assert walk(filled, limit=4, account_id="acc_other") == []
+    assert walk(filled, limit=4, whose=KEY) == [n for n in reversed(range(30)) if n % 2]
+    assert walk(filled, limit=4, whose=Whose("acc_other")) == []
 
 
 def test_a_page_looks_through_a_bounded_number_of_other_peoples_calls(filled: Database) -> None:
-    assert walk(filled, limit=4, key_id="key_2", scan_rows=3) == [n for n in reversed(range(30)) if n % 2]
+    assert walk(filled, limit=4, whose=KEY, scan_rows=3) == [n for n in reversed(range(30)) if n % 2]
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "!!!", "ä", base64.urlsafe_b64encode(b"now:req_1").decode(), "A" * 199, "OTk5OTk5OTk5OTk5OTk5OTk5OTk6"])
@@ -84,30 +92,43 @@ def test_a_cursor_that_is_not_ours_is_the_callers_mistake(database: Database, cu
 
 
 def test_usage_by_tag_sums_attempts_and_counts_calls(filled: Database, traffic: Any) -> None:
-    found = {entry.tag: entry for entry in filled.read_now(usage_by_tag, "2023-11")}
+    found = {entry.label: entry for entry in filled.read_now(usage_by, "tag", "2023-11", ALL)}
     assert found.keys() == {"", "a", "b"}
     of_a = [n for n in range(30) if n % 3 == 1 and n != 1]
     cost = sum(traffic.settled(n).cost_nanousd for n in of_a)
-    assert found["a"] == TagTotals(tag="a", requests=10, attempts=9, cost_nanousd=cost, input_tokens=90, output_tokens=sum(of_a))
+    assert found["a"] == LabelTotals(label="a", requests=10, attempts=9, cost_nanousd=cost, input_tokens=90, output_tokens=sum(of_a))
 
 
 def test_tags_come_dearest_first(filled: Database) -> None:
-    costs = [entry.cost_nanousd for entry in filled.read_now(usage_by_tag, "2023-11")]
+    costs = [entry.cost_nanousd for entry in filled.read_now(usage_by, "tag", "2023-11", ALL)]
     assert costs == sorted(costs, reverse=True)
 
 
-def test_usage_of_a_month_is_the_sum_of_its_tags(filled: Database) -> None:
-    tags, whole = filled.read_now(usage_by_tag, "2023-11"), filled.read_now(usage_of_month, "2023-11")
-    for name in Totals.__struct_fields__:
-        assert getattr(whole, name) == sum(getattr(tag, name) for tag in tags)
-    assert (whole.requests, whole.attempts) == (30, 29)
+@pytest.mark.parametrize("whose", [ALL, SUB, KEY])
+def test_every_way_to_sum_gives_the_same_whole(filled: Database, whose: Whose) -> None:
+    (whole,) = filled.read_now(usage_by, "all", "2023-11", whose)
+    assert whole.requests == {ALL: 30, SUB: 10, KEY: 15}[whose]
+    for dimension in ("tag", "sub_account", "key", "model", "day"):
+        parts = filled.read_now(usage_by, dimension, "2023-11", whose)
+        for name in Totals.__struct_fields__:
+            assert sum(getattr(part, name) for part in parts) == getattr(whole, name), (dimension, name)
 
 
-def test_usage_of_one_key_is_its_own(filled: Database) -> None:
-    halves = [filled.read_now(usage_of_month, "2023-11", key_id=key) for key in ("key_1", "key_2")]
-    assert [half.requests for half in halves] == [15, 15]
+def test_labels_are_what_was_asked_for(filled: Database) -> None:
+    labels = {
+        dimension: {entry.label for entry in filled.read_now(usage_by, dimension, "2023-11", ALL)}
+        for dimension in ("sub_account", "key", "model", "day", "all")
+    }
+    assert labels == {"sub_account": {"", "sa_1"}, "key": {"key_1", "key_2"}, "model": {"", "sim/echo"}, "day": {"2023-11-14"}, "all": {""}}
 
 
-def test_a_month_without_calls_is_empty(filled: Database) -> None:
-    assert filled.read_now(usage_by_tag, "2020-02") == []
-    assert filled.read_now(usage_of_month, "2020-02") == Totals()
+def test_a_window_of_days_has_both_its_ends(filled: Database) -> None:
+    for first, last, requests in (("2023-11-14", "2023-11-14", 30), ("2023-10-01", "2023-11-13", 0), ("2023-11-15", "2024-11-15", 0)):
+        assert sum(entry.requests for entry in filled.read_now(usage_in_days, "day", first, last, ALL)) == requests
+
+
+@pytest.mark.parametrize("dimension", ["tag", "sub_account", "key", "model", "day", "all"])
+def test_a_month_without_calls_is_empty(filled: Database, dimension: str) -> None:
+    for whose in (ALL, SUB, KEY):
+        assert filled.read_now(usage_by, dimension, "2020-02", whose) == []
+    assert filled.read_now(usage_by, dimension, "2023-11", Whose("acc_other")) == []

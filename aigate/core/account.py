@@ -1,0 +1,71 @@
+"""Nouns of the control plane's money: sub-accounts, where a budget stands, stored provider keys. Values only; no behaviour, no I/O.
+
+Amounts are integer nano-dollars, times unix milliseconds. Whose a budget is (`Owner`) is core/budget.py's word.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from aigate.core.budget import Owner
+
+CLAMP, HARD = "clamp", "hard"  # at a limit: lower the call's maximum to what fits, or refuse
+
+
+class SubAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """A customer of an account. Its cap is the limit of its budget; a deleted one stays, as its ledger speaks of it."""
+
+    id: str  # sa_…
+    account_id: str
+    name: str
+    external_ref: str | None = None
+    default_tag: str | None = None
+    allowed_models: tuple[str, ...] = ()  # globs over slugs; () = all
+    rate_limit_rpm: int | None = None  # None = no limit of its own; so are the next two
+    rate_limit_tpm: int | None = None
+    max_streams: int | None = None
+    created_ms: int
+    deleted_ms: int | None = None
+
+
+class Cap(msgspec.Struct, frozen=True):
+    """The limit to set on an owner's budget; None removes it."""
+
+    limit_nanousd: int | None
+    mode: str = CLAMP
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """One owner's budget in its current window. An owner without a budget has one without a limit and with nothing spent."""
+
+    owner: Owner
+    budget_id: int = 0  # 0 = there is none yet
+    limit_nanousd: int | None = None
+    mode: str = CLAMP
+    window: str = ""  # YYYY-MM, or "all"
+    spent: int = 0
+    reserved: int = 0
+    leased: int = 0
+    created_ms: int = 0
+
+
+class Whose(msgspec.Struct, frozen=True):
+    """Whose rows are asked for: an account's, or of these only a sub-account's or a key's."""
+
+    account_id: str
+    sub_account_id: str | None = None
+    key_id: str | None = None
+
+
+class ProviderKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A caller's own key for a provider, as it is stored: everything but the key in the clear."""
+
+    id: str  # pk_…
+    account_id: str
+    sub_account_id: str | None = None  # None = the whole account's
+    provider: str
+    origin: str  # scheme, host and port: the only place that it is ever sent to
+    name: str
+    hint: str  # last 4 characters
+    created_ms: int
+    revoked_ms: int | None = None

@@ -1,0 +1,123 @@
+"""Callers' own provider keys: given per call in `x-byok-<provider>`, or stored and named by the body's `provider_key_id`.
+
+A key takes the place of the operator's credential for that call, on that provider's origin and nowhere else. Such calls are metered; they
+cost nothing here but the operator's fee, where there is one. Keys are never logged; stored ones are kept in memory for a minute at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from aigate.catalog.load import Catalog
+from aigate.core.call import Call, Principal
+from aigate.core.target import Target
+from aigate.errors import ClientError, GatewayError
+from aigate.messages import OpenedKey, OpenKey
+from aigate.worker.link import KeeperLink
+from aigate.worker.run import Run
+
+KEPT_S = 60.0  # so long a revoked stored key may still be used
+WAIT_S = 2.0
+MAX_KEPT = 1_000
+
+_FIELD = "provider_key_id"
+_KEY = re.compile(rb"[!-~]{1,4096}")
+_KEY_ID = re.compile(r"pk_[0-9A-Za-z]{1,60}")
+
+_Whose = tuple[str, str | None, str]  # account, sub-account, key id
+
+
+class OwnKeys:
+    """Takes over the keeper's OpenedKey on `link`."""
+
+    def __init__(self, catalog: Catalog, link: KeeperLink, loop: asyncio.AbstractEventLoop):
+        self._catalog = catalog
+        self._link = link
+        self._loop = loop
+        self._headers = {name: b"x-byok-" + name.encode() for name in catalog.providers}
+        self._kept: dict[_Whose, tuple[float, OpenedKey]] = {}
+        self._answers: dict[int, asyncio.Future[OpenedKey]] = {}
+        self._number = 0
+        link.handlers[OpenedKey] = self._opened
+
+    def are_given(self, run: Run, targets: Sequence[Target]) -> bool:
+        assert run.call is not None
+        if _FIELD in run.call.pairs:
+            return True
+        headers, names = run.exchange.headers, self._headers
+        return any(names[target.provider.name] in headers for target in targets)
+
+    async def put_in(self, run: Run, principal: Principal, targets: Sequence[Target]) -> list[Target]:
+        """The targets with the caller's keys where they have some. Raises ClientError for a key that is none."""
+        assert run.call is not None
+        stored = await self._stored(run.call, principal)
+        if stored is not None and all(target.provider.name != stored.provider for target in targets):
+            raise ClientError(f"`{_FIELD}` is a key for {stored.provider}; name a model of {stored.provider}", param=_FIELD)
+        return [self._with_own(target, run.exchange.headers, stored) for target in targets]
+
+    def _with_own(self, target: Target, headers: dict[bytes, bytes], stored: OpenedKey | None) -> Target:
+        name = target.provider.name
+        key = headers.get(self._headers[name])
+        if key is not None:
+            if not _KEY.fullmatch(key):
+                raise ClientError(f"the x-byok-{name} header is no key: it is empty, too long or holds spaces", param=f"x-byok-{name}")
+            return self._with_key(target, key)
+        if stored is not None and stored.provider == name:
+            if stored.origin != self._catalog.origin_of(name)[1]:
+                raise ClientError(f"this key was stored for {stored.origin}, where {name} no longer is; store it anew", param=_FIELD)
+            return self._with_key(target, stored.key.encode())
+        return target
+
+    def _with_key(self, target: Target, key: bytes) -> Target:
+        provider = replace(target.provider, credential=key.decode(), credential_id=hashlib.sha256(key).hexdigest()[:32])
+        return replace(target, provider=provider, model=replace(target.model, price=self._catalog.own_key_price))
+
+    async def _stored(self, call: Call, principal: Principal) -> OpenedKey | None:
+        raw = call.pairs.get(_FIELD)
+        if raw is None:
+            return None
+        key_id = msgspec.json.decode(raw)
+        if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id):
+            raise ClientError(f"`{_FIELD}` is the id of a stored key, such as pk_…; GET /v1/provider-keys lists them", param=_FIELD)
+        whose = (principal.account_id, principal.sub_account_id, key_id)
+        now = self._loop.time()
+        until, opened = self._kept.get(whose, (0.0, None))
+        if opened is None or until <= now:
+            opened = await self._ask(whose)
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            self._kept[whose] = (now + KEPT_S, opened)
+        if not opened.key:
+            del self._kept[whose]
+            raise ClientError(f"there is no provider key {key_id!r} in force; GET /v1/provider-keys lists them", status=404, code="not_found", param=_FIELD)
+        return opened
+
+    async def _ask(self, whose: _Whose) -> OpenedKey:
+        self._number += 1
+        number = self._number
+        answer = self._answers[number] = self._loop.create_future()
+        self._link.send(OpenKey(number, *whose))
+        try:
+            await asyncio.wait((answer,), timeout=WAIT_S)
+        finally:
+            del self._answers[number]
+        if not answer.done():
+            raise GatewayError(
+                "The stored key cannot be opened: the keeper does not answer.", status=503, code="capacity_exceeded", retryable=True, retry_after_s=1
+            )
+        return answer.result()
+
+    def _opened(self, message: OpenedKey) -> None:
+        answer = self._answers.get(message.number)
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+    def forget_old(self, now: float) -> None:
+        """Each second: no key stays in memory past its time."""
+        self._kept = {whose: kept for whose, kept in self._kept.items() if kept[0] > now}

@@ -1,0 +1,129 @@
+"""Calls on a caller's own provider key: sent with it to that provider alone, metered, not charged but for the fee, never shown."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.conftest import start_gateway
+from tests.e2e.wire import chat, rows, shipped
+
+OWN, OTHERS = "own-key-of-anna-0001", "operators-credential-0001"
+USAGE = {"prompt_tokens": 1_000, "completion_tokens": 500, "total_tokens": 1_500}
+
+
+class Provider(BaseHTTPRequestHandler):
+    """Answers any call, and a 401 that repeats the key to a model named `refused`; notes whose key came."""
+
+    protocol_version = "HTTP/1.1"
+    keys: list[str] = []
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        assert "provider_key_id" not in asked
+        self.keys.append(self.headers["authorization"])
+        if asked["model"] == "refused":
+            return self.answer(401, {"error": {"message": f"bad key {self.headers['authorization']}"}})
+        message = {"role": "assistant", "content": "Hello"}
+        self.answer(200, {"id": "c1", "object": "chat.completion", "created": 1, "model": asked["model"], "usage": USAGE,
+                          "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})  # fmt: skip
+
+    def answer(self, status: int, body: object) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def provider() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
+    Provider.keys = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def gateway(tmp_path, provider, request):
+    settings = f'[ledger]\nown_key_usd_per_mtok = {getattr(request, "param", 0.0)}\n'
+    for name in ("mine", "other"):
+        settings += f'[providers.{name}]\ndialect = "openai-chat"\nbase_url = "{provider}"\napi_key = "{OTHERS}"\nmodels = ["*"]\n'
+        settings += "".join(f'[models."{name}/{model}"]\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 2\n' for model in ("m", "refused"))
+    running = start_gateway(tmp_path, settings)
+    yield running
+    running.kill()
+
+
+def call(gateway, body, *, key=None, **headers):
+    request = urllib.request.Request(gateway.url + "/v1/chat/completions", json.dumps(body).encode(), method="POST")
+    request.add_header("authorization", f"Bearer {key or gateway.key}")
+    for name, value in headers.items():
+        request.add_header(name.replace("_", "-"), value)
+    try:
+        reply = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        reply = error
+    with reply:
+        return reply.status, dict(reply.headers), json.loads(reply.read())
+
+
+def test_a_key_in_a_header_serves_its_own_provider_and_costs_the_caller_s_budget_nothing(gateway):
+    status, _, customer = gateway.request("POST", "/v1/sub-accounts", {"name": "poor", "spend_cap_cents": 0})
+    assert status == 201
+    assert call(gateway, chat("mine/m"), key=customer["key"])[0] == 402
+    status, headers, reply = call(gateway, chat("mine/m"), key=customer["key"], x_byok_mine=OWN)
+    assert (status, reply["usage"]["cost"], headers["x-cost-cents"]) == (200, 0, "0")
+    status, _, _ = call(gateway, chat("other/m"), x_byok_mine=OWN)  # not that provider's key
+    assert status == 200
+    assert Provider.keys == [f"Bearer {OWN}", f"Bearer {OTHERS}"]
+    _, (attempt,) = shipped(gateway, headers["x-request-id"])
+    assert (attempt["input_tokens"], attempt["output_tokens"], attempt["cost_nanousd"], attempt["hold_nanousd"]) == (1_000, 500, 0, 0)
+
+
+@pytest.mark.parametrize("gateway", [0.2], indirect=True)
+def test_a_fee_is_by_the_token_and_counts(gateway):
+    _, headers, reply = call(gateway, chat("mine/m"), x_byok_mine=OWN)
+    assert (reply["usage"]["cost"], headers["x-cost-cents"]) == (0.0003, "0.03")
+    gateway.stop()
+    assert [row["cost_nanousd"] for row in rows(gateway.data_dir, "attempts")] == [300_000]
+
+
+def test_a_stored_key_is_named_in_the_body_and_belongs_to_its_owner(gateway):
+    _, _, stored = gateway.request("POST", "/v1/provider-keys", {"provider": "mine", "key": OWN, "name": "anna's"})
+    status, _, reply = call(gateway, chat("mine/m", provider_key_id=stored["id"]))
+    assert (status, reply["usage"]["cost"]) == (200, 0)
+    assert call(gateway, chat("mine/m", provider_key_id=stored["id"]))[0] == 200  # from memory
+    assert Provider.keys == [f"Bearer {OWN}"] * 2
+    for body, expected in (
+        (chat("other/m", provider_key_id=stored["id"]), 400),
+        (chat("mine/m", provider_key_id="pk_none"), 404),
+        (chat("mine/m", provider_key_id=7), 400),
+    ):
+        status, _, reply = call(gateway, body)
+        assert (status, reply["error"]["param"]) == (expected, "provider_key_id")
+    assert len(Provider.keys) == 2
+
+
+def test_a_key_never_shows_not_even_where_the_provider_repeats_it(gateway):
+    status, _, reply = call(gateway, chat("mine/refused", fallbacks=False), x_byok_mine=OWN)
+    assert status == 502 and reply["error"]["origin"] == "provider"
+    for bad in ("", "two words"):
+        assert call(gateway, chat("mine/m"), x_byok_mine=bad)[0] == 400
+    gateway.stop()
+    places = [json.dumps(reply), gateway.errors.read_text(), *map(str, rows(gateway.data_dir, "attempts")), *map(str, rows(gateway.data_dir, "calls"))]
+    assert OWN not in "".join(places)
+    kept = [path for path in gateway.data_dir.rglob("*") if path.is_file()]
+    assert kept and not [path for path in kept if OWN.encode() in path.read_bytes()]
