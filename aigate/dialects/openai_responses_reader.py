@@ -26,6 +26,7 @@ from aigate.errors import ProviderError
 
 _PADDING = re.compile(rb',"obfuscation": ?"[^"\\]*"')
 _NUMBER = re.compile(rb'"sequence_number": ?\d+')  # in a string its quotes would be escaped: only the key itself matches
+_NO_NUMBER = b'"sequence_number":0'
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 _MEANINGLESS = ("message", "reasoning", *CALL_INPUTS)  # items whose meaning came in deltas
 
@@ -58,14 +59,8 @@ class ResponsesStreamReader:
             return self._check_size()
         if b'"obfuscation"' in run:
             run = _PADDING.sub(b"", run)
-        template = self._template
-        if template is not None:
-            matched = template.match_all(_NUMBER.sub(b'"sequence_number":0', run))
-            if matched is not None:
-                texts, joined = matched
-                self._lessons = 0
-                self._keep(joined, len(joined))
-                return [Event(count=len(texts), chunk=template.chunk, texts=texts)]
+        if self._is_spliced:
+            run = _NUMBER.sub(_NO_NUMBER, run)  # a writer of this format numbers anew
         return self._read_blocks(run)
 
     def close(self) -> list[Event]:
@@ -93,33 +88,50 @@ class ResponsesStreamReader:
 
     def _read_blocks(self, run: bytes) -> list[Event]:
         events: list[Event] = []
-        for block in run.split(b"\n\n"):
-            if self._is_done:
-                break
+        at, end = 0, len(run)
+        refused = None  # the template whose events are taken one by one, lest each of many looks at all that is left
+        while at < end and not self._is_done:
+            template = self._template
+            if template is not None and run.startswith(template.head, at):
+                found = None if template is refused else template.match_run(run, at)
+                if found is None:
+                    refused = template
+                    found = template.match_first(run, at)
+                if found is not None:
+                    texts, joined, at = found
+                    self._lessons = 0
+                    self._keep(joined, len(joined))
+                    last = events[-1] if events else None
+                    if last is not None and last.texts is not None and last.chunk is template.chunk:
+                        last.texts += texts
+                        last.count += len(texts)
+                    else:
+                        events.append(Event(b"", len(texts), template.chunk, texts))
+                    continue
+            if run[at] == 0x0A:  # more blank lines than one
+                at += 1
+                continue
+            stop = run.find(b"\n\n", at) + 2
+            block, at = run[at:stop], stop
             payload = read_block(block)
             event = self._read_payload(payload) if payload else None
-            if event is None:
-                continue
-            events.append(event)
-            chunk = event.chunk
-            if chunk is None or not chunk.deltas:
-                continue
-            delta = chunk.deltas[0]
-            for text in (delta.text, delta.reasoning, delta.refusal, *(call.arguments for call in delta.tool_calls)):
-                if text:
-                    self._keep(text, len(text))
-            if self._is_spliced and self._lessons < MAX_LESSONS and chunk.bag["type"].endswith(".delta"):
-                self._learn(block, chunk)
+            if event is not None:
+                events.append(event)
+                if event.chunk is not None and event.chunk.deltas:
+                    self._note(block, event.chunk)
         return events
 
-    def _learn(self, block: bytes, chunk: Chunk) -> None:
-        plain = _NUMBER.sub(b'"sequence_number":0', block.lstrip(b"\n") + b"\n\n")
-        if self._template is not None and plain.startswith(self._template.head):
-            return  # known; what came beside it kept the read from matching
-        template = learn(plain, chunk, self._read_again)
-        if template is not None:
-            self._template = template
-            self._lessons += 1
+    def _note(self, block: bytes, chunk: Chunk) -> None:
+        """Keeps the text of a delta, and learns what its likes look like."""
+        delta = chunk.deltas[0]
+        for text in (delta.text, delta.reasoning, delta.refusal, *(call.arguments for call in delta.tool_calls)):
+            if text:
+                self._keep(text, len(text))
+        if self._is_spliced and self._lessons < MAX_LESSONS and chunk.bag["type"].endswith(".delta"):
+            template = learn(block, chunk, self._read_again)
+            if template is not None:
+                self._template = template
+                self._lessons += 1
 
     def _read_again(self, block: bytes) -> Chunk | None:
         payload = read_block(block)

@@ -152,9 +152,7 @@ def _object(pairs: Mapping[str, Raw], key: str) -> Bag:
 
 def write_usage(settlement: Settlement) -> Bag:
     """The usage object: the provider's own numbers where it gave them in this shape, with `cost` in USD."""
-    own = settlement.usage_fields
-    if own is None:
-        own = _decode(settlement.raw_usage) if settlement.raw_usage else {}
+    own = _decode(settlement.raw_usage) if settlement.raw_usage else {}
     usage = settlement.usage
     if "input_tokens" not in own or "output_tokens" not in own or "input_tokens_details" not in own:
         own = {
