@@ -30,7 +30,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class GeminiStreamReader:
-    __slots__ = ("_blocks", "_kept", "_kept_bytes", "_more_bytes", "_texts", "_call_counts", "_begun", "_finished", "_has_failed", "_reply_id")
+    __slots__ = ("_blocks", "_kept", "_kept_bytes", "_more_bytes", "_texts", "_call_counts", "_begun", "_finished", "_has_failed", "_reply_id", "_usage")
 
     def __init__(self, target: Target, is_spliced: bool):
         self._blocks = BlockSplitter()
@@ -43,6 +43,7 @@ class GeminiStreamReader:
         self._finished: set[int] = set()
         self._has_failed = False
         self._reply_id = ""
+        self._usage: Bag | None = None  # not told yet
 
     def feed(self, data: bytes) -> list[Event]:
         run = self._blocks.feed(data)
@@ -55,6 +56,10 @@ class GeminiStreamReader:
     def close(self) -> list[Event]:
         rest = self._blocks.close()
         events = self._read_blocks(rest, is_cut=True) if rest else []
+        if self._usage is not None:
+            last = Event()
+            self._tell_usage(last)
+            events.insert(0, last)
         if not self._has_failed:
             if self._finished and self._begun <= self._finished:
                 events.append(Event(is_done=True))
@@ -74,7 +79,9 @@ class GeminiStreamReader:
     def _read_blocks(self, run: bytes, is_cut: bool = False) -> list[Event]:
         events: list[Event] = []
         for block in run.split(b"\n\n"):
-            payload = read_block(block)
+            if not block:
+                continue
+            payload = block[6:] if block.startswith(b"data: ") and b"\n" not in block else read_block(block)
             if payload is None and block.lstrip()[:1] in (b"{", b"["):
                 payload = block  # an error comes as bare JSON
             if not payload or self._has_failed:
@@ -116,10 +123,18 @@ class GeminiStreamReader:
         assert last.chunk is not None
         last.chunk.bag = pairs
         if type(usage) is dict:
-            last.usage = read_usage(usage, blocked(pairs))
-            if last.usage is not None:
-                last.raw_usage, last.service_tier = _encode(usage), service_tier(usage)
+            self._usage = usage
+        if self._finished:
+            self._tell_usage(last, blocked(pairs))
         return events
+
+    def _tell_usage(self, event: Event, is_blocked: bool = False) -> None:
+        """Each chunk's usage holds the one before: only those from the finish on, or the last of a broken stream, are read."""
+        usage, self._usage = self._usage, None
+        if usage is not None:
+            event.usage = read_usage(usage, is_blocked)
+            if event.usage is not None:
+                event.raw_usage, event.service_tier = _encode(usage), service_tier(usage)
 
     def _read_candidate(self, candidate: Bag, place: int) -> list[Delta]:
         index = candidate.pop("index", place)
@@ -136,7 +151,8 @@ class GeminiStreamReader:
         last.finish_reason = read_finish(candidate.get("finishReason"), bool(self._call_counts.get(index)))
         if last.finish_reason is not None:
             self._finished.add(index)
-        last.logprobs = read_logprobs(candidate.get("logprobsResult"))
+        if "logprobsResult" in candidate:
+            last.logprobs = read_logprobs(candidate["logprobsResult"])
         if "groundingMetadata" in candidate:
             text = Text("".join(self._texts.get(index, ())))
             read_citations(candidate["groundingMetadata"], [text])

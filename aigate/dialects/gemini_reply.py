@@ -46,7 +46,7 @@ def open_reply(body: bytes, target: Target) -> OpenedReply:
         opened.usage = read_usage(fields, "candidates" not in pairs)
         opened.service_tier = service_tier(fields)
         if opened.usage is not None:
-            opened.raw_usage, opened.usage_fields = bytes(raw), fields  # type: ignore[arg-type]
+            opened.raw_usage = bytes(raw)  # type: ignore[arg-type]
     return opened
 
 

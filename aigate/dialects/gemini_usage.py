@@ -50,9 +50,7 @@ def service_tier(fields: Mapping[str, object]) -> str:
 
 def write_usage(settlement: Settlement) -> dict[str, object]:
     """The provider's own object where it came in this shape, else ours said in it; parts that are zero are left out, as the vendor does."""
-    own = settlement.usage_fields
-    if own is None:
-        own = msgspec.json.decode(settlement.raw_usage) if settlement.raw_usage else {}
+    own = msgspec.json.decode(settlement.raw_usage) if settlement.raw_usage else {}
     if "totalTokenCount" in own or "trafficType" in own:
         return own
     usage = settlement.usage

@@ -67,7 +67,7 @@ def test_a_damaged_reply_is_read_or_refused(record: dict[str, Any]) -> None:
                 opened = GEMINI.open_reply(body, where)
                 reply = GEMINI.read_reply(body, where)
                 leave_home(reply, dialect.name)
-                settlement = Settlement(opened.usage or NOTHING, 0, opened.raw_usage, "reported", opened.usage_fields)
+                settlement = Settlement(opened.usage or NOTHING, 0, opened.raw_usage)
                 json.loads(dialect.write_reply(reply, "m", settlement))
                 json.loads(GEMINI.splice_reply(opened, where, "m", settlement))
             except ProviderError as error:
