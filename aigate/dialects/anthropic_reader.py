@@ -56,14 +56,6 @@ class AnthropicStreamReader:
             return self._check_size()
         if b" }\n\n" in run:
             run = _PADDING.sub(b"}\n\n", run)
-        template = self._template
-        if template is not None:
-            matched = template.match_all(run)
-            if matched is not None:
-                texts, joined = matched
-                self._lessons = 0
-                self._kept.add(joined, len(joined))
-                return [Event(count=len(texts), chunk=template.chunk, texts=texts)]
         return self._read_blocks(run)
 
     def close(self) -> list[Event]:
@@ -92,23 +84,27 @@ class AnthropicStreamReader:
     # --- blocks -------------------------------------------------------------------------------------------------------------
 
     def _read_blocks(self, run: bytes) -> list[Event]:
-        """One event at a time, for a read that is not all of one template."""
         events: list[Event] = []
         at, end = 0, len(run)
+        refused = None  # the template whose events are taken one by one, lest each of many looks at all that is left
         while at < end and not self._is_done and not self._has_failed:
             template = self._template
-            found = None if template is None else template.match_first(run, at)
-            if found is not None:
-                assert template is not None
-                text, at = found
-                self._kept.add(text, len(text))
-                last = events[-1] if events else None
-                if last is not None and last.texts is not None and last.chunk is template.chunk:
-                    last.texts.append(text)
-                    last.count += 1
-                else:
-                    events.append(Event(count=1, chunk=template.chunk, texts=[text]))
-                continue
+            if template is not None and run.startswith(template.head, at):
+                found = None if template is refused else template.match_run(run, at)
+                if found is None:
+                    refused = template
+                    found = template.match_first(run, at)
+                if found is not None:
+                    texts, joined, at = found
+                    self._lessons = 0
+                    self._kept.add(joined, len(joined))
+                    last = events[-1] if events else None
+                    if last is not None and last.texts is not None and last.chunk is template.chunk:
+                        last.texts += texts
+                        last.count += len(texts)
+                    else:
+                        events.append(Event(b"", len(texts), template.chunk, texts))
+                    continue
             if run[at] == 0x0A:  # more blank lines than one
                 at += 1
                 continue

@@ -71,7 +71,7 @@ def open_reply(body: bytes, target: Target) -> OpenedReply:
     if type(fields) is dict:
         opened.usage = read_usage(fields)
         if opened.usage is not None:
-            opened.raw_usage, opened.usage_fields = bytes(raw), fields  # type: ignore[arg-type]
+            opened.raw_usage = bytes(raw)  # type: ignore[arg-type]
             tier = fields.get("service_tier")
             opened.service_tier = tier if isinstance(tier, str) else ""
     return opened

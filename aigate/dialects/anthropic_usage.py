@@ -28,9 +28,7 @@ def read_usage(fields: Mapping[str, object]) -> Usage | None:
 
 def write_usage(settlement: Settlement) -> dict[str, object]:
     """The provider's own object where it came in this shape, else ours said in it; and `cost` in USD."""
-    own = settlement.usage_fields
-    if own is None:
-        own = msgspec.json.decode(settlement.raw_usage) if settlement.raw_usage else {}
+    own = msgspec.json.decode(settlement.raw_usage) if settlement.raw_usage else {}
     usage = settlement.usage
     if "input_tokens" in own and "total_tokens" not in own and "prompt_tokens" not in own:
         fields = dict(own)

@@ -54,7 +54,7 @@ def test_a_damaged_reply_is_read_or_refused(record: dict[str, Any]) -> None:
                 opened = MESSAGES.open_reply(body, messages_target())
                 reply = MESSAGES.read_reply(body, messages_target())
                 leave_home(reply, dialect.name)
-                settlement = Settlement(opened.usage or NOTHING, 0, opened.raw_usage, "reported", opened.usage_fields)
+                settlement = Settlement(opened.usage or NOTHING, 0, opened.raw_usage)
                 json.loads(dialect.write_reply(reply, "m", settlement))
             except ProviderError as error:
                 assert error.kind in ("bad_reply", "error", "rejected"), body
