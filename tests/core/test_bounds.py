@@ -119,3 +119,26 @@ def test_no_usage_within_the_bounds_costs_more_than_the_hold(rates, tiers, used,
 
 def test_no_price_holds_nothing():
     assert hold_nanousd(None, 1000, 1000) == 0
+
+
+def gemini_call(part):
+    contents = json.dumps([{"parts": [part]}]).encode()
+    return Call("gemini", "chat", {"contents": Raw(contents)}, len(contents) + 20, ("p/m",))
+
+
+@pytest.mark.parametrize("order", [("mimeType", "data"), ("data", "mimeType")])
+def test_geminis_inline_image_is_bounded_by_the_part_and_not_by_its_bytes(order):
+    def bound(size):
+        fields = {"mimeType": "image/png", "data": "A" * size}
+        return input_bound(gemini_call({"inlineData": {key: fields[key] for key in order}}), make_target())
+
+    assert bound(10) == bound(500_000) > IMAGE_TOKENS
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"fileData": {"fileUri": "https://x", "mimeType": "image/png"}}, {"file_data": {"file_uri": "gs://x"}},
+     {"inlineData": {"mimeType": "application/pdf", "data": "A"}}, {"inline_data": {"data": "A", "mime_type": "video/mp4"}}],
+)  # fmt: skip
+def test_geminis_files_and_videos_are_bounded_by_the_window(part):
+    assert input_bound(gemini_call(part), make_target(context_window=90_000)) >= 90_000

@@ -9,7 +9,7 @@ import pytest
 
 from aigate.core.call import Call
 from aigate.core.events import HOLE, Event
-from aigate.core.neutral import Chunk, Choice, Citation, Delta, Reasoning, Reply, Text, ToolCallDelta
+from aigate.core.neutral import Choice, Chunk, Citation, Delta, Reasoning, Reply, Text, ToolCallDelta
 from aigate.core.usage import Usage
 from aigate.dialects.dialect import Settlement
 from aigate.dialects.gemini_errors import read_error
