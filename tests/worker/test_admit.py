@@ -37,7 +37,7 @@ def new_run(principal=ANNA, *, is_strict=False, **fields):
     run.principal = principal
     run.is_strict = is_strict
     body = {"model": "sim/m", "messages": [{"role": "user", "content": "Hi"}], **fields}
-    run.call = run.surface.read_call(msgspec.json.encode(body), "chat")
+    run.call = run.surface.read_call(msgspec.json.encode(body), "chat", None)
     return run
 
 

@@ -24,7 +24,7 @@ def principal(*rates):
 def new_run(**fields):
     run = Run(None, DIALECTS["openai-chat"], "chat")
     body = {"model": "sim/m", "messages": [{"role": "user", "content": "Hi"}], **fields}
-    run.call = run.surface.read_call(msgspec.json.encode(body), "chat")
+    run.call = run.surface.read_call(msgspec.json.encode(body), "chat", None)
     return run
 
 
