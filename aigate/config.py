@@ -100,6 +100,12 @@ class Routing(Section):
     breaker_open_s: Seconds = 10.0  # how long before one probe is let through
 
 
+class Responses(Section):
+    """Responses of /v1/responses that are kept, for calls that go on from them with `previous_response_id`."""
+
+    retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # they are deleted when this old; 0 = none is kept
+
+
 class Sim(Section):
     """The built-in simulated provider, `sim/…`."""
 
@@ -152,6 +158,7 @@ class Config(Section):
     ledger: Ledger = Ledger()
     upstream: Upstream = Upstream()
     routing: Routing = Routing()
+    responses: Responses = Responses()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -167,6 +174,7 @@ SECTIONS: dict[str, type[Section]] = {
     "ledger": Ledger,
     "upstream": Upstream,
     "routing": Routing,
+    "responses": Responses,
     "sim": Sim,
     "log": Log,
 }
@@ -205,9 +213,9 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
         if setting is not _EMPTY:
             section[key[-1]] = _convert(key, setting)
     tables = {name: {entry: kind(**fields) for entry, fields in values[name].items()} for name, kind in TABLES.items()}
-    from aigate.credentials import add_local_providers, find_credentials  # here: it needs the types above
+    from aigate.credentials import add_local_providers, add_own_resources, find_credentials  # here: it needs the types above
 
-    providers = add_local_providers(tables["providers"], environ)
+    providers = add_own_resources(add_local_providers(tables["providers"], environ), environ)
     _check_providers(providers, path)
     for slug in tables["models"]:
         if "/" not in slug:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from aigate.config import ConfigError, ProviderConfig
 from aigate.providers.table import ROWS, SIM
 
@@ -25,6 +27,17 @@ def find_credentials(providers: Mapping[str, ProviderConfig], environ: Mapping[s
             raise ConfigError(f"{where}: has a character that cannot be sent in a header (a space, a line end, an accent?)")
         if key:
             found[name] = key
+    return found
+
+
+def add_own_resources(providers: Mapping[str, ProviderConfig], environ: Mapping[str, str]) -> dict[str, ProviderConfig]:
+    """AZURE_OPENAI_ENDPOINT and the like: the base URL of a row that has none, unless the configuration states it."""
+    found = dict(providers)
+    for name, row in ROWS.items():
+        address = environ.get(row.url_variable, "").strip().rstrip("/") if row.url_variable else ""
+        configured = found.get(name, ProviderConfig())
+        if address and not configured.base_url:
+            found[name] = replace(configured, base_url=address.removesuffix(row.url_path) + row.url_path)
     return found
 
 

@@ -185,9 +185,47 @@ class OpenedKey(msgspec.Struct, tag="opened_key", frozen=True):
         return f"OpenedKey({self.number}, {self.provider!r})"
 
 
+# --- finished responses -------------------------------------------------------------------------------------------------------
+
+MAX_KEPT_BYTES = 15 << 20  # of a kept turn, and of a conversation: they travel in one frame
+
+
+class KeepResponse(msgspec.Struct, tag="keep_response", frozen=True):
+    """Worker → keeper: a response that has been sent to its caller. Answered by KeptResponse of the same number; a repeat changes nothing."""
+
+    number: int
+    account_id: str
+    owner_id: str  # core/account.py keeper_of
+    previous_id: str | None
+    input: bytes  # JSON, as the caller sent it
+    sent: bytes  # the reply's body, or the last events of its stream
+
+
+class KeptResponse(msgspec.Struct, tag="kept_response", frozen=True):
+    number: int
+
+
+class FindResponse(msgspec.Struct, tag="find_response", frozen=True):
+    """Worker → keeper: the conversation up to this response. Answered by FoundResponse of the same number."""
+
+    number: int
+    account_id: str
+    owner_id: str
+    response_id: str
+
+
+class FoundResponse(msgspec.Struct, tag="found_response", frozen=True):
+    """`items`: JSON array of everything said, oldest first. None: `missing_id` is not kept here; "" = it is longer than MAX_KEPT_BYTES."""
+
+    number: int
+    items: bytes | None
+    missing_id: str = ""
+
+
 Message = (
     Hello | LookUp | Found | Push | Ack | Health | Ping | Welcome | Grant | Granted | Refused | Recall | Limits
     | Permits | Permitted | GiveBack | InUse | OpenKey | OpenedKey
+    | KeepResponse | KeptResponse | FindResponse | FoundResponse
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -80,6 +80,28 @@ def test_a_local_provider_is_live_by_its_base_url(read):
     assert {name: provider.base_url for name, provider in config.providers.items()} == {"ollama": "http://127.0.0.1:11434/v1"}
 
 
+@pytest.mark.parametrize("address", ["https://res.openai.azure.com", "https://res.openai.azure.com/", "https://res.openai.azure.com/openai/v1/"])
+def test_a_resource_of_ones_own_is_live_by_its_address_and_key(read, address):
+    config = read("", {"AZURE_OPENAI_ENDPOINT": address, "AZURE_OPENAI_API_KEY": "k"})
+    assert config.providers["azure"].base_url == "https://res.openai.azure.com/openai/v1"
+    assert config.credentials == {"azure": "k"}
+
+
+def test_a_configured_base_url_beats_the_address_of_the_environment(read):
+    config = read("[providers.azure]\nbase_url = 'https://other/v1'", {"AZURE_OPENAI_ENDPOINT": "https://res.openai.azure.com"})
+    assert config.providers["azure"].base_url == "https://other/v1"
+
+
+def test_the_address_of_a_resource_leaves_other_settings_alone(read):
+    config = read("[providers.azure]\ntimeout_s = 5", {"AZURE_OPENAI_ENDPOINT": "https://res.openai.azure.com"})
+    assert (config.providers["azure"].timeout_s, config.providers["azure"].base_url) == (5, "https://res.openai.azure.com/openai/v1")
+
+
+def test_a_bad_address_of_a_resource_is_refused(read):
+    with pytest.raises(ConfigError, match="base_url"):
+        read("", {"AZURE_OPENAI_ENDPOINT": "res.openai.azure.com"})
+
+
 def test_a_provider_can_be_configured_by_environment_alone():
     environ = {"AIGATE_PROVIDERS_MOCK_BASE_URL": "http://h/v1", "AIGATE_PROVIDERS_MOCK_DIALECT": "openai-chat", "AIGATE_PROVIDERS_MOCK_MODELS": "a*, b"}
     assert load(None, environ).providers["mock"].models == ("a*", "b")

@@ -33,6 +33,8 @@ def _why_not(name: str, configured: ProviderConfig | None, credential: str) -> s
     row = ROWS.get(name)
     if name == SIM:
         return "sim.enabled is false"
+    if row is not None and row.url_variable and not (configured is not None and configured.base_url):
+        return f"{row.url_variable} is not set"
     if credential or (configured is not None and configured.api_key == "none"):
         return ""
     if configured is not None and configured.api_key.startswith("env:"):

@@ -179,11 +179,13 @@ class Catalog:
     def _model(self, provider: Provider, upstream: str) -> Model:
         slug = f"{provider.name}/{upstream}"
         facts = find_facts(self._facts, slug)
+        if facts is None and provider.kin and (known := find_facts(self._facts, f"{provider.kin}/{upstream}")):
+            facts = replace(known, fallbacks=())
         quirks = _quirks(provider, upstream)
         if facts is None:
             reasons = bool(quirks.effort or quirks.unsupported_when_reasoning)
-            facts = Facts(is_reasoning=reasons, capabilities=("streaming",), context_window=self._context(provider.name, upstream))
-        model = Model(slug=slug, price=self._price(provider.name, upstream), **msgspec.structs.asdict(facts))
+            facts = Facts(is_reasoning=reasons, capabilities=("streaming",), context_window=self._context(_listed_as(provider), upstream))
+        model = Model(slug=slug, price=self._price(_listed_as(provider), upstream), **msgspec.structs.asdict(facts))
         override = self._overrides.get(slug)
         return model if override is None else _override(model, override)
 
@@ -228,7 +230,7 @@ class Catalog:
 
     def prices(self) -> Iterator[Price]:
         """Every price that a call could be settled at; some more than once."""
-        for name in self.providers:
+        for name in {_listed_as(provider) for provider in self.providers.values()}:
             yield from _with_services(self._book.prices(name))
         yield with_id(SIM_PRICE)
         if self.own_key_price is not None:
@@ -255,6 +257,11 @@ class Catalog:
     def providers_dormant(self) -> list[tuple[str, str]]:
         """(name, why it is not live)."""
         return list(self._dormant.items())
+
+
+def _listed_as(provider: Provider) -> str:
+    """The name its prices are listed under."""
+    return provider.kin or provider.name
 
 
 def _quirks(provider: Provider, upstream: str) -> Quirks:

@@ -57,6 +57,11 @@ class Whose(msgspec.Struct, frozen=True):
     key_id: str | None = None
 
 
+def keeper_of(principal: Principal) -> tuple[str, str]:
+    """(account, owner) of what a caller keeps here: its sub-account, else its key. Nobody else reads it, an admin's key neither."""
+    return principal.account_id, principal.sub_account_id or principal.key_id
+
+
 class ProviderKey(msgspec.Struct, frozen=True, kw_only=True):
     """A caller's own key for a provider, as it is stored: everything but the key in the clear."""
 

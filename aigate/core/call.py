@@ -46,6 +46,8 @@ class Call(msgspec.Struct):
     fallbacks: tuple[str, ...] = ()
     forward_headers: tuple[tuple[bytes, bytes], ...] = ()  # sent on where the target speaks the surface's dialect
     holds_proofs: bool = False  # its messages carry sealed proofs of several dialects (dialects/proof.py): only the neutral form sorts them
+    previous_response: str = ""  # id of the response that it goes on from
+    is_kept: bool = False  # its response is to be kept, so that another call can go on from it
     received_at: int = 0  # unix seconds: `created` of a reply whose provider gives none
 
 

@@ -53,6 +53,9 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     paths: Mapping[str, str] = {}  # endpoint → path after base_url, where it departs from the dialect's
     auth: str = "bearer"  # bearer | header:<name> | none
     key_variable: str = ""  # environment variable that makes it live
+    url_variable: str = ""  # environment variable with the address of the customer's own resource, where the row has no base URL
+    url_path: str = ""  # of the base URL, behind that address
+    kin: str = ""  # provider whose models it serves under the same names at the same prices
     credential: str = ""  # resolved at start; never printed, never pushed to the database
     credential_id: str = ""  # names a caller's own key, where `credential` is one; "" = the operator's
     headers: Mapping[str, str] = {}  # sent with each request

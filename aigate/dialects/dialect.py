@@ -50,6 +50,7 @@ class OpenedReply(msgspec.Struct):
     is_usage_whole: bool = False  # `raw_usage` lacks nothing that a client is told but the cost
     usage_source: str = REPORTED
     service_tier: str = ""  # as the provider says it served; it may set the price
+    echo: Mapping[str, Raw] = {}  # the caller's own pairs, for formats whose replies repeat the request
 
 
 class StreamReader(Protocol):

@@ -1,6 +1,6 @@
 """The OpenAI Responses dialect: its parts assembled into the one object that surfaces and targets name. No logic of its own.
 
-Stateless: every call brings its whole conversation, and no response is kept.
+Towards providers it is stateless: every call brings its whole conversation.
 """
 
 from __future__ import annotations

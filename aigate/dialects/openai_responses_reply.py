@@ -27,7 +27,7 @@ _STATUSES = {"rate_limit_exceeded": 429, "insufficient_quota": 429, "invalid_pro
 # What a response says of its request where the request does not.
 _DEFAULTS: Bag = {
     "instructions": None, "max_output_tokens": None, "max_tool_calls": None, "metadata": {}, "parallel_tool_calls": True,
-    "previous_response_id": None, "reasoning": {"effort": None, "summary": None}, "service_tier": None, "temperature": None,
+    "reasoning": {"effort": None, "summary": None}, "service_tier": None, "temperature": None,
     "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "top_p": None, "truncation": "disabled", "user": None,
 }  # fmt: skip
 
@@ -61,7 +61,7 @@ def splice_reply(opened: OpenedReply, target: Target, asked: str, settlement: Se
         return opened.body
     pairs["model"] = asked
     pairs["usage"] = write_usage(settlement)
-    return _encode(pairs)
+    return _encode(pairs | kept_state(opened.echo))
 
 
 # --- the neutral form -----------------------------------------------------------------------------------------------------
@@ -123,8 +123,8 @@ def write_reply(reply: Reply, asked: str, settlement: Settlement) -> bytes:
     fields: Bag = {"id": reply_id, "object": "response", "created_at": reply.created}
     if own is None:
         status, details = ending(choice.finish_reason)
-        own = {"status": status, "error": None, "incomplete_details": details, **echo(reply.echo), "background": False, "store": False}
-    return _encode({**fields, **own, "model": asked, "output": writer.items, "usage": write_usage(settlement)})
+        own = {"status": status, "error": None, "incomplete_details": details, **echo(reply.echo), "background": False}
+    return _encode({**fields, **own, **kept_state(reply.echo), "model": asked, "output": writer.items, "usage": write_usage(settlement)})
 
 
 def _add_logprobs(choice: Choice) -> None:
@@ -144,6 +144,11 @@ def echo(pairs: Mapping[str, Raw]) -> Bag:
         inside = {key[5:]: raw for key, raw in pairs.items() if key.startswith("text.")}
         fields["text"] = {"format": {"type": "text"}, **inside}
     return fields
+
+
+def kept_state(pairs: Mapping[str, Raw]) -> Bag:
+    """What a response says of what is kept: here, whatever its provider says of itself. Given whole calls they are `prepared`."""
+    return {"store": pairs.get("store", False), "previous_response_id": pairs.get("previous_response_id")}
 
 
 def _object(pairs: Mapping[str, Raw], key: str) -> Bag:

@@ -1,7 +1,8 @@
 """Requests of OpenAI Responses: the narrow look at a call, the neutral form both ways, the fast lane's edited pairs, and losses. Pure.
 
 Parameters that sit inside `reasoning` and `text` stand in a call's pairs under their path ("reasoning.effort"), so that edits, quirks and
-warnings see them like any other. Nothing is stored at the provider, whose account all tenants share: `store` is always sent as false.
+warnings see them like any other. Nothing is stored at the provider, whose account all tenants share: `store` is always sent as false;
+what is kept here is in openai_responses_kept.py.
 """
 
 from __future__ import annotations
@@ -45,12 +46,11 @@ _OWN = frozenset(
         "context_management", "max_tool_calls", "access_programs", "image", "store", "stream_options", "reasoning", "text",
     }
 )  # fmt: skip
-_STATE = {  # fields that name what a provider keeps between calls → what to send instead
-    "previous_response_id": "send the earlier items in `input`",
-    "conversation": "send the earlier items in `input`",
+_STATE = {  # fields that name what only the vendor keeps → what to send instead
+    "conversation": "go on with `previous_response_id`, or send the earlier items in `input`",
     "prompt": "send the prompt's text in `instructions` or `input`",
 }
-ACTED_ON = frozenset({"model", "input", "instructions", "stream", "reasoning", "text", "max_output_tokens", "background", "fallbacks", *_STATE})
+ACTED_ON = frozenset({"model", "input", "instructions", "stream", "reasoning", "text", "max_output_tokens", "background", "fallbacks", "previous_response_id", "store", *_STATE})
 _NOT_PARAMS = GATEWAY_FIELDS | {"model", "input", "instructions", "tools", "stream"}
 _ENCRYPTED = "reasoning.encrypted_content"
 _LOGPROBS = "message.output_text.logprobs"
@@ -82,6 +82,9 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
         call.is_stream = bool(typed(pairs, "stream", _flag, "true or false"))
     if "max_output_tokens" in pairs:
         call.max_output_tokens = typed(pairs, "max_output_tokens", _count, "a whole number from 1")  # type: ignore[assignment]
+    if "previous_response_id" in pairs:
+        call.previous_response = typed(pairs, "previous_response_id", _string, "the id of an earlier response") or ""  # type: ignore[assignment]
+    call.is_kept = "store" not in pairs or typed(pairs, "store", _flag, "true or false") is not False
     for key, inside in _INSIDE.items():
         if key in pairs:
             _unfold(pairs, key, inside)
@@ -109,7 +112,7 @@ def _check_input(pairs: Mapping[str, Raw]) -> None:
 def _check_state(pairs: Mapping[str, Raw]) -> None:
     for key, instead in _STATE.items():
         if key in pairs and _decode(pairs[key]) is not None:
-            raise ClientError(f"{key} is not supported, as this gateway stores no responses: {instead}", param=key, code="unsupported_parameter")
+            raise ClientError(f"{key} is not supported: {instead}", param=key, code="unsupported_parameter")
     if "background" in pairs and typed(pairs, "background", _flag, "true or false"):
         raise ClientError("background responses are not supported: leave `background` out", param="background", code="unsupported_parameter")
 
@@ -146,6 +149,7 @@ def _finish(pairs: dict[str, Any], target: Target) -> bytes:
             fields[name] = pairs.pop(key)
             pairs[outer] = fields
     pairs["store"] = False
+    pairs.pop("previous_response_id", None)  # its items are in the input
     if target.model.is_reasoning:  # else the next turn could not show the model its own thoughts
         include = pairs.get("include")
         include = (_decode(include) if isinstance(include, Raw) else include) or []

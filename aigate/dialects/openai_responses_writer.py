@@ -19,7 +19,7 @@ from aigate.core.neutral import Bag, Chunk, Citation, Delta, Media, Reasoning, T
 from aigate.dialects.dialect import Settlement
 from aigate.dialects.openai_errors import error_object
 from aigate.dialects.openai_responses_items import NAME, call_proof_item, reasoning_item, write_annotation
-from aigate.dialects.openai_responses_reply import echo, ending, response_id, write_usage
+from aigate.dialects.openai_responses_reply import echo, ending, kept_state, response_id, write_usage
 from aigate.errors import GateError
 
 _HOLE = HOLE.encode()
@@ -143,7 +143,7 @@ class ResponsesStreamWriter:
         fields = chunk.bag
         response = fields.get("response")
         if type(response) is dict:
-            fields = {**fields, "response": {**response, "model": self._asked}}
+            fields = {**fields, "response": {**response, "model": self._asked, **kept_state(self._call.pairs)}}
             if chunk.deltas and chunk.deltas[0].finish_reason is not None:
                 self._terminal = fields
                 return b""
@@ -163,7 +163,8 @@ class ResponsesStreamWriter:
     def _response(self, status: str, output: list[Any]) -> Bag:
         return {
             "id": self._id, "object": "response", "created_at": self._created, "status": status, "background": False, "error": None,
-            "incomplete_details": None, **echo(self._call.pairs), "model": self._asked, "output": output, "store": False, "usage": None,
+            "incomplete_details": None, **echo(self._call.pairs), "model": self._asked, "output": output, **kept_state(self._call.pairs),
+            "usage": None,
         }  # fmt: skip
 
     def _begin(self, pieces: list[bytes]) -> None:

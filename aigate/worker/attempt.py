@@ -289,20 +289,23 @@ class Attempts:
         status = CLIENT_CLOSED if exchange.is_gone else 200
         self.settle(run, attempt, outcome, status=status)
         if not exchange.is_gone:
+            if run.keep is not None:
+                run.keep(answer)  # first: the client may go on from it at once
             exchange.reply(200, reply_fields(run, usage), answer)
         return None
 
     def _written(self, run: Run, opened: OpenedReply, settlement: Settlement) -> bytes:
         target, surface = run.target, run.surface
         if target.dialect == surface.name and (opened.pairs is None or not self._limits.force_neutral):
+            opened.echo = run.call.pairs
             spliced = surface.splice_reply(opened, target, run.asked, settlement)
             if spliced is not None:
                 return spliced
         reply = self._dialects[target.dialect].read_reply(opened.body, target)
+        reply.echo = run.call.pairs
         if target.dialect != surface.name:
             leave_home(reply, surface.name)
             reply.created = reply.created or run.call.received_at
-            reply.echo = run.call.pairs
         return surface.write_reply(reply, run.asked, settlement)
 
     # --- streams ------------------------------------------------------------------------------------------------------------
@@ -378,6 +381,8 @@ class Attempts:
                 last = relay.writer.fail(error, exchange.request_id)
             else:
                 last = relay.writer.finish(Settlement(usage, cost_nanousd, relay.raw_usage, source))
+                if run.keep is not None:
+                    run.keep(last)
             if not exchange.is_started:
                 exchange.start(200, stream_fields(run))
             exchange.end_with(relay.forward() + last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from aigate.core.call import Call, Principal, Warning
 from aigate.core.rate import Want
@@ -25,7 +26,7 @@ class Run:
     __slots__ = (
         "exchange", "surface", "endpoint", "principal", "call", "tag", "client_request_id", "is_strict", "attempts",
         "cost_nanousd", "warnings", "target", "asked", "first_byte_ms", "has_ended",
-        "permits", "tokens", "rate_fields",
+        "permits", "tokens", "rate_fields", "keep",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, surface: Dialect, endpoint: str):
@@ -47,6 +48,7 @@ class Run:
         self.permits: tuple[Want, ...] = ()  # taken under its rate limits
         self.tokens = 0  # used by all attempts
         self.rate_fields = b""  # x-ratelimit-*, encoded
+        self.keep: Callable[[bytes], None] | None = None  # takes what is sent to the client, where it is to be kept
 
     def read_headers(self, principal: Principal) -> None:
         """The request headers that steer a call. Raises ClientError for a bad tag."""

@@ -291,3 +291,33 @@ def test_the_origin_of_a_provider_is_known_whether_live_or_not():
     for unknown in ("sim", "nobody", ""):
         with pytest.raises(ClientError):
             catalog.origin_of(unknown)
+
+
+# --- a provider of another's models ---------------------------------------------------------------------------------------------
+
+AZURE = {"azure": ProviderConfig(base_url="https://res.openai.azure.com/openai/v1")}
+
+
+def test_a_resource_serves_anothers_models_under_its_own_address():
+    azure = make({"azure": "k", "openai": "k"}, providers=AZURE)
+    target, original = azure.resolve("azure/gpt-5.4", "chat"), azure.resolve("openai/gpt-5.4", "chat")
+    assert (target.url_path, target.provider.auth, target.dialect) == ("/openai/v1/chat/completions", "header:api-key", "openai-chat")
+    assert (target.quirks, target.model.price) == (original.quirks, original.model.price)
+    assert (target.model.context_window, target.model.fallbacks) == (original.model.context_window, ())
+    assert azure.resolve("azure-openai/gpt-5-pro", "responses").url_path == "/openai/v1/responses"
+
+
+def test_a_deployment_of_ones_own_naming_gets_its_price_from_the_configuration():
+    assert refusal(make({"azure": "k"}, providers=AZURE), "azure/our-model").code in ("unpriced_model", "unknown_model")
+    models = {"azure/our-model": ModelConfig(input_usd_per_mtok=1, output_usd_per_mtok=2)}
+    assert make({"azure": "k"}, providers=AZURE, models=models).resolve("azure/our-model", "chat").model.price is not None
+
+
+@pytest.mark.parametrize(("credentials", "providers", "missing"), [({"azure": "k"}, {}, "AZURE_OPENAI_ENDPOINT"), ({}, AZURE, "AZURE_OPENAI_API_KEY")])
+def test_half_a_resource_is_not_live_and_what_is_missing_is_named(credentials, providers, missing):
+    assert f"{missing} is not set" in refusal(make(credentials, providers=providers), "azure/gpt-5.4").message
+
+
+def test_prices_of_another_list_are_among_those_that_calls_settle_at():
+    azure = make({"azure": "k"}, providers=AZURE)
+    assert azure.resolve("azure/gpt-5.4", "chat").model.price.id in {price.id for price in azure.prices()}

@@ -15,7 +15,7 @@ LOCAL = [row for row in ROWS.values() if not row.key_variable and row.name != SI
 
 
 def test_the_providers_promised_are_there():
-    promised = "openai groq mistral openrouter deepseek cerebras zai huggingface moonshot xai google ollama vllm llamacpp sim"
+    promised = "openai azure anthropic groq mistral openrouter deepseek cerebras zai huggingface moonshot xai google ollama vllm llamacpp sim"
     assert set(promised.split()) <= set(ROWS)
 
 
@@ -27,7 +27,8 @@ def test_no_name_or_alias_is_used_twice():
 
 @pytest.mark.parametrize("row", REMOTE, ids=lambda row: row.name)
 def test_a_remote_row_is_reached_safely(row):
-    url = urlsplit(row.base_url)
+    url = urlsplit(row.base_url or f"https://resource.example{row.url_path}")
+    assert bool(row.base_url) != bool(row.url_variable)
     assert (url.scheme, url.query, url.fragment, url.username) == ("https", "", "", None)
     assert not row.base_url.endswith("/")
     assert row.auth == "bearer" or row.auth.startswith("header:")

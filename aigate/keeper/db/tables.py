@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Table, Text, text
 
-SCHEMA_REVISION = "0002"  # newest file in migrations/versions
+SCHEMA_REVISION = "0003"  # newest file in migrations/versions
 
 metadata = MetaData()
 
@@ -169,6 +169,21 @@ outbox = Table(
     _integer("created_ms"),
     Column("delivered_ms", BigInteger),
     Index("outbox_waiting", "created_ms", sqlite_where=_WAITING, postgresql_where=_WAITING),
+)
+
+# Finished responses of the Responses format, for calls that go on from them. Each row has its own turn only: what came before is `previous_id`'s.
+responses = Table(
+    "responses",
+    metadata,
+    _text("account_id"),
+    _text("owner_id"),  # core/account.py keeper_of
+    _text("id"),  # resp_…
+    Column("previous_id", Text),
+    _integer("created_ms"),
+    Column("input", LargeBinary, nullable=False),  # JSON: what the caller sent under that key
+    Column("body", LargeBinary, nullable=False),  # JSON: the response as the caller got it
+    PrimaryKeyConstraint("account_id", "owner_id", "id"),
+    Index("responses_by_age", "created_ms"),
 )
 
 # Columns stand in the order of journal/records.py Intent, then Settled without its attempt id and call: the shipper relies on it.
