@@ -88,6 +88,9 @@ class Upstream(Section):
     max_reply_bytes: Annotated[int, Meta(ge=1024)] = 64 * MIB  # largest plain reply
     ca_file: str = ""  # PEM file of certificate authorities; empty = the system's
     tls_verify: bool = True  # false accepts any certificate (never over the internet)
+    fetch_urls: bool = True  # read images and documents given by URL for models that take them as data only; never from private addresses
+    fetch_max_bytes: Annotated[int, Meta(ge=1024)] = 20 * MIB  # … of one call together
+    fetch_timeout_s: Seconds = 15.0  # … for all of them
 
 
 class Routing(Section):

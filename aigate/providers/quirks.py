@@ -214,8 +214,11 @@ _GEMINI = Quirks(
     mints_tool_ids=True,
 )
 _GEMINI_3 = replace(_GEMINI, thinking="both", effort=("minimal", "low", "medium", "high"), effort_default="high")
-_GEMINI_2 = replace(_GEMINI, needs_signatures=False, clamps={"n": (1, 8)})  # 8: the reference's limit of candidateCount
-_GEMINI_2_5 = replace(_GEMINI_2, thinking="budget", effort=("none", "minimal", "low", "medium", "high"))
+_GEMINI_2_5 = replace(
+    _GEMINI, needs_signatures=False, clamps={"n": (1, 8)}, thinking="budget", effort=("none", "minimal", "low", "medium", "high")
+)  # 8: the reference's limit of candidateCount
+# They fetch no files of the web (file-input-methods).
+_GEMINI_2 = replace(_GEMINI_2_5, thinking="", effort=(), effort_default="none", needs_data=frozenset({"image", "document", "audio"}))
 _BY_LEVEL = replace(_GEMINI, effort=("low", "medium", "high"))  # a budget is refused or does nothing
 GOOGLE: QuirkRows = (
     *_rows(replace(_BY_LEVEL, unsupported=_GEMINI.unsupported | {"presence_penalty", "frequency_penalty"}), "gemini-4*"),
@@ -226,7 +229,7 @@ GOOGLE: QuirkRows = (
     *_rows(replace(_GEMINI_2_5, effort=("minimal", "low", "medium", "high")), "gemini-2.5-pro*"),  # cannot be switched off
     *_rows(replace(_GEMINI_2_5, effort_default="none"), "gemini-2.5-flash-lite*"),
     *_rows(_GEMINI_2_5, "gemini-2.5*"),
-    *_rows(replace(_GEMINI_2, effort=(), effort_default="none"), "gemini-[12]*", "gemma-*", "*embedding*"),
+    *_rows(_GEMINI_2, "gemini-[12]*", "gemma-*", "*embedding*"),
     *_rows(_GEMINI, "*"),  # newer than this table
 )
 
@@ -261,6 +264,7 @@ OLLAMA: QuirkRows = _rows(
         unsupported=frozenset({"tool_choice", "logit_bias", "user", "logprobs", "top_logprobs"}),
         clamps={"n": (1, 1)},
         effort=("none", "low", "medium", "high", "max"),
+        needs_data=frozenset({"image"}),
         reasoning_field="reasoning",
         on_cancel="stops",
     ),

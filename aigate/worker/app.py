@@ -29,7 +29,10 @@ from aigate.worker.attempt import Attempts, Limits
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
 from aigate.worker.client import Pool, tls_context
+from aigate.worker.fetch import Fetcher
 from aigate.worker.gemini_routes import gemini_routes, is_gemini
+from aigate.worker.kept import KeptResponses
+from aigate.worker.guard import Guard
 from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange, Listener
 from aigate.worker.listener import Limits as ListenerLimits
@@ -101,9 +104,9 @@ class Worker:
     def _spine(self, loop: asyncio.AbstractEventLoop) -> Spine:
         config = self.config
         catalog = load_catalog(config, sim_base_url="unix://" + os.path.abspath(os.path.join(self.run_dir, "sim.sock")) + ":/v1")
-        pool = Pool(
-            connect_timeout_s=config.upstream.connect_timeout_s, idle_s=config.upstream.idle_s, tls=tls_context(config.upstream.ca_file, verify=config.upstream.tls_verify), loop=loop
-        )
+        upstream = config.upstream
+        tls = tls_context(upstream.ca_file, verify=upstream.tls_verify)
+        pool = Pool(connect_timeout_s=upstream.connect_timeout_s, idle_s=upstream.idle_s, tls=tls, loop=loop)
         attempts = Attempts(
             pool=pool,
             journal=self.journal,
@@ -121,6 +124,14 @@ class Worker:
                 loop=loop,
             ),
             loop=loop,
+            fetcher=Fetcher(
+                Guard(),
+                is_on=upstream.fetch_urls,
+                max_bytes=upstream.fetch_max_bytes,
+                timeout_s=upstream.fetch_timeout_s,
+                tls=tls_context(),  # the public internet's authorities, whatever the operator's providers need
+                loop=loop,
+            ),
         )
         policy = Policy(config.routing.max_attempts, config.routing.budget_s, config.routing.retry_base_ms)
         return Spine(

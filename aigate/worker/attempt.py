@@ -22,6 +22,7 @@ from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
 from aigate.dialects import COUNTERS
 from aigate.dialects.dialect import Dialect, OpenedReply, Settlement
+from aigate.dialects.fetchable import may_name_urls, media_to_fetch
 from aigate.dialects.lost import lost_fields
 from aigate.errors import ClientError, GateError, ProviderError
 from aigate.journal.records import encode_record
@@ -31,6 +32,7 @@ from aigate.worker.answer import reply_fields, stream_fields
 from aigate.worker.client import Connection, Pool, decode_body
 from aigate.worker.count import count_usage
 from aigate.worker.count_call import count_prompt_aside
+from aigate.worker.fetch import Fetcher
 from aigate.worker.origins import Origins
 from aigate.worker.relay import Relay
 from aigate.worker.run import CLIENT_CLOSED, Run
@@ -76,10 +78,12 @@ class Attempts:
         origins: Origins,
         limits: Limits,
         admission: Admission,
+        fetcher: Fetcher,
         loop: asyncio.AbstractEventLoop,
     ):
         self._pool = pool
         self._admission = admission
+        self._fetcher = fetcher
         self._journal = journal
         self._dialects = dialects
         self._origins = origins
@@ -94,7 +98,7 @@ class Attempts:
         """One dispatch. None: the client has its answer. Raises GateError where nothing was sent and no other target would help."""
         call, exchange = run.call, run.exchange
         run.target = target
-        edits, neutral = self._plan(run, target)
+        edits, neutral = await self._plan(run, target)
         if run.warnings and run.is_strict:
             raise _strict_refusal(run)
         attempt = self._begin(run, target, call)
@@ -158,7 +162,7 @@ class Attempts:
         endpoint = COUNTERS.get(target.dialect)
         if endpoint is None:
             return await count_prompt_aside(run.surface.read_request(call), target)
-        request = endpoint.write(self._write(run, target, *self._plan(run, target)), target)
+        request = endpoint.write(self._write(run, target, *await self._plan(run, target)), target)
         origin = self._origins.origin(target.provider)
         counting = msgspec.structs.replace(target, endpoint="count_tokens", url_path=endpoint.path(target.url_path))
         forwarded = call.forward_headers if target.dialect == call.surface else ()
@@ -179,15 +183,20 @@ class Attempts:
                 connection.abort()
         return endpoint.read(decode_body(body, head.headers.get(b"content-encoding", b""), MAX_ERROR_BYTES)), REPORTED
 
-    def _plan(self, run: Run, target: Target) -> tuple[tuple[Edit, ...], Request | None]:
-        """The edits, and the neutral form with them applied where the request has to go by it. `run` is told what they change."""
+    async def _plan(self, run: Run, target: Target) -> tuple[tuple[Edit, ...], Request | None]:
+        """The edits, and the neutral form with them applied where the request has to go by it. `run` is told what they change.
+        Waits only for media that have to be fetched."""
         call, surface = run.call, run.surface
         is_same = target.dialect == surface.name
-        if is_same and not call.holds_proofs and not self._limits.force_neutral:
+        needs_data = target.quirks.needs_data and may_name_urls(call)
+        if is_same and not call.holds_proofs and not needs_data and not self._limits.force_neutral:
             plan = self._plan_edits(call, target, surface.params)
             run.warnings = plan.warnings
             return plan.edits, None
         request = surface.read_request(call)
+        if wanted := media_to_fetch(request, target):
+            run.fetched = run.fetched or {}
+            await self._fetcher.fill(wanted, run.fetched)
         plan = plan_edits(call, target, surface.params) if is_same else plan_request(call, request, target, surface.params)
         apply_to_request(request, plan.edits)
         run.warnings = plan.warnings

@@ -174,13 +174,18 @@ class Pool:
     async def _dial(self, origin: Origin, connection: Connection) -> None:
         if origin.unix_path is not None:
             await self.loop.create_unix_connection(lambda: connection, origin.unix_path)
-        elif origin.scheme == "http":
-            await self.loop.create_connection(lambda: connection, origin.host, origin.port)
+        else:
+            await self._dial_tcp(origin.host, origin, connection)
+
+    async def _dial_tcp(self, host: str, origin: Origin, connection: Connection) -> None:
+        """`host`: the name of the origin, or the address of it to connect to."""
+        if origin.scheme == "http":
+            await self.loop.create_connection(lambda: connection, host, origin.port)
         else:
             if self._tls is None:
                 self._tls = tls_context()
             transport, _ = await self.loop.create_connection(
-                lambda: connection, origin.host, origin.port, ssl=self._tls, server_hostname=origin.host
+                lambda: connection, host, origin.port, ssl=self._tls, server_hostname=origin.host
             )
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, TLS_RECEIVE_BYTES)
 

@@ -12,6 +12,7 @@ from aigate.core.warnings import warning_header
 from aigate.dialects.dialect import Dialect
 from aigate.errors import ClientError
 from aigate.journal.records import CallEnd
+from aigate.worker.fetch import Known
 from aigate.worker.listener import Exchange
 
 CLIENT_CLOSED = 499  # what the ledger says of a call whose client left; never sent
@@ -26,7 +27,7 @@ class Run:
     __slots__ = (
         "exchange", "surface", "endpoint", "principal", "call", "tag", "client_request_id", "is_strict", "attempts",
         "cost_nanousd", "warnings", "target", "asked", "first_byte_ms", "has_ended",
-        "permits", "tokens", "rate_fields", "keep",
+        "permits", "tokens", "rate_fields", "keep", "fetched",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, surface: Dialect, endpoint: str):
@@ -48,6 +49,7 @@ class Run:
         self.permits: tuple[Want, ...] = ()  # taken under its rate limits
         self.tokens = 0  # used by all attempts
         self.rate_fields = b""  # x-ratelimit-*, encoded
+        self.fetched: Known | None = None  # media read from URLs, for all its attempts
         self.keep: Callable[[bytes], None] | None = None  # takes what is sent to the client, where it is to be kept
 
     def read_headers(self, principal: Principal) -> None:
