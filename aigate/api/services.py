@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from fastapi import Depends, Request
 
-from aigate.core.account import Cap, ProviderKey, Standing, SubAccount, Whose
+from aigate.core.account import Cap, ProviderKey, Standing, StoredResponse, SubAccount, Whose
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
@@ -75,6 +75,16 @@ class ProviderKeys(Protocol):
         """Seals all of them anew; how many there are."""
 
 
+class Responses(Protocol):
+    """Kept responses of one owner (core/account.py keeper_of). None: it is not kept here, or not theirs."""
+
+    async def get(self, account_id: str, owner_id: str, response_id: str) -> StoredResponse | None: ...
+    async def input_items(self, account_id: str, owner_id: str, response_id: str) -> list[dict[str, Any]] | None:
+        """Everything said before it that is still kept, oldest first."""
+
+    async def delete(self, account_id: str, owner_id: str, response_id: str) -> bool: ...
+
+
 class Totals(Protocol):
     """Sums over attempts; `requests` counts calls. `label`: the tag, sub-account, model, key or day that they are of ("" = none)."""
 
@@ -106,6 +116,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyStore
     accounts: Accounts
     provider_keys: ProviderKeys
+    responses: Responses
     usage: UsageStore
     workers: Workers
     catalog: Any  # catalog.Catalog

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from aigate.core.budget import Owner
+from aigate.core.call import Principal
 
 CLAMP, HARD = "clamp", "hard"  # at a limit: lower the call's maximum to what fits, or refuse
 
@@ -60,6 +61,18 @@ class Whose(msgspec.Struct, frozen=True):
 def keeper_of(principal: Principal) -> tuple[str, str]:
     """(account, owner) of what a caller keeps here: its sub-account, else its key. Nobody else reads it, an admin's key neither."""
     return principal.account_id, principal.sub_account_id or principal.key_id
+
+
+class StoredResponse(msgspec.Struct, frozen=True):
+    """A finished response of the Responses format, and what it answers. Both are JSON."""
+
+    account_id: str
+    owner_id: str
+    id: str  # resp_…
+    previous_id: str | None
+    created_ms: int
+    input: bytes  # the caller's, without what came before
+    body: bytes
 
 
 class ProviderKey(msgspec.Struct, frozen=True, kw_only=True):

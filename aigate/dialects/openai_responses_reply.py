@@ -27,7 +27,7 @@ _STATUSES = {"rate_limit_exceeded": 429, "insufficient_quota": 429, "invalid_pro
 # What a response says of its request where the request does not.
 _DEFAULTS: Bag = {
     "instructions": None, "max_output_tokens": None, "max_tool_calls": None, "metadata": {}, "parallel_tool_calls": True,
-    "reasoning": {"effort": None, "summary": None}, "service_tier": None, "temperature": None,
+    "previous_response_id": None, "store": False, "reasoning": {"effort": None, "summary": None}, "service_tier": None, "temperature": None,
     "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "top_p": None, "truncation": "disabled", "user": None,
 }  # fmt: skip
 
@@ -147,8 +147,8 @@ def echo(pairs: Mapping[str, Raw]) -> Bag:
 
 
 def kept_state(pairs: Mapping[str, Raw]) -> Bag:
-    """What a response says of what is kept: here, whatever its provider says of itself. Given whole calls they are `prepared`."""
-    return {"store": pairs.get("store", False), "previous_response_id": pairs.get("previous_response_id")}
+    """What a response says of what is kept here, whatever its provider says of itself."""
+    return {key: pairs.get(key) for key in ("store", "previous_response_id")} if "store" in pairs else {}
 
 
 def _object(pairs: Mapping[str, Raw], key: str) -> Bag:

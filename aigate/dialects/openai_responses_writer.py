@@ -163,8 +163,7 @@ class ResponsesStreamWriter:
     def _response(self, status: str, output: list[Any]) -> Bag:
         return {
             "id": self._id, "object": "response", "created_at": self._created, "status": status, "background": False, "error": None,
-            "incomplete_details": None, **echo(self._call.pairs), "model": self._asked, "output": output, **kept_state(self._call.pairs),
-            "usage": None,
+            "incomplete_details": None, **echo(self._call.pairs), "model": self._asked, "output": output, "usage": None,
         }  # fmt: skip
 
     def _begin(self, pieces: list[bytes]) -> None:

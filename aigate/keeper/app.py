@@ -32,6 +32,7 @@ from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
+from aigate.keeper.responses import ResponseStore
 from aigate.keeper.retention import keep_days
 from aigate.keeper.shipper import Shipper
 from aigate.keeper.usage import UsageStore
@@ -68,6 +69,7 @@ class Keeper:
         self._keys.push = self._messages.push
         self._provider_keys = ProviderKeyStore(self._database, Vault(data_dir / "provider.key", config.auth.provider_key))
         self._messages.reveal_key = self._provider_keys.reveal
+        self._messages.responses = self._responses = ResponseStore(self._database)
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()
@@ -77,9 +79,12 @@ class Keeper:
         await self._prepare_database()
         listener = await loop.create_unix_server(self._messages.protocol, sock=messages)
         shipping = loop.create_task(self._shipper.run())
-        others = [
-            loop.create_task(work) for work in (self._leases.run(), keep_days(self._database, self._config.ledger.retention_days))
-        ]
+        upkeep = (
+            self._leases.run(),
+            keep_days(self._database, self._config.ledger.retention_days),
+            self._responses.expire(self._config.responses.retention_days),
+        )
+        others = [loop.create_task(work) for work in upkeep]
         serving = loop.create_task(http.serve([control]))
         say_ready(options.ready_fd)
         await asyncio.wait((serving, shipping), return_when=asyncio.FIRST_COMPLETED)
@@ -101,6 +106,7 @@ class Keeper:
             keys=self._keys,
             accounts=AccountStore(self._database, self._messages, self._leases.announce_limits),
             provider_keys=self._provider_keys,
+            responses=self._responses,
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,
             catalog=self._catalog,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Protocol
 
 from aigate.core.account import ProviderKey
@@ -20,12 +20,14 @@ from aigate.keeper.rates import RateDesk
 from aigate.messages import (
     VERSION,
     Ack,
+    FindResponse,
     Found,
     GiveBack,
     Grant,
     Health,
     Hello,
     InUse,
+    KeepResponse,
     LookUp,
     Message,
     OpenedKey,
@@ -55,6 +57,11 @@ class RevealKey(Protocol):
     def __call__(self, account_id: str, sub_account_id: str | None, key_id: str, /) -> Awaitable[tuple[ProviderKey, str] | None]: ...
 
 
+class Responses(Protocol):
+    async def answer(self, asked: KeepResponse | FindResponse) -> Message | None:
+        """None where the database is away: the worker asks again, or gives up."""
+
+
 class MessageServer:
     """`expected_workers`: how many must have a change in force before it counts as in force everywhere. `leases`: None grants nothing."""
 
@@ -63,6 +70,7 @@ class MessageServer:
         self.change = 0  # number of the last key change
         self.rates = RateDesk()
         self.reveal_key: RevealKey | None = None
+        self.responses: Responses | None = None
         self.leases = leases
         self._last_number = 0  # of what is to be acknowledged
         self._expected_workers = expected_workers
@@ -165,7 +173,7 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._asked: list[LookUp] = []
         self._answering: asyncio.Task[None] | None = None
-        self._opening: set[asyncio.Task[None]] = set()
+        self._working: set[asyncio.Task[None]] = set()
         self._transport: asyncio.Transport | None = None
         self._told: dict[int, asyncio.Future[bool]] = {}  # number → whether it was acknowledged
 
@@ -241,12 +249,22 @@ class _Connection(asyncio.Protocol):
         elif isinstance(message, InUse):
             self._server.rates.note_use(self, message, time.monotonic())
         elif isinstance(message, OpenKey) and self._server.reveal_key is not None:
-            opening = asyncio.get_running_loop().create_task(self._open_key(message, self._server.reveal_key))
-            self._opening.add(opening)
-            opening.add_done_callback(self._opening.discard)
+            self._start(self._open_key(message, self._server.reveal_key))
+        elif isinstance(message, KeepResponse | FindResponse) and self._server.responses is not None:
+            self._start(self._ask_responses(message, self._server.responses))
         elif isinstance(message, Health) and self.hello is not None:
             self._server.reported(self.hello.journal_id, message)
             self.send(Ping())
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    async def _ask_responses(self, asked: KeepResponse | FindResponse, responses: Responses) -> None:
+        answer = await responses.answer(asked)
+        if answer is not None:
+            self.send(answer)
 
     async def _open_key(self, asked: OpenKey, reveal: RevealKey) -> None:
         """Where it cannot be opened the worker gets no answer, and its caller a 503."""

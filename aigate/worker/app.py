@@ -81,6 +81,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
         watch_life(loop, self.options.life_fd)
+        self.kept = KeptResponses(self.link, loop, is_on=self.config.responses.retention_days > 0)
         spine = self._spine(loop)
         listener = self._listener(spine, loop)
         server = await loop.create_server(listener.protocol, sock=self._socket(), backlog=BACKLOG)
@@ -123,7 +124,6 @@ class Worker:
                 default_max_output_tokens=config.ledger.default_max_output_tokens,
                 loop=loop,
             ),
-            loop=loop,
             fetcher=Fetcher(
                 Guard(),
                 is_on=upstream.fetch_urls,
@@ -132,6 +132,7 @@ class Worker:
                 tls=tls_context(),  # the public internet's authorities, whatever the operator's providers need
                 loop=loop,
             ),
+            loop=loop,
         )
         policy = Policy(config.routing.max_attempts, config.routing.budget_s, config.routing.retry_base_ms)
         return Spine(
@@ -159,7 +160,7 @@ class Worker:
 
         async def count_input_tokens(exchange: Exchange) -> None:
             said = b'{"object":"response.input_tokens","input_tokens":%d}'
-            await spine.count_tokens(exchange, responses, lambda tokens: said % tokens, "responses")
+            await spine.count_tokens(exchange, responses, lambda tokens: said % tokens, endpoint="responses", enter=self.kept.enter)
 
         async def count_gemini_tokens(exchange: Exchange) -> None:
             await spine.count_tokens(exchange, gemini, lambda tokens: b'{"totalTokens":%d}' % tokens)
@@ -168,7 +169,7 @@ class Worker:
         return Listener(
             {
                 ("POST", "/v1/chat/completions"): partial(spine.run_call, surface=chat, endpoint="chat"),
-                ("POST", "/v1/responses"): partial(spine.run_call, surface=responses, endpoint="responses"),
+                ("POST", "/v1/responses"): partial(spine.run_call, surface=responses, endpoint="responses", enter=self.kept.enter),
                 ("POST", "/v1/responses/input_tokens"): count_input_tokens,
                 ("POST", "/v1/completions"): partial(spine.run_call, surface=completions, endpoint="chat"),
                 ("POST", "/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
@@ -201,10 +202,15 @@ class Worker:
         while True:
             await asyncio.sleep(TICK_S)
             spine.tick(loop.time(), self.config.server.sse_keep_alive_s)
+            self.kept.tick(loop.time())
 
     def _health(self) -> Health:
         now = asyncio.get_running_loop().time()
-        counters = {"lost_records": float(self.journal.lost_records), "journal_healthy": float(self.journal.healthy)}
+        counters = {
+            "lost_records": float(self.journal.lost_records),
+            "journal_healthy": float(self.journal.healthy),
+            "responses_not_kept_total": float(self.kept.lost),
+        }
         return Health(self.options.name, counters, self.breakers.states(now))
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from aigate.core.call import Call
 from aigate.core.target import Target
 from aigate.dialects.dialect import Dialect
 from aigate.errors import GateError
@@ -24,6 +25,7 @@ from aigate.worker.rates import RateGate
 from aigate.worker.run import CLIENT_CLOSED, Run
 
 Handler = Callable[[Exchange], object]
+Enter = Callable[[Run], Awaitable[Call]]  # a surface's own step: the call that goes on in the place of run.call
 
 
 class Spine:
@@ -50,7 +52,7 @@ class Spine:
         self._now = asyncio.get_running_loop().time
         self._waiting: set[Run] = set()  # streams that have not begun yet
 
-    async def run_call(self, exchange: Exchange, surface: Dialect, endpoint: str) -> None:
+    async def run_call(self, exchange: Exchange, surface: Dialect, endpoint: str, enter: Enter | None = None) -> None:
         run = Run(exchange, surface, endpoint)
         try:
             run.principal = principal = self._ring.find(exchange.headers) or await self._ring.authenticate(
@@ -61,6 +63,8 @@ class Spine:
             call.received_at = int(exchange.started_at + self._attempts.unix_offset_s)
             if call.models:
                 run.asked = call.models[0]
+            if enter is not None:
+                run.call = call = await enter(run)
             if call.is_stream:
                 self._waiting.add(run)
             targets = plan_targets(call, principal, self._resolve)
@@ -86,7 +90,9 @@ class Spine:
             if run.permits:
                 self._gate.leave(run)
 
-    async def count_tokens(self, exchange: Exchange, surface: Dialect, write: Callable[[int], bytes], endpoint: str = "chat") -> None:
+    async def count_tokens(
+        self, exchange: Exchange, surface: Dialect, write: Callable[[int], bytes], *, endpoint: str = "chat", enter: Enter | None = None
+    ) -> None:
         """How many tokens a prompt is, without a model call. `write` says it in the surface's words."""
         run = Run(exchange, surface, "count_tokens")
         try:
@@ -95,6 +101,9 @@ class Spine:
                 principal = await self._ring.authenticate(exchange.headers, self._now() + self._attempts.unix_offset_s)
             run.call = call = surface.read_call(exchange.body, "count_tokens", exchange)
             call.endpoint = endpoint  # whose targets are asked
+            if enter is not None:
+                run.principal = principal
+                run.call = call = await enter(run)
             target = plan_targets(call, principal, self._resolve)[0]
             tokens, how = await self._attempts.count_tokens(run, target)
             exchange.reply(200, count_fields(run, how), write(tokens))

@@ -20,6 +20,7 @@ from aigate.keeper.db.usage import LabelTotals
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
+from aigate.keeper.responses import ResponseStore
 from aigate.keeper.vault import Vault
 
 ROOT_KEY = "root-secret"
@@ -115,6 +116,7 @@ class Plane:
         self.workers = Workers(self.keys.find, expected_workers=0)
         self.pushed = self.workers.pushed
         self.provider_keys = ProviderKeyStore(database, Vault(folder / "provider.key"))
+        self.responses = ResponseStore(database)
         self.keys.push = self.workers.push
         self.usage = Usage()
         self.checks = {"database": "ok"}
@@ -134,6 +136,7 @@ class Plane:
                 "keys": self.keys,
                 "accounts": AccountStore(database, self.workers, announce_limits),
                 "provider_keys": self.provider_keys,
+                "responses": self.responses,
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),

@@ -32,7 +32,8 @@ OTHERS = [DIALECTS[name] for name in ("openai-chat", "anthropic-messages", "gemi
 every_other = pytest.mark.parametrize("other", OTHERS, ids=lambda other: other.name)
 EVENTS: Any = TypeAdapter(openai_types.ResponseStreamEvent)
 NO_COST = Settlement(NOTHING, 0)
-STATE = ("previous_response_id", "conversation", "prompt", "background")
+REFUSED = ("conversation", "prompt", "background")
+STATE = ("previous_response_id", *REFUSED)
 
 pytestmark = needs_recordings
 
@@ -66,7 +67,7 @@ def calls() -> list[tuple[dict[str, Any], Call]]:
 
 
 def meaning(request: dict[str, Any]) -> dict[str, Any]:
-    fields = {key: value for key, value in request.items() if key not in ("model", "store", "include")}
+    fields = {key: value for key, value in request.items() if key not in ("model", "store", "include", "previous_response_id")}
     if isinstance(fields["input"], str):
         fields["input"] = [{"role": "user", "content": fields["input"]}]
     fields["input"] = [item_meaning(item) for item in fields["input"]]
@@ -296,13 +297,13 @@ def folded(chunks: list[dict[str, Any]]) -> tuple[dict[str, Any], str | None]:
     return {"text": text, "refusal": refusal, "reasoning": reasoning, "calls": [(name, json.loads(args)) for name, args in tools]}, finish
 
 
-def test_what_needs_an_earlier_response_is_refused_with_what_to_do() -> None:
-    refused = [record for record in records() if any(record["request"].get(key) for key in STATE)]
+def test_what_only_the_vendor_keeps_is_refused_with_what_to_do() -> None:
+    refused = [record for record in records() if any(record["request"].get(key) for key in REFUSED)]
     assert refused
     for record in refused:
         with pytest.raises(ClientError) as caught:
             RESPONSES.read_call(json.dumps(record["request"]).encode(), "responses", HEAD)
-        assert caught.value.param in STATE
+        assert caught.value.param in REFUSED
 
 
 # --- OpenAI chat upstream, Responses to the client ------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def client(served: Gateway) -> Iterator[OpenAI]:
 def test_a_text_and_its_echo(client: OpenAI) -> None:
     reply = client.responses.create(model="sim/echo", input="hello there", instructions="Be kind.", temperature=0.5, tools=[WEATHER])
     assert "hello there" in reply.output_text
-    assert (reply.object, reply.status, reply.model, reply.store) == ("response", "completed", "sim/echo", False)
+    assert (reply.object, reply.status, reply.model, reply.store) == ("response", "completed", "sim/echo", True)
     assert (reply.instructions, reply.temperature, reply.tools[0].name) == ("Be kind.", 0.5, "weather")  # type: ignore[union-attr]
     assert reply.usage.total_tokens == reply.usage.input_tokens + reply.usage.output_tokens > 0  # type: ignore[union-attr]
     assert reply.usage.cost > 0  # type: ignore[union-attr]
@@ -113,7 +113,8 @@ def test_an_error_in_the_middle_of_a_stream_is_raised(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"previous_response_id": 3}, "previous_response_id"),
+        ({"store": "no"}, "store"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"background": True}, "background"),
         ({"input": []}, "input"),

@@ -1,0 +1,128 @@
+"""Responses kept by the keeper: finished ones are handed over, earlier ones fetched for the calls that go on from them. Shell.
+
+Handing over costs the call no wait. What the keeper has not confirmed is said again on a new connection, for a minute and within bounds;
+what is lost after that is not found later (404), and counted. Which caller sees what is core/account.py's `keeper_of`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from aigate.core.account import keeper_of
+from aigate.core.call import Call
+from aigate.dialects.openai_responses_kept import prepare
+from aigate.errors import ClientError, GatewayError
+from aigate.messages import MAX_KEPT_BYTES, FindResponse, FoundResponse, KeepResponse, KeptResponse
+from aigate.worker.link import KeeperLink
+from aigate.worker.run import Run
+
+WAIT_S = 2.0
+CONFIRMED_S = 60.0
+MAX_HELD_BYTES = 64 << 20  # not confirmed yet
+MAX_ID_CHARS = 200
+
+_FIELD = "previous_response_id"
+
+
+class KeptResponses:
+    """Takes over the keeper's KeptResponse and FoundResponse on `link`. `lost`: how many were not kept that should have been."""
+
+    def __init__(self, link: KeeperLink, loop: asyncio.AbstractEventLoop, *, is_on: bool):
+        self.lost = 0
+        self._link = link
+        self._loop = loop
+        self._is_on = is_on
+        self._number = 0
+        self._held: dict[int, tuple[float, KeepResponse]] = {}  # in the order of their times
+        self._held_bytes = 0
+        self._asked: dict[int, tuple[FindResponse, asyncio.Future[FoundResponse]]] = {}
+        link.handlers[KeptResponse] = self._confirmed
+        link.handlers[FoundResponse] = self._found
+        link.on_opened.append(self._say_again)
+
+    async def enter(self, run: Run) -> Call:
+        """The call with what was said before it. `run` is told to hand its reply over, where that is wanted and possible."""
+        call, owner = run.call, keeper_of(run.principal)
+        given = bytes(call.pairs["input"])
+        earlier = None
+        if call.previous_response:
+            earlier = await self._fetch(owner, call.previous_response)
+        is_kept = call.is_kept and self._is_on and len(given) < MAX_KEPT_BYTES
+        if is_kept:
+            run.keep = partial(self._keep, owner, call.previous_response or None, given)
+        return prepare(call, is_kept=is_kept, earlier=earlier)
+
+    def tick(self, now: float) -> None:
+        """Each second: the keeper may be unable to keep anything."""
+        while self._held:
+            number, (until, _) = next(iter(self._held.items()))
+            if until > now:
+                return
+            self._drop(number)
+            self.lost += 1
+
+    # --- handing over ---
+
+    def _keep(self, owner: tuple[str, str], previous_id: str | None, given: bytes, sent: bytes) -> None:
+        size = len(given) + len(sent)
+        if size > MAX_KEPT_BYTES or self._held_bytes + size > MAX_HELD_BYTES:
+            self.lost += 1
+            return
+        self._number += 1
+        message = KeepResponse(self._number, *owner, previous_id, given, sent)
+        self._held[message.number] = self._loop.time() + CONFIRMED_S, message
+        self._held_bytes += size
+        self._link.send(message)
+
+    def _confirmed(self, message: KeptResponse) -> None:
+        if message.number in self._held:
+            self._drop(message.number)
+
+    def _drop(self, number: int) -> None:
+        message = self._held.pop(number)[1]
+        self._held_bytes -= len(message.input) + len(message.sent)
+
+    def _say_again(self) -> None:
+        for _, message in self._held.values():
+            self._link.send(message)
+        for asked, _ in self._asked.values():
+            self._link.send(asked)
+
+    # --- fetching ---
+
+    async def _fetch(self, owner: tuple[str, str], response_id: str) -> bytes:
+        if not self._is_on:
+            words = f"{_FIELD} is not possible here: this gateway keeps no responses; send the earlier items in `input`"
+            raise ClientError(words, param=_FIELD, code="unsupported_parameter")
+        found = FoundResponse(0, None, response_id)
+        if len(response_id) <= MAX_ID_CHARS:
+            found = await self._ask(owner, response_id)
+        if found.items is not None:
+            return found.items
+        if not found.missing_id:
+            words = f"{_FIELD}: the conversation is longer than {MAX_KEPT_BYTES} bytes; begin a new one with what matters of it"
+            raise ClientError(words, param=_FIELD, code="context_length_exceeded")
+        gone = found.missing_id[:MAX_ID_CHARS]
+        words = f"Previous response with id {gone!r} not found: it was never kept, was deleted or is too old; send its items in `input`"
+        raise ClientError(words, status=404, param=_FIELD, code="previous_response_not_found")
+
+    async def _ask(self, owner: tuple[str, str], response_id: str) -> FoundResponse:
+        self._number += 1
+        asked = FindResponse(self._number, *owner, response_id)
+        answer: asyncio.Future[FoundResponse] = self._loop.create_future()
+        self._asked[asked.number] = asked, answer
+        self._link.send(asked)
+        try:
+            await asyncio.wait((answer,), timeout=WAIT_S)
+        finally:
+            del self._asked[asked.number]
+        if not answer.done():
+            words = "The previous response cannot be fetched: the keeper does not answer."
+            raise GatewayError(words, status=503, code="capacity_exceeded", retryable=True, retry_after_s=1)
+        return answer.result()
+
+    def _found(self, message: FoundResponse) -> None:
+        asked = self._asked.get(message.number)
+        if asked is not None and not asked[1].done():
+            asked[1].set_result(message)
