@@ -300,7 +300,7 @@ def check_refused(gateway: Gateway, model: str, stream: bool, due: tuple[int, st
     assert (call["status"], call["error_code"], call["cost_nanousd"]) == (due_status, code, 0)
     assert len(attempts) in counts and call["attempts"] == error["attempts"] == len(attempts)
     assert {(row["end"], row["error_kind"], row["cost_nanousd"]) for row in attempts} <= {("failed", kind, 0), ("failed", "reset", 0)}
-    assert attempts[-1]["error_kind"] == kind
+    assert attempts[-1]["error_kind"] == kind and {row["usage_source"] for row in attempts} == {"none"}
 
 
 @pytest.mark.parametrize("model", REFUSED | REFUSED_PLAIN)
