@@ -290,8 +290,8 @@ class Attempts:
         if kind in (b"application/json", b"text/html"):
             body = await connection.body(MAX_ERROR_BYTES, min(ERROR_BODY_S, target.provider.timeout_s))
             body = decode_body(body, encoding, MAX_ERROR_BYTES)
-            if kind == b"application/json" and b'"error"' in body:
-                raise self._dialects[target.dialect].read_error(502, head.headers, body)
+            if kind == b"application/json":
+                self._dialects[target.dialect].open_reply(body, target)  # raises what an error in it says, as in a plain call
             raise ProviderError(f"the provider answered {kind.decode()} where a stream was due", kind="bad_reply", provider_status=200)
         if encoding not in (b"identity", b""):
             raise ProviderError("the provider compressed a stream unasked", kind="bad_reply", provider_status=200)

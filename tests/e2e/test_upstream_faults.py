@@ -198,6 +198,7 @@ REFUSED = {
     "raw/gzip-cut": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/brotli": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/secret": (502, "provider_unavailable", "auth", ONCE),
+    "raw/error-in-200": (503, "capacity_exceeded", "overloaded", THRICE),
     "raw/crlf-message": (429, "rate_limited", "rate_limited", THRICE),
 }
 REFUSED_PLAIN = {
@@ -206,7 +207,6 @@ REFUSED_PLAIN = {
     "simx/stall-3": (504, "provider_timeout", "timeout", ONCE),
     "simx/garbage": (502, "provider_unavailable", "bad_reply", ONCE),
     "simx/big-100MB": (502, "provider_unavailable", "bad_reply", ONCE),
-    "raw/error-in-200": (503, "capacity_exceeded", "overloaded", THRICE),
     "raw/stream-empty": (502, "provider_unavailable", "bad_reply", ONCE),
 }
 REFUSED_STREAMED = {
