@@ -98,7 +98,9 @@ class UsageStore(Protocol):
 
 
 class Workers(Protocol):
-    async def push(self, keys: Sequence[tuple[bytes, Principal | None]]) -> bool: ...
+    async def push(self, keys: Sequence[tuple[bytes, Principal | None]], *, provider_keys: Sequence[str] = ()) -> bool:
+        """`provider_keys`: ids of stored ones that were revoked. True once all workers act by it."""
+
     def targets(self) -> list[dict[str, dict[str, object]]]: ...
 
 

@@ -103,9 +103,9 @@ class Workers(MessageServer):
         super().__init__(*args, **options)
         self.pushed = []
 
-    async def push(self, keys):
+    async def push(self, keys, **options):
         self.pushed += keys
-        return await super().push(keys)
+        return await super().push(keys, **options)
 
 
 class Plane:
