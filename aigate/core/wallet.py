@@ -297,9 +297,18 @@ class Wallet:
 
     # --- limits and restored databases --------------------------------------------------------------------------------------------
 
-    def change_limits(self, version: int, changes: Sequence[Limit], is_reset: bool) -> tuple[tuple[Lease, ...], tuple[Lease, ...]]:
-        """A Limits message. → (RETURNED, ADOPTED), in this order: free slices of the changed budgets go back; open holds of an owner
-        that do not count on its budget yet become lease of it (M12). Acknowledged once both are in the journal."""
+    def to_adopt(self, changes: Sequence[Limit]) -> tuple[Lease, ...]:
+        """Open holds of an owner that do not count on its budget yet become lease of it (M12). → ADOPTED, then `change_limits`; where
+        it cannot be written, the limits are not in force."""
+        held: dict[Place, int] = {}
+        for change in changes:
+            for hold, window in self._uncounted(change):
+                place = (change.budget_id, window)
+                held[place] = held.get(place, 0) + hold.amount
+        return tuple((*place, amount) for place, amount in held.items() if amount)
+
+    def change_limits(self, version: int, changes: Sequence[Limit], is_reset: bool) -> tuple[Lease, ...]:
+        """A Limits message. Free slices of the changed budgets go back. → RETURNED"""
         if is_reset:
             self.limits.clear()
         if is_reset or self.limits_version >= 0:
@@ -307,41 +316,49 @@ class Wallet:
         ids = [change.budget_id for change in changes]
         for ask in self._asks.values():
             ask.void.update(ids)
-        returned = self.retire(ids)
-        adopted: list[Lease] = []
         for change in changes:
             if change.is_limited:
                 self.limits[change.owner] = change.budget_id
-                adopted += self._adopt(change)
+                self._adopt(change)
             else:
                 self.limits.pop(change.owner, None)
-        return returned, tuple(adopted)
+        return self.retire(ids)
 
-    def _adopt(self, limit: Limit) -> Iterable[Lease]:
+    def _uncounted(self, limit: Limit) -> list[tuple[Hold, str]]:
+        """Open holds of its owner that have nothing of its budget, and the windows to adopt them into."""
+        if not limit.is_limited:
+            return []
+        return [
+            (hold, limit.window if limit.window == ALL_TIME else hold.enter(limit.window))
+            for hold in self._open
+            if limit.owner in hold.owners and all(piece.budget_id != limit.budget_id for piece in hold.slices)
+        ]
+
+    def _adopt(self, limit: Limit) -> None:
         pieces: dict[str, Slice] = {}
-        for hold in self._open:
-            if limit.owner in hold.owners and all(piece.budget_id != limit.budget_id for piece in hold.slices):
-                window = limit.window if limit.window == ALL_TIME else hold.enter(limit.window)
-                piece = pieces.get(window)
-                if piece is None:
-                    piece = pieces[window] = Slice(limit.budget_id, window)
-                    piece.is_retired = True
-                hold.slices.append(piece)
-                piece.held += hold.amount
-        return [(limit.budget_id, window, piece.held) for window, piece in pieces.items() if piece.held]
+        for hold, window in self._uncounted(limit):
+            piece = pieces.get(window)
+            if piece is None:
+                piece = pieces[window] = Slice(limit.budget_id, window)
+                piece.is_retired = True
+            hold.slices.append(piece)
+            piece.held += hold.amount
 
-    def restate(self) -> tuple[Lease, ...]:
-        """The database does not know all our grants (M15): every free slice is dropped, unanswered asks are void (whoever waits for one
-        asks again after the Welcome). → RESTATED, also where it is empty: what the open holds stand on."""
+    def to_restate(self) -> tuple[Lease, ...]:
+        """The database does not know all our grants (M15). → RESTATED, also where it is empty: what the open holds stand on. Then
+        `restate`."""
+        held: dict[Place, int] = {}
+        for hold in self._open:
+            for piece in hold.slices:
+                place = (piece.budget_id, piece.window)
+                held[place] = held.get(place, 0) + hold.amount
+        return tuple((*place, amount) for place, amount in held.items())
+
+    def restate(self) -> None:
+        """Every free slice is dropped, unanswered asks are void (whoever waits for one asks again after the Welcome)."""
         self.retire(list(self._slices))
         self._asks.clear()
         self._eager.clear()
         self.thirsty.clear()
         self.seq = 0
         self.limits_version = -1
-        held: dict[Place, int] = {}
-        for hold in self._open:
-            for piece in hold.slices:
-                place = (piece.budget_id, piece.window)
-                held[place] = held.get(place, 0) + hold.amount
-        return tuple((budget_id, window, amount) for (budget_id, window), amount in held.items())

@@ -7,7 +7,7 @@ limits by `announce_limits`. Both say whether every worker has it in force.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from aigate.core.account import Cap, Standing, SubAccount
 from aigate.core.budget import ACCOUNT, KEY, SUB_ACCOUNT, Owner
 from aigate.core.client_key import ClientKey
-from aigate.errors import ClientError
+from aigate.errors import ClientError, ledger_unavailable
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.keys import add_keys, rotate_key
 from aigate.keeper.db.limits import find_limited, find_standings, set_limit
@@ -33,8 +33,6 @@ from aigate.keeper.db.sub_accounts import (
 
 MAX_CREDIT_NANOUSD = 10**18  # a billion dollars
 
-AnnounceLimits = Callable[[], Awaitable[bool]]
-
 
 class Workers(Protocol):
     """`change`: number of the last push."""
@@ -44,11 +42,18 @@ class Workers(Protocol):
     async def push(self, keys: KeyPrincipals) -> bool: ...
 
 
+class Limits(Protocol):
+    async def is_open(self) -> bool:
+        """Whether limits may be changed yet."""
+
+    async def announce_limits(self) -> bool: ...
+
+
 class AccountStore:
-    def __init__(self, database: Database, workers: Workers, announce_limits: AnnounceLimits):
+    def __init__(self, database: Database, workers: Workers, limits: Limits):
         self._database = database
         self._workers = workers
-        self._announce_limits = announce_limits
+        self._limits = limits
 
     # --- sub-accounts and keys ------------------------------------------------------------------------------------------------
 
@@ -59,11 +64,13 @@ class AccountStore:
     async def change_sub_account(
         self, account_id: str, sub_account_id: str, changes: Mapping[str, object], cap: Cap | None
     ) -> tuple[SubAccount, bool] | None:
+        if cap is not None:
+            await self._require_open()
         changed = await self._write(_change_sub_account, account_id, sub_account_id, changes, cap)
         if changed is None:
             return None
         is_pushed = await self._push_keys_of(sub_account_id) if changes else True
-        return changed, (cap is None or await self._announce_limits()) and is_pushed
+        return changed, (cap is None or await self._limits.announce_limits()) and is_pushed
 
     async def delete_sub_account(self, account_id: str, sub_account_id: str, now_ms: int) -> tuple[SubAccount, bool] | None:
         deleted = await self._write(delete_sub_account, account_id, sub_account_id, now_ms)
@@ -96,12 +103,14 @@ class AccountStore:
     # --- limits ---------------------------------------------------------------------------------------------------------------
 
     async def set_cap(self, owner: Owner, cap: Cap) -> bool:
+        await self._require_open()
         await self._write(set_limit, owner, cap, _now_ms())
-        return await self._announce_limits()
+        return await self._limits.announce_limits()
 
     async def add_credit(self, account_id: str, amount_nanousd: int) -> bool:
+        await self._require_open()
         await self._write(_add_credit, account_id, amount_nanousd)
-        return await self._announce_limits()
+        return await self._limits.announce_limits()
 
     async def standings(self, owners: Sequence[Owner]) -> dict[Owner, Standing]:
         return await self._database.read(find_standings, owners)
@@ -111,7 +120,11 @@ class AccountStore:
 
     async def _is_in_force(self, cap: Cap) -> bool:
         """Of something new. Workers ask for a key when they first see it, so they need to hear of its limit only."""
-        return await (self._workers.push([]) if cap.limit_nanousd is None else self._announce_limits())
+        return await (self._workers.push([]) if cap.limit_nanousd is None else self._limits.announce_limits())
+
+    async def _require_open(self) -> None:
+        if not await self._limits.is_open():
+            raise ledger_unavailable("Some worker has not yet said what it holds, so no limit can be changed. Nothing was changed; retry shortly.")
 
     async def _write(self, query: Callable[..., Any], *args: object, **kwargs: object) -> Any:
         try:

@@ -99,7 +99,7 @@ class Keeper:
     def _control_plane(self) -> FastAPI:
         services = Services(
             keys=self._keys,
-            accounts=AccountStore(self._database, self._messages, self._leases.announce_limits),
+            accounts=AccountStore(self._database, self._messages, self._leases),
             provider_keys=self._provider_keys,
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,

@@ -12,7 +12,7 @@ from aigate.core.account import HARD, Cap, ProviderKey, SubAccount
 from aigate.core.budget import KEY, SUB_ACCOUNT, TAG
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
-from aigate.errors import ClientError
+from aigate.errors import ClientError, GateError
 from aigate.keeper.accounts import AccountStore
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.keys import add_account_if_missing
@@ -44,10 +44,14 @@ class Gate:
         self.workers = Told()
         self.keys = KeyStore(database)
         self.keys.push = self.workers.push
-        self.accounts = AccountStore(database, self.workers, self._announce)
+        self.accounts = AccountStore(database, self.workers, self)
         self.announced = 0
+        self.is_unheard = False
 
-    async def _announce(self) -> bool:
+    async def is_open(self) -> bool:
+        return not self.is_unheard
+
+    async def announce_limits(self) -> bool:
         self.announced += 1
         return True
 
@@ -189,5 +193,27 @@ def test_stored_provider_keys_go_with_their_sub_account(gate: Gate, tmp_path: An
         assert await store.reveal(ACCOUNT, "sa_acme", "pk_1") == (row, "sk-secret")
         await gate.accounts.delete_sub_account(ACCOUNT, "sa_acme", 9)
         assert await store.reveal(ACCOUNT, "sa_acme", "pk_1") is None
+
+    asyncio.run(test())
+
+
+def test_no_limit_changes_before_every_worker_was_heard(gate: Gate) -> None:
+    async def test() -> None:
+        await gate.add(cap=Cap(500))
+        gate.is_unheard = True
+        owner = (SUB_ACCOUNT, ACCOUNT, "sa_acme")
+        for change in (
+            gate.accounts.set_cap(owner, Cap(5)),
+            gate.accounts.add_credit(ACCOUNT, 5),
+            gate.accounts.change_sub_account(ACCOUNT, "sa_acme", {"name": "other"}, Cap(5)),
+        ):
+            with pytest.raises(GateError) as caught:
+                await change
+            assert (caught.value.status, caught.value.code) == (503, "ledger_unavailable")
+        found = await gate.accounts.get_sub_account(ACCOUNT, "sa_acme")
+        assert found is not None and found.name == "acme"
+        assert (await gate.accounts.standings([owner]))[owner].limit_nanousd == 500
+        changed = await gate.accounts.change_sub_account(ACCOUNT, "sa_acme", {"name": "other"}, None)
+        assert changed is not None and changed[0].name == "other"
 
     asyncio.run(test())
