@@ -3,7 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from aigate.journal.writer import JournalWriter
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.keys import add_keys
 from aigate.keeper.db.usage import recent_calls
+from tests.conftest import wait_until
 from tests.keeper.keeper_process import SECRET, keeper, key_rings
 
 
@@ -204,3 +208,11 @@ def test_models_come_from_the_catalogue(tmp_path, path):
         assert gate.request("GET", "/v1/models?provider=sim").json()["data"]
         missing = gate.request("GET", "/v1/models/nobody/nothing")
         assert (missing.status_code, missing.json()["error"]["type"]) == (404, "model_not_found")
+
+
+def test_a_keeper_that_is_stopped_before_it_serves_ends_well(tmp_path):
+    with subprocess.Popen([sys.executable, "-m", "aigate.keeper", "--name", "keeper-1"], stdin=subprocess.PIPE) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        wait_until(lambda: int(status.read_text().split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
+        process.terminate()  # it waits for its configuration
+        assert process.wait(10) == 0
