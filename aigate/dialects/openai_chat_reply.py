@@ -56,7 +56,7 @@ def splice_reply(opened: OpenedReply, target: Target, asked: str, settlement: Se
 
 def _needs_mending(text: bytes, quirks: Quirks) -> bool:
     """Whether the text of the choices shows what only the neutral form puts right. May say yes for nothing; never no wrongly."""
-    if b'"reasoning"' in text or _ESCAPED_LETTER in text:
+    if b'"reasoning"' in text or (b"\\" in text and _ESCAPED_LETTER in text):
         return True
     field = quirks.reasoning_field
     if field == "parts" and b'"thinking"' in text:

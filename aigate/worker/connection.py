@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aigate.errors import ClientError, GateError
 from aigate.worker.exchange import BodyStream, Exchange
-from aigate.worker.framing import ChunkedBody, DroppedBody, HeadBuffer, RawBody, SizedBody, read_head
+from aigate.worker.framing import ChunkedBody, DroppedBody, HeadBuffer, HeadMemory, RawBody, SizedBody
 from aigate.worker.heads import error_fields, reply_head
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ LINGER_S = 5.0  # what a refused client still sends is read and dropped this lon
 class Connection(asyncio.Protocol):
     __slots__ = (
         # for life
-        "listener", "write", "is_full", "_transport", "_head_buffer", "_ahead", "_deadline", "_is_closing", "_closes",
+        "listener", "write", "is_full", "_transport", "_heads", "_head_buffer", "_ahead", "_deadline", "_is_closing", "_closes",
         "_is_reading_paused", "_unsent_bytes", "_unsent_since",
         # for one request
         "_exchange", "_handler", "_started_at", "_body", "_pieces", "_stream", "_body_bytes", "_body_limit", "_body_since",
@@ -37,6 +37,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, listener: Listener):
         self.listener = listener
+        self._heads = HeadMemory()
         self._head_buffer: HeadBuffer | None = None  # a head that has begun
         self._ahead = b""
         self._deadline = 0.0  # loop time; 0 = none
@@ -108,7 +109,7 @@ class Connection(asyncio.Protocol):
             end = data.find(b"\r\n\r\n")
         end += 4
         try:
-            head = read_head(data if end == len(data) else data[:end])
+            head = self._heads.read(data if end == len(data) else data[:end])
             self._exchange = exchange = Exchange(self, head, listener.next_id(), self._started_at)
             handler = listener.route(exchange)
         except ClientError as error:

@@ -8,6 +8,7 @@ from aigate.core.call import Call
 from aigate.core.edits import (
     EFFORTS,
     Edit,
+    EditPlanner,
     apply_to_pairs,
     apply_to_request,
     effort_of_budget,
@@ -44,6 +45,21 @@ def sent(body: dict, where: Target, **fields) -> tuple[dict, list[str]]:
 def test_without_quirks_everything_passes_untouched_and_unwarned():
     body = {"model": "p/m", "messages": [], "temperature": 0.2, "made_up": {"a": [1]}}
     assert sent(body, target()) == (body, [])
+
+
+@given(st.lists(st.sampled_from(["temperature", "max_tokens", "seed", "stop", "made_up"]), max_size=4, unique=True), st.lists(st.integers(0, 9), min_size=2, max_size=3))
+def test_a_plan_remembered_is_the_plan_made_anew(keys, values):
+    planner = EditPlanner()
+    for quirks in (Quirks(unsupported=frozenset({"seed"})), Quirks(clamps={"temperature": (0, 3)}, spelling={"stop": "stops"}), Quirks(extra={"stop": 1})):
+        where = target(quirks)
+        for value in values:
+            asked = call(dict.fromkeys(keys, value))
+            assert planner.plan(asked, where, NAMES) == plan_edits(asked, where, NAMES)
+
+
+def test_a_plan_is_made_once_for_the_same_keys():
+    planner, where = EditPlanner(), target(Quirks(unsupported=frozenset({"seed"})))
+    assert planner.plan(call({"seed": 1}), where, NAMES) is planner.plan(call({"seed": 2}), where, NAMES)
 
 
 def test_the_gateways_own_fields_are_never_sent_nor_warned_about():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from aigate.core.target import Quirks
 from aigate.core.usage import Usage
 from aigate.dialects.dialect import Settlement
-from aigate.dialects.openai_usage import read_usage_object, write_usage_object
-from tests.dialects.recorded import needs_recordings, plain_replies, recorded_target
+from aigate.dialects.openai_usage import open_pairs, read_usage_object, write_usage, write_usage_object
+from tests.dialects.recorded import needs_recordings, plain_replies, recorded_target, target
 
 OUTSIDE, HIDDEN = Quirks(reasoning_tokens="outside"), Quirks(reasoning_tokens="hidden")
 
@@ -73,6 +74,26 @@ def test_parts_never_exceed_their_totals_whatever_is_sent(fields: dict[str, Any]
         assert max(usage.audio_input_tokens - usage.input_tokens, usage.audio_output_tokens - usage.output_tokens) <= 0
 
 
+@given(OBJECTS, st.sampled_from(["inside", "outside", "hidden"]), st.sampled_from([{}, {"cost": 1}, {"queue_time": 0.5}]))
+def test_a_reply_read_in_one_go_says_what_its_object_says(fields: dict[str, Any], where: str, more: dict[str, Any]) -> None:
+    fields |= more
+    body = json.dumps({"choices": [], "usage": fields}).encode()
+    quirks = Quirks(reasoning_tokens=where)
+    opened = open_pairs(body, target(quirks), "choices")
+    assert opened is not None and opened.usage == read_usage_object(json.loads(json.dumps(fields)), quirks)
+    if opened.usage is not None and opened.pairs is not None:  # else the body goes as it came
+        settlement = Settlement(opened.usage, 1234, opened.raw_usage, is_usage_whole=opened.is_usage_whole)
+        assert json.loads(msgspec.json.encode(write_usage(settlement))) == write_usage_object(settlement)
+
+
+def test_the_cost_is_put_behind_a_whole_usage_object() -> None:
+    raw = b'{"prompt_tokens": 3,  "completion_tokens":2,"total_tokens":5}'
+    opened = open_pairs(b'{"choices":[],"usage":' + raw + b" }", target(), "choices")
+    assert opened is not None and opened.is_usage_whole
+    settlement = Settlement(Usage(3, 2), 1_500_000_000, opened.raw_usage, is_usage_whole=True)
+    assert msgspec.json.encode(write_usage(settlement)) == raw[:-1] + b',"cost":1.5}'
+
+
 def test_the_providers_own_numbers_are_kept_and_its_cost_is_not() -> None:
     raw = json.dumps(counts(10, 5, cost=9.9, queue_time=0.25, cached_tokens=4)).encode()
     written = write_usage_object(Settlement(Usage(10, 5, 4), 123, raw))
@@ -90,8 +111,6 @@ def test_another_formats_usage_is_told_in_this_one() -> None:
 
 @given(st.integers(0, 10**15))
 def test_the_cost_prints_as_the_exact_decimal(cost_nanousd: int) -> None:
-    import msgspec
-
     text = msgspec.json.encode(write_usage_object(Settlement(Usage(), cost_nanousd))["cost"]).decode()
     assert round(float(text) * 10**9) == cost_nanousd
     mantissa = text.lower().split("e")[0].replace(".", "").lstrip("0").rstrip("0")

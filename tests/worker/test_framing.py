@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aigate.errors import ClientError
-from aigate.worker.framing import ChunkedBody, HeadBuffer, SizedBody, is_allowed_host, read_head
+from aigate.worker.framing import ChunkedBody, HeadBuffer, HeadMemory, RequestHead, SizedBody, is_allowed_host, read_head
 
 
 def slices(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -90,3 +90,45 @@ def test_loopback_and_named_hosts_are_allowed(host):
 @pytest.mark.parametrize("host", [b"", b"localhost.evil", b"named.evil", b"10.0.0.1", b"[::2]", b"[", b"127.0.0.1.evil"])
 def test_other_hosts_are_not(host):
     assert not is_allowed_host(host, frozenset({"named"}))
+
+
+HEADS = st.tuples(
+    st.sampled_from(["POST /v1/chat/completions", "POST /v1/embeddings/", "GET /x?y=1"]),
+    st.sampled_from([" HTTP/1.1", " HTTP/1.0", " HTTP/2.0"]),
+    st.lists(
+        st.sampled_from(
+            [
+                "Host: a", "host: b, c", "Authorization: Bearer k", "x-note: Content-Length: 5", "connection: close", "Expect: 100-continue",
+                "Content-Length: 5", "content-length: 12", "Content-Length:12", "content-length: 007", "content-length: 1 2", "CONTENT-LENGTH: 3",
+                "content-length: -1", "transfer-encoding: chunked", "content-encoding: gzip", "content-length: 9999999999999999999999",
+            ]
+        ),
+        max_size=4,
+    ),
+).map(lambda parts: "\r\n".join([parts[0] + parts[1], *parts[2], "", ""]).encode())  # fmt: skip
+
+
+def judged(read, data):
+    try:
+        head = read(data)
+    except ClientError as error:
+        return error.status, error.message
+    return {name: getattr(head, name) for name in RequestHead.__slots__}
+
+
+@settings(max_examples=400)
+@given(st.lists(HEADS, min_size=1, max_size=3), st.lists(st.integers(0, 2), min_size=2, max_size=14))
+def test_a_head_remembered_is_judged_as_if_it_were_the_first(heads, order):
+    memory = HeadMemory()
+    for place in order:
+        data = heads[place % len(heads)]
+        assert judged(memory.read, data) == judged(read_head, data)
+
+
+def test_a_clients_next_head_is_not_parsed_again_for_another_length():
+    memory = HeadMemory()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nx-a: b\r\n\r\n"
+    first = memory.read(head % 7)
+    again = memory.read(head % 12345)
+    assert again is first and again.length == 12345 and again.headers[b"content-length"] == b"12345"
+    assert memory.read(head.replace(b"x-a: b", b"x-a: c") % 7) is not first

@@ -320,6 +320,20 @@ def test_pipelined_requests_are_answered_in_order_one_at_a_time():
     serve(scenario, {("POST", "/slow"): slow})
 
 
+def test_a_long_row_of_requests_sent_ahead_does_not_nest_their_handlers():
+    async def at_once(exchange: Exchange) -> None:
+        exchange.reply(200, (), exchange.query.encode())
+
+    async def scenario(server: Server) -> None:
+        client = await server.client()
+        total = 1500
+        await client.send(b"".join([b"GET /now?%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(total)]))
+        for number in range(total):
+            assert (await client.reply())[2] == b"%d" % number
+
+    serve(scenario, {("GET", "/now"): at_once})
+
+
 def test_a_mixed_flood_of_small_requests_stays_in_order():
     async def scenario(server: Server) -> None:
         client = await server.client()

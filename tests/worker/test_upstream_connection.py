@@ -43,6 +43,17 @@ def test_a_head_has_lower_case_names_and_joined_fields() -> None:
     run(main)
 
 
+def test_empty_lines_before_a_head_are_none_of_it() -> None:
+    async def main() -> None:
+        reply = b"\r\nHTTP/1.1 103 Hint\r\nlink: x\r\n\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-a:  b \r\n\r\n"
+        async with provider(answers(reply)) as origin, pool() as outbound:
+            head = await (await ask(outbound, origin)).head(5)
+            assert head.headers == {b"content-length": b"0", b"x-a": b"b"}
+            assert head.may_have(b"x-a") and not head.may_have(b"link")
+
+    run(main)
+
+
 def test_trailers_and_a_second_reply_do_not_touch_the_head() -> None:
     async def main() -> None:
         reply = CHUNKED + b"0\r\nx-late: 1\r\n\r\nHTTP/1.1 500 No\r\nx-later: 1\r\ncontent-length: 0\r\n\r\n"
