@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from fastapi import Depends, Request
 
-from aigate.core.account import Cap, ProviderKey, Standing, SubAccount, Whose
+from aigate.core.account import Account, Cap, ProviderKey, Standing, SubAccount, Whose
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
@@ -28,7 +28,7 @@ class KeyStore(Protocol):
 
 
 class Accounts(Protocol):
-    """Sub-accounts and limits of one account. A change is committed and pushed to the workers before it answers; its bool says whether
+    """Accounts, their sub-accounts, keys and limits. A change is committed and pushed to the workers before it answers; its bool says whether
     it is in force on all of them. Raises ClientError (409) for a name or external_ref that is in use. None: no such sub-account there."""
 
     async def add_sub_account(self, new: SubAccount, cap: Cap, key: ClientKey) -> bool:
@@ -49,8 +49,17 @@ class Accounts(Protocol):
     async def add_key(self, key: ClientKey, cap: Cap) -> bool:
         """ClientError 404 where its sub-account is not there."""
 
+    async def change_key(
+        self, account_id: str, key_id: str, changes: Mapping[str, object], cap: Cap | None
+    ) -> tuple[ClientKey, bool] | None:
+        """`changes`: new values of ClientKey's fields. `cap` None: as it was. None: no such key in force or expired there."""
+
     async def rotate_key(self, key_id: str, next_digest: bytes, next_hint: str) -> ClientKey | None:
         """The key gets a second digest, in force from now on; the first dies when the second is first looked up. Writes key.rotated."""
+
+    async def get_account(self, account_id: str) -> Account: ...
+    async def change_account(self, account_id: str, changes: Mapping[str, object]) -> tuple[Account, bool]:
+        """`changes`: new rate limits."""
 
     async def set_cap(self, owner: Owner, cap: Cap) -> bool: ...
     async def add_credit(self, account_id: str, amount_nanousd: int) -> bool:

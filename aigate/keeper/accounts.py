@@ -1,4 +1,4 @@
-"""Sub-accounts, keys and limits as the control plane changes them: one transaction each, then the workers are told.
+"""Accounts, sub-accounts, keys and limits as the control plane changes them: one transaction each, then the workers are told.
 
 What a worker must know of a change reaches it in two ways: who a key stands for (allow-lists, rates, tags, revocations) by a push,
 limits by `announce_limits`. Both say whether every worker has it in force.
@@ -13,12 +13,13 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from aigate.core.account import Cap, Standing, SubAccount
+from aigate.core.account import Account, Cap, Standing, SubAccount
 from aigate.core.budget import ACCOUNT, KEY, SUB_ACCOUNT, Owner
 from aigate.core.client_key import ClientKey
 from aigate.errors import ClientError, ledger_unavailable
+from aigate.keeper.db.accounts import change_account, get_account
 from aigate.keeper.db.engine import Database
-from aigate.keeper.db.keys import add_keys, rotate_key
+from aigate.keeper.db.keys import add_keys, change_key, rotate_key
 from aigate.keeper.db.limits import find_limited, find_standings, set_limit
 from aigate.keeper.db.principals import KeyPrincipals, principals_of
 from aigate.keeper.db.sub_accounts import (
@@ -39,7 +40,7 @@ class Workers(Protocol):
 
     change: int
 
-    async def push(self, keys: KeyPrincipals) -> bool: ...
+    async def push(self, keys: KeyPrincipals, *, is_reset: bool = False) -> bool: ...
 
 
 class Limits(Protocol):
@@ -69,12 +70,12 @@ class AccountStore:
         changed = await self._write(_change_sub_account, account_id, sub_account_id, changes, cap)
         if changed is None:
             return None
-        is_pushed = await self._push_keys_of(sub_account_id) if changes else True
+        is_pushed = await self._push_keys_where("sub_account_id", sub_account_id) if changes else True
         return changed, (cap is None or await self._limits.announce_limits()) and is_pushed
 
     async def delete_sub_account(self, account_id: str, sub_account_id: str, now_ms: int) -> tuple[SubAccount, bool] | None:
         deleted = await self._write(delete_sub_account, account_id, sub_account_id, now_ms)
-        return None if deleted is None else (deleted, await self._push_keys_of(sub_account_id))
+        return None if deleted is None else (deleted, await self._push_keys_where("sub_account_id", sub_account_id))
 
     async def get_sub_account(self, account_id: str, sub_account_id: str) -> SubAccount | None:
         return await self._database.read(get_sub_account, account_id, sub_account_id)
@@ -89,15 +90,34 @@ class AccountStore:
         await self._write(_add_key, key, cap)
         return await self._is_in_force(cap)
 
+    async def change_key(
+        self, account_id: str, key_id: str, changes: Mapping[str, object], cap: Cap | None
+    ) -> tuple[ClientKey, bool] | None:
+        if cap is not None:
+            await self._require_open()
+        changed = await self._write(_change_key, account_id, key_id, changes, cap)
+        if changed is None:
+            return None
+        is_pushed = await self._push_keys_where("id", key_id) if changes else True
+        return changed, (cap is None or await self._limits.announce_limits()) and is_pushed
+
     async def rotate_key(self, key_id: str, next_digest: bytes, next_hint: str) -> ClientKey | None:
         return await self._write(rotate_key, key_id, next_digest=next_digest, next_hint=next_hint, now_ms=_now_ms())
 
-    async def _push_keys_of(self, sub_account_id: str) -> bool:
+    async def get_account(self, account_id: str) -> Account:
+        return await self._database.read(get_account, account_id)
+
+    async def change_account(self, account_id: str, changes: Mapping[str, object]) -> tuple[Account, bool]:
+        """Every key stands for new limits: there may be very many, so the workers forget them and ask again."""
+        changed = await self._write(change_account, account_id, changes)
+        return changed, await self._workers.push([], is_reset=bool(changes))
+
+    async def _push_keys_where(self, column: str, value: str) -> bool:
         """As they are now: what was read before something else was pushed (a revocation, say) is read again."""
         change = -1
         while change != self._workers.change:
             change = self._workers.change
-            principals = await self._database.read(principals_of, sub_account_id)
+            principals = await self._database.read(principals_of, column, value)
         return await self._workers.push(principals)
 
     # --- limits ---------------------------------------------------------------------------------------------------------------
@@ -145,6 +165,15 @@ def _change_sub_account(
     changed = change_sub_account(connection, account_id, sub_account_id, changes)
     if changed is not None and cap is not None:
         set_limit(connection, (SUB_ACCOUNT, account_id, sub_account_id), cap, _now_ms())
+    return changed
+
+
+def _change_key(
+    connection: Connection, account_id: str, key_id: str, changes: Mapping[str, object], cap: Cap | None
+) -> ClientKey | None:
+    changed = change_key(connection, account_id, key_id, changes)
+    if changed is not None and cap is not None:
+        set_limit(connection, (KEY, account_id, key_id), cap, _now_ms())
     return changed
 
 

@@ -25,8 +25,8 @@ from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
+from aigate.keeper.db.accounts import add_account_if_missing
 from aigate.keeper.db.engine import database_url, open_database
-from aigate.keeper.db.keys import add_account_if_missing
 from aigate.keeper.db.prices import save_prices
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk

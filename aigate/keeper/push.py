@@ -75,12 +75,17 @@ class MessageServer:
         return _Connection(self)
 
     async def push(
-        self, keys: Sequence[tuple[bytes, Principal | None]], *, provider_keys: Sequence[str] = (), timeout_s: float = 5.0
+        self,
+        keys: Sequence[tuple[bytes, Principal | None]],
+        *,
+        is_reset: bool = False,
+        provider_keys: Sequence[str] = (),
+        timeout_s: float = 5.0,
     ) -> bool:
         """Tells every worker; True once the change is in force on all of them, False if that takes longer than allowed.
         Call it after the change is committed: a look-up that was read before is read again."""
         self.change = number = self.next_number()
-        frame = encode_frame(Push(number, tuple(keys), provider_keys=tuple(provider_keys)))
+        frame = encode_frame(Push(number, tuple(keys), is_reset, tuple(provider_keys)))
         for connection in self._connections:
             connection.write(frame)
         moved = asyncio.Event()
