@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from fastapi import Depends, Request
 
-from aigate.core.account import Account, Cap, ProviderKey, Standing, SubAccount, Whose
+from aigate.core.account import Account, Cap, Page, ProviderKey, Standing, SubAccount, Whose
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
@@ -69,8 +69,8 @@ class Accounts(Protocol):
     async def names(self, scope: str, account_id: str, ids: Sequence[str]) -> dict[str, str]:
         """What those sub-accounts or keys are called, deleted ones included."""
 
-    async def limited(self, account_id: str, scope: str) -> list[Standing]:
-        """All owners of that scope that have a limit, by id."""
+    async def limited(self, account_id: str, scope: str, page: Page) -> list[Standing]:
+        """Owners of that scope that have a limit, by id."""
 
 
 class ProviderKeys(Protocol):
@@ -99,8 +99,8 @@ class UsageStore(Protocol):
     """Every row of what has settled by now, of those whose it is."""
 
     async def recent(self, *, limit: int, cursor: str | None, whose: Whose) -> tuple[list[CallEnd], str | None]: ...
-    async def by(self, dimension: str, month: str, whose: Whose) -> list[Totals]:
-        """`dimension`: tag | sub_account | key | model | day | all (one row). Dearest first; days in their order."""
+    async def by(self, dimension: str, month: str, whose: Whose, page: Page | None = None) -> list[Totals]:
+        """`dimension`: tag | sub_account | key | model | day | all (one row). Dearest first, days in their order; a page of them by label."""
 
     async def by_in_days(self, dimension: str, first_day: str, last_day: str, whose: Whose) -> list[Totals]:
         """The same for model | day | all between two days (YYYY-MM-DD, UTC), both inside."""

@@ -68,6 +68,13 @@ class Whose(msgspec.Struct, frozen=True):
     key_id: str | None = None
 
 
+class Page(msgspec.Struct, frozen=True):
+    """So many of a list in the order of their labels, from the one behind `after` on."""
+
+    limit: int
+    after: str | None = None
+
+
 class ProviderKey(msgspec.Struct, frozen=True, kw_only=True):
     """A caller's own key for a provider, as it is stored: everything but the key in the clear."""
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from aigate.core.account import Account, Cap, Standing, SubAccount
+from aigate.core.account import Account, Cap, Page, Standing, SubAccount
 from aigate.core.budget import ACCOUNT, KEY, SUB_ACCOUNT, Owner
 from aigate.core.client_key import ClientKey
 from aigate.errors import ClientError, ledger_unavailable
@@ -135,8 +135,8 @@ class AccountStore:
     async def standings(self, owners: Sequence[Owner]) -> dict[Owner, Standing]:
         return await self._database.read(find_standings, owners)
 
-    async def limited(self, account_id: str, scope: str) -> list[Standing]:
-        return await self._database.read(find_limited, account_id, scope)
+    async def limited(self, account_id: str, scope: str, page: Page) -> list[Standing]:
+        return await self._database.read(find_limited, account_id, scope, page)
 
     async def _is_in_force(self, cap: Cap) -> bool:
         """Of something new. Workers ask for a key when they first see it, so they need to hear of its limit only."""

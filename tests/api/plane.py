@@ -82,8 +82,8 @@ class Usage:
         self.asked.append((limit, cursor, whose))
         return [CALL], "next"
 
-    async def by(self, dimension, month, whose):
-        self.asked.append((dimension, month, whose))
+    async def by(self, dimension, month, whose, page=None):
+        self.asked.append((dimension, month, whose) if page is None else (dimension, month, whose, page))
         return self._totals(dimension)
 
     async def by_in_days(self, dimension, first_day, last_day, whose):
