@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from aigate.core.budget import ALL_TIME, Lease, Limit, Owner, Place, Want
 
 COMFORT_CALLS = 200  # a grant should last so many calls…
-COMFORT_MS = 10_000  # … and so long
-FIRST_HOLDS = 8  # what a slice without a past asks for
+COMFORT_MS = 120_000  # … and so long: refilled at its half, it bridges a database that is away for a minute
+FIRST_HOLDS = 32  # what a slice without a past asks for
 
 
 class Slice:
@@ -265,7 +265,7 @@ class Wallet:
                 piece = self._slices[budget_id] = Slice(budget_id, window, asked_ms=ask.now_ms)
             piece.lease_number = seq
             piece.available += amount
-            piece.low = (amount - needs[budget_id]) // 4
+            piece.low = (amount - needs[budget_id]) // 2
         return tuple(lease for lease in returned if lease[2])
 
     # --- giving back ------------------------------------------------------------------------------------------------------------
@@ -286,12 +286,16 @@ class Wallet:
         """A month has ended. → RETURNED"""
         return self.retire([b for b, piece in self._slices.items() if piece.window != ALL_TIME and piece.window < month])
 
-    def sweep(self) -> tuple[Lease, ...]:
-        """Called every few seconds: retires what had no call since the last time, so memory follows use. → RETURNED"""
+    def sweep(self, now_ms: int) -> tuple[Lease, ...]:
+        """Called every few seconds: retires what had no call since the last time, so memory follows use; makes `thirsty` what would not
+        last for half of the comfort as it is used by now. → RETURNED"""
         idle = []
         for budget_id, piece in self._slices.items():
             if piece.held == 0 and piece.seen == piece.settled:
                 idle.append(budget_id)
+            elif piece.low and piece.settled >= COMFORT_CALLS // 2:
+                if piece.available < COMFORT_MS // 2 * piece.spent // max(now_ms - piece.asked_ms, 1):
+                    self.thirsty.add(budget_id)
             piece.seen = piece.settled
         return self.retire(idle)
 

@@ -84,8 +84,8 @@ class Admission:
             hold, clamped = await self._obtain(run, target, hold)
         attempt.hold = hold
         attempt.hold_nanousd = hold.amount
-        if self._wallet.thirsty and self._is_welcome:
-            self._send(self._wallet.refill(self._now_ms()))
+        if self._wallet.thirsty:
+            self._refill()
         if not hold.slices or not is_bounded(run, target):
             return edits
         if clamped is not None:
@@ -116,7 +116,8 @@ class Admission:
         self.month = strftime("%Y-%m", gmtime(now + unix_offset_s))
         if now - self._swept_at >= SWEEP_S:
             self._swept_at = now
-            self._return(self._wallet.sweep())
+            self._return(self._wallet.sweep(self._now_ms()))
+            self._refill()
         self._write_owed()
         untaken, self._untaken = self._untaken, []
         for message in untaken:
@@ -184,6 +185,10 @@ class Admission:
             await asyncio.wait((self._told,), timeout=WAIT_S)
         if self.limits is _UNTOLD:
             raise _no_word()
+
+    def _refill(self) -> None:
+        if self._is_welcome:
+            self._send(self._wallet.refill(self._now_ms()))
 
     def _send(self, ask: Ask | None) -> None:
         if ask is not None:

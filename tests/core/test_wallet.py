@@ -166,14 +166,29 @@ def test_comfort_follows_what_is_spent_by_call_and_by_time() -> None:
 
 def test_a_slice_that_runs_low_is_refilled_before_anybody_waits() -> None:
     wallet = Wallet()
-    fill(wallet, {1: 101})  # asked for 1: low below 25
-    wallet.settle(hold(wallet, 1, amount=70), 70)
+    fill(wallet, {1: 101})  # asked for 1: low below 50
+    wallet.settle(hold(wallet, 1, amount=50), 50)
     assert not wallet.thirsty
     wallet.settle(hold(wallet, 1, amount=10), 10)
     ask = wallet.refill(1000)
     assert ask is not None and [(want.budget_id, want.need) for want in ask.wants] == [(1, 0)] and ask.wants[0].comfort > 0
     hold(wallet, 1, amount=1)
     assert wallet.refill(1000) is None  # one is under way
+
+
+def test_a_slice_that_turns_out_to_be_used_fast_is_refilled_before_it_runs_low() -> None:
+    wallet = Wallet()
+    fill(wallet, {1: 1_000})
+    for calls in (99, 1):
+        assert wallet.sweep(10_000) == () and not wallet.thirsty
+        for _ in range(calls):
+            wallet.settle(hold(wallet, 1, amount=1), 1)
+    assert wallet.sweep(3_600_000) == () and not wallet.thirsty  # it lasts for hours
+    wallet.settle(hold(wallet, 1, amount=1), 1)
+    wallet.sweep(5_000)
+    assert wallet.thirsty == {1}
+    ask = wallet.refill(5_000)
+    assert ask is not None and ask.wants[0].comfort == 101 * 120_000 // 5_000
 
 
 # --- months, idleness, limits ---------------------------------------------------------------------------------------------------------
@@ -200,9 +215,9 @@ def test_idle_slices_go_back_at_the_second_sweep() -> None:
     wallet = Wallet()
     fill(wallet, {1: 20, 2: 20, 3: 20})
     held = hold(wallet, 2)
-    assert wallet.sweep() == ()
+    assert wallet.sweep(0) == ()
     wallet.settle(hold(wallet, 3), 1)
-    assert wallet.sweep() == ((1, JANUARY, 20),)
+    assert wallet.sweep(0) == ((1, JANUARY, 20),)
     wallet.settle(held, 1)
 
 

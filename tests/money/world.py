@@ -189,7 +189,7 @@ class World:
         attempt.state = GONE
 
     def sweep(self, worker: Worker) -> None:
-        self._write(worker, RETURNED, worker.wallet.sweep())
+        self._write(worker, RETURNED, worker.wallet.sweep(self.now_ms))
 
     def _write(self, worker: Worker, kind: int, leases: tuple[Lease, ...]) -> None:
         if leases or kind == RESTATED:
