@@ -9,6 +9,7 @@ import argparse
 import errno
 import os
 import resource
+import shlex
 import socket
 import sys
 import textwrap
@@ -109,7 +110,7 @@ def banner(config: Config, admin_key_path: Path, environ: Mapping[str, str]) -> 
     url = config.server.url
     live, dormant = live_providers(config, "" if config.sim.enabled else None)
     if not config.auth.admin_key:
-        key_place, key = str(admin_key_path), f"$(cat '{admin_key_path}')"
+        key_place, key = str(admin_key_path), f"$(cat {shlex.quote(str(admin_key_path))})"
     elif environ.get("AIGATE_ADMIN_KEY") == config.auth.admin_key:
         key_place, key = "$AIGATE_ADMIN_KEY", "$AIGATE_ADMIN_KEY"
     else:

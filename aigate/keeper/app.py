@@ -21,6 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from aigate.api.app import control_plane
 from aigate.api.services import Services
+from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.keeper import metrics
@@ -60,7 +61,7 @@ class Keeper:
         data_dir = Path(config.server.data_dir).resolve()
         self._config = config
         self._database = open_database(database_url(data_dir))
-        self._catalog = load_catalog(config, sim_base_url=f"unix://{data_dir / 'run' / 'sim.sock'}:/v1")
+        self._catalog = load_catalog(config, sim_base_url=socket_url(str(data_dir / "run" / "sim.sock")))
         self._shipper = Shipper(self._database, data_dir / "journals")
         self._keys = KeyStore(self._database)
         self._leases = LeaseDesk(self._database, self._shipper)
