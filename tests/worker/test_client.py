@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
-from aigate.errors import ProviderError
 from aigate.catalog.live import socket_url
+from aigate.errors import ProviderError
 from aigate.worker.client import Origin, decode_body, parse_base_url, tls_context
 from tests.worker.raw_provider import (
     OK,
