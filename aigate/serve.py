@@ -67,11 +67,17 @@ def _serve(config: Config) -> int:
     sim_listener = _listen_unix(data_dir.run_path("sim.sock")) if config.sim.enabled else None
     supervisor = Supervisor(config, listener, sim_listener=sim_listener, inherited_fds=(data_dir.lock_fd,))
 
+    url_file = data_dir.run_path("url")
+
     def announce() -> None:
+        url_file.write_text(config.server.url + "\n")
         sys.stdout.write(banner(config, data_dir.admin_key_path, os.environ))
         sys.stdout.flush()
 
-    return supervisor.run(announce)
+    try:
+        return supervisor.run(announce)
+    finally:
+        url_file.unlink(missing_ok=True)
 
 
 def _allow_open_files() -> None:
