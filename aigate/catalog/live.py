@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from msgspec.structs import replace
 
 from aigate.config import Config, ProviderConfig
@@ -71,6 +73,11 @@ def _dialects(row: Provider, configured: ProviderConfig) -> dict[str, str]:
     if has_embeddings and chat in EMBEDDINGS_OF:
         return {"chat": chat, "embeddings": EMBEDDINGS_OF[chat]}
     return {"chat": chat}
+
+
+def socket_url(path: str) -> str:
+    """The base URL of a server on a Unix socket, whatever characters are in its path (worker/client.py reads it back)."""
+    return f"unix://{quote(path)}:/v1"
 
 
 def url_prefix(base_url: str) -> str:

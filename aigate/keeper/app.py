@@ -21,6 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from aigate.api.app import control_plane
 from aigate.api.services import Services
+from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.keeper import metrics
@@ -34,6 +35,7 @@ from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
 from aigate.keeper.retention import keep_days
 from aigate.keeper.shipper import Shipper
+from aigate.keeper.traffic import Traffic
 from aigate.keeper.usage import UsageStore
 from aigate.keeper.vault import Vault
 from aigate.process import ChildOptions, say_ready, watch_life
@@ -60,8 +62,9 @@ class Keeper:
         data_dir = Path(config.server.data_dir).resolve()
         self._config = config
         self._database = open_database(database_url(data_dir))
-        self._catalog = load_catalog(config, sim_base_url=f"unix://{data_dir / 'run' / 'sim.sock'}:/v1")
-        self._shipper = Shipper(self._database, data_dir / "journals")
+        self._catalog = load_catalog(config, sim_base_url=socket_url(str(data_dir / "run" / "sim.sock")))
+        self._traffic = Traffic([model.slug for model in self._catalog.models()], self._catalog.providers_live())
+        self._shipper = Shipper(self._database, data_dir / "journals", on_shipped=self._traffic.add)
         self._keys = KeyStore(self._database)
         self._leases = LeaseDesk(self._database, self._shipper)
         self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers, leases=self._leases)
@@ -144,7 +147,7 @@ class Keeper:
             "journals_with_problems": len(status.problems),
             "ledger_rows_shipped_total": status.shipped_rows,
         }
-        return metrics.render({**self._messages.counters(), **own})
+        return metrics.render({**self._messages.counters(), **own}, self._traffic)
 
 
 class _HttpServer(uvicorn.Server):

@@ -65,6 +65,10 @@ class Admission:
         self._owed: list[Lease] = []  # RETURNED, as soon as there is room
         self.month = strftime("%Y-%m", gmtime())  # what a sending counts in where no lease says it
 
+    async def told(self) -> None:
+        """Returns once the keeper has told the limits: from then on calls go on without it."""
+        await asyncio.shield(self._told)
+
     # --- the data path ----------------------------------------------------------------------------------------------------------
 
     async def admit(self, run: Run, attempt: Attempt, target: Target, edits: tuple[Edit, ...]) -> tuple[Edit, ...]:

@@ -17,6 +17,7 @@ from functools import partial
 
 import uvloop
 
+from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.dialects import DIALECTS
@@ -77,18 +78,21 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
         watch_life(loop, self.options.life_fd)
-        spine = self._spine(loop)
+        admission = Admission(
+            link=self.link, journal=self.journal, default_max_output_tokens=self.config.ledger.default_max_output_tokens, loop=loop
+        )
+        spine = self._spine(loop, admission)
         listener = self._listener(spine, loop)
         server = await loop.create_server(listener.protocol, sock=self._socket(), backlog=BACKLOG)
         tasks = [
             loop.create_task(self.link.run()),
             loop.create_task(self.journal.run_sync(self.config.ledger.sync_ms / 1000)),
             loop.create_task(self._tick(spine, loop)),
+            loop.create_task(self._say_ready(admission)),
         ]
         gc.collect()
         gc.freeze()  # what was built so far stays: no collection need look at it again
         gc.set_threshold(GC_THRESHOLD)
-        say_ready(self.options.ready_fd)
         await stopping.wait()
         server.close()
         await listener.drain(self.config.server.drain_s)
@@ -97,9 +101,9 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
         self.journal.close()
 
-    def _spine(self, loop: asyncio.AbstractEventLoop) -> Spine:
+    def _spine(self, loop: asyncio.AbstractEventLoop, admission: Admission) -> Spine:
         config = self.config
-        catalog = load_catalog(config, sim_base_url="unix://" + os.path.abspath(os.path.join(self.run_dir, "sim.sock")) + ":/v1")
+        catalog = load_catalog(config, sim_base_url=socket_url(os.path.abspath(os.path.join(self.run_dir, "sim.sock"))))
         pool = Pool(
             connect_timeout_s=config.upstream.connect_timeout_s, idle_s=config.upstream.idle_s, tls=tls_context(config.upstream.ca_file, verify=config.upstream.tls_verify), loop=loop
         )
@@ -113,12 +117,7 @@ class Worker:
                 default_max_output_tokens=config.ledger.default_max_output_tokens,
                 force_neutral=config.server.force_neutral,
             ),
-            admission=Admission(
-                link=self.link,
-                journal=self.journal,
-                default_max_output_tokens=config.ledger.default_max_output_tokens,
-                loop=loop,
-            ),
+            admission=admission,
             loop=loop,
         )
         policy = Policy(config.routing.max_attempts, config.routing.budget_s, config.routing.retry_base_ms)
@@ -168,6 +167,11 @@ class Worker:
         while True:
             await asyncio.sleep(TICK_S)
             spine.tick(loop.time(), self.config.server.sse_keep_alive_s)
+
+    async def _say_ready(self, admission: Admission) -> None:
+        """Until the keeper has told the limits once, calls wait for it; from then on they go on without it."""
+        await admission.told()
+        say_ready(self.options.ready_fd)
 
     def _health(self) -> Health:
         now = asyncio.get_running_loop().time()

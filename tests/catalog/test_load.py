@@ -291,3 +291,8 @@ def test_the_origin_of_a_provider_is_known_whether_live_or_not():
     for unknown in ("sim", "nobody", ""):
         with pytest.raises(ClientError):
             catalog.origin_of(unknown)
+
+
+def test_snippets_name_the_server_that_gives_them():
+    snippets = make(server=Server(port=5001)).describe("sim/echo")["schema"]["snippets"]
+    assert all("http://127.0.0.1:5001/v1" in snippet for snippet in snippets.values())

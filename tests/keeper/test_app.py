@@ -65,7 +65,7 @@ def test_keys_are_in_force_on_every_worker_before_their_call_answers_and_stay_so
                 keys = await asyncio.gather(*(life_of_a_key(f"{batch}-{number}") for number in range(8)))
             metrics = (await client.get("/metrics")).text
             assert "aigate_workers_connected 4.0" in metrics
-            assert 'aigate_calls_total{status="200"} 4.0' in metrics
+            assert 'aigate_looks_total{kind="fast"} 4.0' in metrics
             assert not any(key in metrics for key in keys)
 
     with keeper(tmp_path, workers=4) as gate:
