@@ -354,14 +354,20 @@ def _check_providers(providers: dict[str, ProviderConfig], path: str | None) -> 
 
 
 def _check_url(url: str, where: str) -> None:
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigError(f"{where}: a URL is printable ASCII without spaces; write other characters as %XX")
     try:
         parts = urlsplit(url)
-        host, _port = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
     if parts.username or parts.password:
         raise ConfigError(f"{where}: has a user name or password in it; use api_key")
     if parts.scheme not in ("http", "https", "unix") or (parts.scheme != "unix" and not host):
         raise ConfigError(f"{where}: {url!r}: expected http://HOST/…, https://HOST/… or unix:///SOCKET:/…")
-    if parts.query or parts.fragment:
+    if parts.scheme == "unix" and (parts.netloc or len(parts.path.partition(":")[0]) < 2):
+        raise ConfigError(f"{where}: {url!r}: a Unix socket is written unix:///path/to.sock:/v1")
+    if port == 0:
+        raise ConfigError(f"{where}: {url!r}: a port is between 1 and 65535")
+    if parts.query or parts.fragment or url[-1] in "?#":
         raise ConfigError(f"{where}: {url!r}: must end before '?' and '#'")

@@ -44,11 +44,12 @@ class Found(msgspec.Struct, tag="found", frozen=True):
 
 class Push(msgspec.Struct, tag="push", frozen=True):
     """Key changes, in force when acknowledged: each digest now belongs to the principal (None: revoked or unknown).
-    `is_reset` : forget every other cached key."""
+    `is_reset` : forget every other cached key. `provider_keys`: ids of stored ones (pk_…) to forget."""
 
     number: int
     keys: tuple[tuple[bytes, Principal | None], ...] = ()
     is_reset: bool = False
+    provider_keys: tuple[str, ...] = ()
 
 
 class Ack(msgspec.Struct, tag="ack", frozen=True):

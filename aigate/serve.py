@@ -9,6 +9,7 @@ import argparse
 import errno
 import os
 import resource
+import shlex
 import socket
 import sys
 import textwrap
@@ -66,11 +67,17 @@ def _serve(config: Config) -> int:
     sim_listener = _listen_unix(data_dir.run_path("sim.sock")) if config.sim.enabled else None
     supervisor = Supervisor(config, listener, sim_listener=sim_listener, inherited_fds=(data_dir.lock_fd,))
 
+    url_file = data_dir.run_path("url")
+
     def announce() -> None:
+        url_file.write_text(config.server.url + "\n")
         sys.stdout.write(banner(config, data_dir.admin_key_path, os.environ))
         sys.stdout.flush()
 
-    return supervisor.run(announce)
+    try:
+        return supervisor.run(announce)
+    finally:
+        url_file.unlink(missing_ok=True)
 
 
 def _allow_open_files() -> None:
@@ -109,7 +116,7 @@ def banner(config: Config, admin_key_path: Path, environ: Mapping[str, str]) -> 
     url = config.server.url
     live, dormant = live_providers(config, "" if config.sim.enabled else None)
     if not config.auth.admin_key:
-        key_place, key = str(admin_key_path), f"$(cat '{admin_key_path}')"
+        key_place, key = str(admin_key_path), f"$(cat {shlex.quote(str(admin_key_path))})"
     elif environ.get("AIGATE_ADMIN_KEY") == config.auth.admin_key:
         key_place, key = "$AIGATE_ADMIN_KEY", "$AIGATE_ADMIN_KEY"
     else:

@@ -1,4 +1,4 @@
-"""The supervisor's loop: starts the children, restarts the dead, hands the sim its socket when something connects, drains.
+"""The supervisor's loop: starts the children, restarts the dead and a keeper that is frozen, hands the sim its socket when something connects, drains.
 
 Signals and child exits only wake the loop; all that follows happens in it. No asyncio: this process only waits.
 Its death ends every child (the life pipe closes), so there is nothing to clean up after a kill.
@@ -16,8 +16,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
 
 from aigate.config import Config
+from aigate.probe import Probe
 from aigate.process import write_config
 
 FIRST_DELAY_S, LAST_DELAY_S = 0.1, 5.0  # before a restart, doubling while the child keeps dying young
@@ -29,10 +33,18 @@ _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 log = logging.getLogger("supervisor")
 
 
+class Patience(msgspec.Struct, frozen=True):
+    """`start_s`: a child that is not ready by then is named. `silence_s`: of a keeper, before it is replaced."""
+
+    start_s: float = 10.0
+    silence_s: float = 60.0
+    probe_every_s: float = 10.0
+
+
 class Slot:
     """A place in the tree, held by one process after another. `kind` is the module that runs: worker, keeper or sim."""
 
-    __slots__ = ("kind", "number", "listen", "generation", "process", "ready_fd", "is_ready", "started_at", "delay_s", "due_at")
+    __slots__ = ("kind", "number", "listen", "generation", "process", "ready_fd", "is_ready", "started_at", "slow_at", "delay_s", "due_at")
 
     def __init__(self, kind: str, number: int = 1, listen: socket.socket | None = None):
         self.kind = kind
@@ -43,6 +55,7 @@ class Slot:
         self.ready_fd: int | None = None
         self.is_ready = False
         self.started_at = 0.0
+        self.slow_at: float | None = None  # monotonic time from which its start takes too long; None = it has not, or that was said
         self.delay_s = FIRST_DELAY_S
         self.due_at: float | None = None  # monotonic time of its next start; None = not to be started
 
@@ -55,7 +68,15 @@ class Slot:
 class Supervisor:
     """Runs the tree below it until it is told to stop. `inherited_fds` are kept open by every child (the data directory's lock)."""
 
-    def __init__(self, config: Config, listener: socket.socket, *, sim_listener: socket.socket | None = None, inherited_fds: tuple[int, ...] = ()):
+    def __init__(
+        self,
+        config: Config,
+        listener: socket.socket,
+        *,
+        sim_listener: socket.socket | None = None,
+        inherited_fds: tuple[int, ...] = (),
+        patience: Patience = Patience(),
+    ):
         self._config = write_config(config)
         self._drain_s = config.server.drain_s
         self._listener = listener
@@ -65,6 +86,9 @@ class Supervisor:
         self._sim = Slot("sim", listen=sim_listener) if sim_listener else None
         self._slots = [self._keeper, *self._workers, *([self._sim] if self._sim else [])]
         self._selector = selectors.DefaultSelector()
+        self._patience = patience
+        self._probe = Probe(Path(config.server.data_dir) / "run" / "control.sock", self._selector)
+        self._probe_at: float | None = None  # monotonic time of the next; None = the keeper is not ready
         self._life_fd, self._own_life_fd = os.pipe()
         self._stop_requests = 0
 
@@ -77,6 +101,8 @@ class Supervisor:
         is_serving = False
         while not self._stop_requests:
             self._start_due()
+            self._name_slow()
+            self._probe_keeper()
             self._wait(self._next_due())
             for slot in self._reap():
                 if not is_serving and slot is not self._sim:
@@ -115,7 +141,33 @@ class Supervisor:
             key.data()
 
     def _next_due(self) -> float | None:
-        return min((slot.due_at for slot in self._slots if slot.due_at is not None), default=None)
+        times = [self._probe_at, *(slot.due_at for slot in self._slots), *(slot.slow_at for slot in self._slots)]
+        return min((due for due in times if due is not None), default=None)
+
+    def _name_slow(self) -> None:
+        now = time.monotonic()
+        for slot in self._slots:
+            if slot.slow_at is not None and slot.slow_at <= now:
+                slot.slow_at = None
+                assert slot.process
+                log.warning("%s (process %d) is not ready after %g s; waiting for it", slot.name, slot.process.pid, self._patience.start_s)
+
+    def _probe_keeper(self) -> None:
+        """One that neither dies nor answers is killed; its end starts the next one."""
+        keeper, now = self._keeper, time.monotonic()
+        if not keeper.process or not keeper.is_ready:
+            self._probe_at = None
+        elif self._probe_at is None:
+            self._probe.heard_at = now
+            self._probe_at = now + self._patience.probe_every_s
+        elif self._probe_at <= now:
+            self._probe_at = now + self._patience.probe_every_s
+            silence_s = now - self._probe.heard_at
+            if silence_s < self._patience.silence_s:
+                self._probe.ask()
+            else:
+                log.error("%s (process %d) has not answered for %d s and is killed", keeper.name, keeper.process.pid, silence_s)
+                keeper.process.kill()
 
     # --- starting ---------------------------------------------------------------------------------------------------------
 
@@ -142,6 +194,7 @@ class Supervisor:
     def _spawn(self, slot: Slot) -> None:
         slot.generation += 1
         slot.started_at = time.monotonic()
+        slot.slow_at = slot.started_at + self._patience.start_s
         slot.is_ready = False
         slot.ready_fd, child_ready_fd = os.pipe()
         fds = [self._life_fd, child_ready_fd, *self._inherited_fds]
@@ -175,6 +228,7 @@ class Supervisor:
             self._selector.unregister(slot.ready_fd)
             os.close(slot.ready_fd)
             slot.ready_fd = None
+            slot.slow_at = None
 
     # --- ending -----------------------------------------------------------------------------------------------------------
 

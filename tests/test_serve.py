@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import environment, wait_until
+from tests.conftest import environment, start_gateway, wait_until
 
 CHAT = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -73,6 +73,16 @@ def test_the_snippet_of_the_banner_works_when_pasted(gateway):
     command = next(line for line in gateway.banner.splitlines() if "curl" in line)
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
     assert "simulated" in json.loads(answer.stdout)["choices"][0]["message"]["content"]
+
+
+def test_a_data_directory_may_have_any_name(tmp_path):
+    folder = tmp_path / "Ann's büro: 100%"
+    folder.mkdir()
+    gateway = start_gateway(folder)
+    try:
+        test_the_snippet_of_the_banner_works_when_pasted(gateway)
+    finally:
+        gateway.kill()
 
 
 def test_the_banner_says_what_is_live_and_what_is_missing(start):

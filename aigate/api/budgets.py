@@ -3,13 +3,14 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Response
+from msgspec.structs import replace
 
 from aigate.api.access import Admin
 from aigate.api.boundary import json_reply
-from aigate.api.inputs import Cents, Input, Tag, to_nanousd
+from aigate.api.inputs import MAX_PAGE, AskedPage, Cents, Input, Tag, next_cursor, to_nanousd
 from aigate.api.replies import Row, standing_fields, whole_cents
 from aigate.api.services import Services, Wired
-from aigate.core.account import CLAMP, Cap, Standing
+from aigate.core.account import CLAMP, Cap, Page, Standing
 from aigate.core.budget import TAG, Owner
 from aigate.errors import ClientError
 
@@ -35,9 +36,12 @@ async def set_budget(new: NewBudget, admin: Admin, services: Wired) -> Response:
 
 
 @router.get("")
-async def list_budgets(admin: Admin, services: Wired) -> Response:
-    found = await services.accounts.limited(admin.account_id, TAG)
-    return json_reply({"object": "list", "data": [_record(each) for each in found]})
+async def list_budgets(admin: Admin, services: Wired, page: AskedPage) -> Response:
+    """In the order of their tags; `next_cursor` where there are more."""
+    page = page or Page(MAX_PAGE)
+    found = await services.accounts.limited(admin.account_id, TAG, replace(page, limit=page.limit + 1))
+    more = next_cursor(page, [each.owner[2] for each in found])
+    return json_reply({"object": "list", "data": [_record(each) for each in found[: page.limit]], "next_cursor": more})
 
 
 # A tag may have a slash in it, so these take the rest of the path.

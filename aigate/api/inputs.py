@@ -1,18 +1,22 @@
 """Shapes of what callers send to the control plane, shared by several routes."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import Query
+from fastapi import Depends, Query
 from pydantic import AfterValidator, AliasChoices, AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from aigate.core.account import Page
 from aigate.core.price import NANOUSD_PER_CENT
 from aigate.errors import ClientError
 
 MAX_CENTS = 10**11  # a billion dollars: in nano-dollars it and its sums stay within 64 bits
 MAX_RATE = 10**9
+MAX_PAGE = 1000
+_CURSOR_MARK = "="  # before the label in a cursor, as a label may be empty
 
 
 class Input(BaseModel):
@@ -53,6 +57,23 @@ Future = Annotated[datetime, AfterValidator(_lies_ahead), Field(description="ISO
 
 _MONTH = r"^[12][0-9]{3}-(0[1-9]|1[0-2])$"
 Month = Annotated[str | None, Query(pattern=_MONTH, description="YYYY-MM, UTC; this month when left out")]
+
+
+def _read_page(
+    limit: Annotated[int | None, Query(ge=1, le=MAX_PAGE, description="a page of so many, in the order of their labels")] = None,
+    cursor: Annotated[str | None, Query(pattern=f"^{_CURSOR_MARK}", max_length=300, description="next_cursor of the page before")] = None,
+) -> Page | None:
+    if limit is None and cursor is None:
+        return None
+    return Page(limit or MAX_PAGE, None if cursor is None else cursor.removeprefix(_CURSOR_MARK))
+
+
+AskedPage = Annotated[Page | None, Depends(_read_page)]
+
+
+def next_cursor(page: Page, labels: Sequence[str]) -> str | None:
+    """`labels`: of the page's entries, read with one more than its limit."""
+    return _CURSOR_MARK + labels[page.limit - 1] if len(labels) > page.limit else None
 
 
 def month_or_now(month: str | None) -> str:

@@ -1,8 +1,9 @@
-"""Client keys: make, list, rotate, revoke. A change is in force on every worker before its call answers, or the answer says so."""
+"""Client keys: make, list, change, rotate, revoke. A change is in force on every worker before its call answers, or the answer says so."""
 
 import re
 import secrets
 import time
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -11,7 +12,7 @@ from pydantic import Field
 from aigate.api.access import Admin
 from aigate.api.allow_lists import read_allow_list, unmatched
 from aigate.api.boundary import json_reply
-from aigate.api.inputs import Cents, Future, Globs, Input, Name, Rate, Tag, to_nanousd
+from aigate.api.inputs import Cents, Future, Globs, Input, Name, Rate, Tag, refuse_null, to_nanousd
 from aigate.api.replies import Row, standing_fields, whole_cents
 from aigate.api.services import Services, Wired
 from aigate.core.account import CLAMP, Cap, Standing
@@ -26,18 +27,25 @@ _KEY_ID = re.compile(r"key_[0-9a-z]{1,40}\Z")
 _HINT_CHARS = 4
 
 
-class NewKey(Input):
-    name: Name
+class _KeyFields(Input):
     expires_at: Future | None = None
     allowed_models: Globs = []
     default_tag: Tag | None = None
-    is_admin: bool = False
-    sub_account_id: Name | None = None
     spend_cap_cents: Cents | None = Field(None, description="a month")
     budget_mode: Literal["clamp", "hard"] = CLAMP
     rate_limit_rpm: Rate | None = None
     rate_limit_tpm: Rate | None = None
     max_streams: Rate | None = None
+
+
+class NewKey(_KeyFields):
+    name: Name
+    is_admin: bool = False
+    sub_account_id: Name | None = None
+
+
+class KeyChange(_KeyFields):
+    name: Name | None = None
 
 
 def make_client_key(secret: bytes, now_ms: int, **fields: Any) -> tuple[str, ClientKey]:
@@ -63,7 +71,7 @@ async def create_key(new: NewKey, admin: Admin, services: Wired) -> Response:
         account_id=admin.account_id,
         sub_account_id=new.sub_account_id,
         name=new.name,
-        expires_ms=int(new.expires_at.timestamp() * 1000) if new.expires_at else None,
+        expires_ms=_unix_ms(new.expires_at),
         allowed_models=read_allow_list(new.allowed_models, services.catalog),
         default_tag=new.default_tag,
         is_admin=new.is_admin,
@@ -96,6 +104,33 @@ async def get_key(key_id: str, admin: Admin, services: Wired) -> Response:
     return json_reply(await _shown(await _find(key_id, admin, services), services))
 
 
+@router.patch("/{key_id}")
+async def change_key(key_id: str, change: KeyChange, admin: Admin, services: Wired) -> Response:
+    """What is left out stays as it is; null takes a limit, the expiry or the tag away. An expired key may be given more time."""
+    changes = change.given()
+    refuse_null(changes, "name", "allowed_models", "budget_mode")
+    found = await _find(key_id, admin, services)
+    if "allowed_models" in changes:
+        changes["allowed_models"] = read_allow_list(changes["allowed_models"], services.catalog)
+    if "expires_at" in changes:
+        changes["expires_ms"] = _unix_ms(changes.pop("expires_at"))
+    cap = await take_cap(changes, _owner(found), services)
+    changed = await services.accounts.change_key(admin.account_id, key_id, changes, cap)
+    if changed is None:
+        raise _not_active(found, "revoked", "changed")
+    key, effective = changed
+    return json_reply({**await _shown(key, services), "effective": effective})
+
+
+async def take_cap(changes: dict[str, Any], owner: Owner, services: Services) -> Cap | None:
+    """The cap that a PATCH sets, its fields taken out of `changes`; None where it names none of them."""
+    if "spend_cap_cents" not in changes and "budget_mode" not in changes:
+        return None
+    standing = (await services.accounts.standings([owner]))[owner]
+    limit = to_nanousd(changes.pop("spend_cap_cents")) if "spend_cap_cents" in changes else standing.limit_nanousd
+    return Cap(limit, changes.pop("budget_mode", standing.mode))
+
+
 @router.delete("/{key_id}")
 async def delete_key(key_id: str, admin: Admin, services: Wired) -> Response:
     """Revokes a key; its row and its usage stay. Revoking it again changes nothing."""
@@ -115,8 +150,7 @@ async def rotate_key(key_id: str, admin: Admin, services: Wired) -> Response:
     row = await _find(key_id, admin, services)
     status = _status(row)
     if status != "active":
-        words = f"The key {key_id!r} is {status}: it cannot be rotated; make a new one with POST /v1/keys."
-        raise ClientError(words, status=409, code="key_not_active", param="key_id")
+        raise _not_active(row, status, "rotated")
     key = make_key(secrets.token_bytes(KEY_RANDOM_BYTES))
     digest = key_digest(services.key_secret, key.encode())
     rotated = await services.accounts.rotate_key(key_id, digest, key[-_HINT_CHARS:])
@@ -142,10 +176,19 @@ async def _find(key_id: str, admin: Principal, services: Services) -> ClientKey:
     return row
 
 
+def _not_active(key: ClientKey, status: str, done: str) -> ClientError:
+    words = f"The key {key.id!r} is {status}: it cannot be {done}; make a new one with POST /v1/keys."
+    return ClientError(words, status=409, code="key_not_active", param="key_id")
+
+
 def _no_such_key(key_id: str) -> ClientError:
     if key_id == "key_root":
         return ClientError("The root key is not in the list of keys: set another one and restart.", param="key_id")
     return ClientError(f"There is no key {key_id[:100]!r}; GET /v1/keys lists them.", status=404, code="not_found", param="key_id")
+
+
+def _unix_ms(moment: datetime | None) -> int | None:
+    return int(moment.timestamp() * 1000) if moment else None
 
 
 def _owner(key: ClientKey) -> Owner:

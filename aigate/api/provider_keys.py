@@ -73,14 +73,15 @@ async def get_provider_key(key_id: str, admin: Admin, services: Wired) -> Respon
 
 @router.delete("/{key_id}")
 async def delete_provider_key(key_id: str, admin: Admin, services: Wired) -> Response:
-    """What was sealed is erased at once; a worker that opened it lately forgets it within a minute, which is why it is not `effective`
-    yet. The record stays, as the ledger may speak of it."""
+    """What was sealed is erased, and no worker uses it from now on, or the answer says that it is not `effective` yet (then within a
+    minute). The record stays, as the ledger may speak of it."""
     row = None
     if _ID.match(key_id):
         row = await services.provider_keys.revoke(admin.account_id, key_id, int(time.time() * 1000))
     if row is None:
         raise _no_such(key_id)
-    return json_reply({**_record(row), "deleted": True, "effective": False})
+    effective = await services.workers.push([], provider_keys=[key_id])
+    return json_reply({**_record(row), "deleted": True, "effective": effective})
 
 
 def _no_such(key_id: str) -> ClientError:

@@ -49,7 +49,7 @@ def _next_month(window: str) -> int | None:
 
 def table_reply(request: Request, rows: Sequence[Row], columns: Sequence[str], **fields: Any) -> Response:
     """A list as JSON, or as CSV with a line of names where `?format=csv` or an Accept header asks for it."""
-    if not _wants_csv(request):
+    if not wants_csv(request):
         return json_reply({"object": "list", **fields, "data": rows})
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\r\n")
@@ -58,7 +58,7 @@ def table_reply(request: Request, rows: Sequence[Row], columns: Sequence[str], *
     return Response(text.getvalue(), media_type="text/csv; charset=utf-8")
 
 
-def _wants_csv(request: Request) -> bool:
+def wants_csv(request: Request) -> bool:
     wanted = request.query_params.get("format")
     if wanted is None:
         return request.headers.get("accept", "").partition(",")[0].partition(";")[0].strip().lower() == "text/csv"

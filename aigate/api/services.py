@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from fastapi import Depends, Request
 
-from aigate.core.account import Cap, ProviderKey, Standing, StoredResponse, SubAccount, Whose
+from aigate.core.account import Account, Cap, Page, ProviderKey, Standing, StoredResponse, SubAccount, Whose
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
@@ -28,7 +28,7 @@ class KeyStore(Protocol):
 
 
 class Accounts(Protocol):
-    """Sub-accounts and limits of one account. A change is committed and pushed to the workers before it answers; its bool says whether
+    """Accounts, their sub-accounts, keys and limits. A change is committed and pushed to the workers before it answers; its bool says whether
     it is in force on all of them. Raises ClientError (409) for a name or external_ref that is in use. None: no such sub-account there."""
 
     async def add_sub_account(self, new: SubAccount, cap: Cap, key: ClientKey) -> bool:
@@ -49,8 +49,17 @@ class Accounts(Protocol):
     async def add_key(self, key: ClientKey, cap: Cap) -> bool:
         """ClientError 404 where its sub-account is not there."""
 
+    async def change_key(
+        self, account_id: str, key_id: str, changes: Mapping[str, object], cap: Cap | None
+    ) -> tuple[ClientKey, bool] | None:
+        """`changes`: new values of ClientKey's fields. `cap` None: as it was. None: no such key in force or expired there."""
+
     async def rotate_key(self, key_id: str, next_digest: bytes, next_hint: str) -> ClientKey | None:
         """The key gets a second digest, in force from now on; the first dies when the second is first looked up. Writes key.rotated."""
+
+    async def get_account(self, account_id: str) -> Account: ...
+    async def change_account(self, account_id: str, changes: Mapping[str, object]) -> tuple[Account, bool]:
+        """`changes`: new rate limits."""
 
     async def set_cap(self, owner: Owner, cap: Cap) -> bool: ...
     async def add_credit(self, account_id: str, amount_nanousd: int) -> bool:
@@ -60,8 +69,8 @@ class Accounts(Protocol):
     async def names(self, scope: str, account_id: str, ids: Sequence[str]) -> dict[str, str]:
         """What those sub-accounts or keys are called, deleted ones included."""
 
-    async def limited(self, account_id: str, scope: str) -> list[Standing]:
-        """All owners of that scope that have a limit, by id."""
+    async def limited(self, account_id: str, scope: str, page: Page) -> list[Standing]:
+        """Owners of that scope that have a limit, by id."""
 
 
 class ProviderKeys(Protocol):
@@ -100,15 +109,17 @@ class UsageStore(Protocol):
     """Every row of what has settled by now, of those whose it is."""
 
     async def recent(self, *, limit: int, cursor: str | None, whose: Whose) -> tuple[list[CallEnd], str | None]: ...
-    async def by(self, dimension: str, month: str, whose: Whose) -> list[Totals]:
-        """`dimension`: tag | sub_account | key | model | day | all (one row). Dearest first; days in their order."""
+    async def by(self, dimension: str, month: str, whose: Whose, page: Page | None = None) -> list[Totals]:
+        """`dimension`: tag | sub_account | key | model | day | all (one row). Dearest first, days in their order; a page of them by label."""
 
     async def by_in_days(self, dimension: str, first_day: str, last_day: str, whose: Whose) -> list[Totals]:
         """The same for model | day | all between two days (YYYY-MM-DD, UTC), both inside."""
 
 
 class Workers(Protocol):
-    async def push(self, keys: Sequence[tuple[bytes, Principal | None]]) -> bool: ...
+    async def push(self, keys: Sequence[tuple[bytes, Principal | None]], *, provider_keys: Sequence[str] = ()) -> bool:
+        """`provider_keys`: ids of stored ones that were revoked. True once all workers act by it."""
+
     def targets(self) -> list[dict[str, dict[str, object]]]: ...
 
 

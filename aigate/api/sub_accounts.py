@@ -15,7 +15,7 @@ from aigate.api.access import Admin, Caller
 from aigate.api.allow_lists import read_allow_list, unmatched
 from aigate.api.boundary import json_reply
 from aigate.api.inputs import Cents, Globs, Input, Name, Rate, Tag, refuse_null, to_nanousd
-from aigate.api.keys import make_client_key
+from aigate.api.keys import make_client_key, take_cap
 from aigate.api.replies import Row, standing_fields, whole_cents
 from aigate.api.services import Services, Wired
 from aigate.api.usage import sums
@@ -100,12 +100,7 @@ async def change_sub_account(sub_account_id: str, change: SubAccountChange, admi
     found = await _find(sub_account_id, admin, services)
     if "allowed_models" in changes:
         changes["allowed_models"] = read_allow_list(changes["allowed_models"], services.catalog)
-    mode = changes.pop("budget_mode", None)
-    cap = None
-    if mode is not None or "spend_cap_cents" in changes:
-        standing = (await services.accounts.standings([_owner(found)]))[_owner(found)]
-        limit = to_nanousd(changes.pop("spend_cap_cents")) if "spend_cap_cents" in changes else standing.limit_nanousd
-        cap = Cap(limit, mode or standing.mode)
+    cap = await take_cap(changes, _owner(found), services)
     changed = await services.accounts.change_sub_account(admin.account_id, found.id, changes, cap)
     if changed is None:
         raise _no_such(sub_account_id)

@@ -4,14 +4,17 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from msgspec.structs import replace
 
 from aigate.api.access import Caller, own_rows
 from aigate.api.boundary import json_reply
-from aigate.api.inputs import Month, month_or_now
-from aigate.api.replies import Row, cents, table_reply
+from aigate.api.inputs import AskedPage, Month, month_or_now, next_cursor
+from aigate.api.replies import Row, cents, table_reply, wants_csv
 from aigate.api.services import Services, Totals, Wired
-from aigate.core.account import Whose
+from aigate.core.account import Page, Whose
 from aigate.core.budget import KEY, SUB_ACCOUNT
+from aigate.core.call import Principal
+from aigate.errors import ClientError
 from aigate.journal.records import CallEnd
 
 router = APIRouter(prefix="/v1/usage", tags=["usage"])
@@ -40,28 +43,28 @@ async def recent_calls(
 
 
 @router.get("/by-tag")
-async def usage_by_tag(caller: Caller, services: Wired, request: Request, month: Month = None) -> Response:
-    return await _usage_by("tag", month, own_rows(caller), services, request)
+async def usage_by_tag(caller: Caller, services: Wired, request: Request, page: AskedPage, month: Month = None) -> Response:
+    return await _usage_by("tag", month, caller, services, (request, page))
 
 
 @router.get("/by-sub-account")
-async def usage_by_sub_account(caller: Caller, services: Wired, request: Request, month: Month = None) -> Response:
-    return await _usage_by("sub-account", month, own_rows(caller), services, request)
+async def usage_by_sub_account(caller: Caller, services: Wired, request: Request, page: AskedPage, month: Month = None) -> Response:
+    return await _usage_by("sub-account", month, caller, services, (request, page))
 
 
 @router.get("/by-key")
-async def usage_by_key(caller: Caller, services: Wired, request: Request, month: Month = None) -> Response:
-    return await _usage_by("key", month, own_rows(caller), services, request)
+async def usage_by_key(caller: Caller, services: Wired, request: Request, page: AskedPage, month: Month = None) -> Response:
+    return await _usage_by("key", month, caller, services, (request, page))
 
 
 @router.get("/by-model")
-async def usage_by_model(caller: Caller, services: Wired, request: Request, month: Month = None) -> Response:
-    return await _usage_by("model", month, own_rows(caller), services, request)
+async def usage_by_model(caller: Caller, services: Wired, request: Request, page: AskedPage, month: Month = None) -> Response:
+    return await _usage_by("model", month, caller, services, (request, page))
 
 
 @router.get("/by-day")
-async def usage_by_day(caller: Caller, services: Wired, request: Request, month: Month = None) -> Response:
-    return await _usage_by("day", month, own_rows(caller), services, request)
+async def usage_by_day(caller: Caller, services: Wired, request: Request, page: AskedPage, month: Month = None) -> Response:
+    return await _usage_by("day", month, caller, services, (request, page))
 
 
 @router.get("")
@@ -71,9 +74,19 @@ async def usage_of_month(caller: Caller, services: Wired, month: Month = None) -
     return json_reply({"object": "usage", "month": month, **(sums(total[0]) if total else dict.fromkeys(_SUMS, 0))})
 
 
-async def _usage_by(dimension: str, month: str | None, whose: Whose, services: Services, request: Request) -> Response:
-    month = month_or_now(month)
-    totals = await services.usage.by(dimension.replace("-", "_"), month, whose)
+async def _usage_by(dimension: str, month: str | None, caller: Principal, services: Services, asked: tuple[Request, Page | None]) -> Response:
+    """Dearest first, days in their order; in pages, where these are asked for, all in the order of their labels."""
+    request, page = asked
+    month, whose = month_or_now(month), own_rows(caller)
+    more: Row = {}
+    if page is None:
+        totals = await services.usage.by(dimension.replace("-", "_"), month, whose)
+    elif wants_csv(request):
+        raise ClientError("limit: CSV comes whole; leave limit and cursor out, or take JSON.", param="limit")
+    else:
+        totals = await services.usage.by(dimension.replace("-", "_"), month, whose, replace(page, limit=page.limit + 1))
+        more["next_cursor"] = next_cursor(page, [total.label for total in totals])
+        totals = totals[: page.limit]
     names = await _names(dimension, [total.label for total in totals if total.label], whose, services)
     field, nothing = _DIMENSIONS[dimension]
     columns = ["label", field, *(["name"] if names is not None else []), *_SUMS]
@@ -84,7 +97,7 @@ async def _usage_by(dimension: str, month: str | None, whose: Whose, services: S
             row["name"] = names.get(total.label)
             row["label"] = row["name"] or row["label"]
         rows.append(row)
-    return table_reply(request, rows, columns, month=month)
+    return table_reply(request, rows, columns, month=month, **more)
 
 
 async def _names(dimension: str, ids: list[str], whose: Whose, services: Services) -> dict[str, str] | None:

@@ -20,15 +20,15 @@ CAPABILITIES: dict[str, tuple[str, str]] = {
     "image-to-image": ("Makes an image from an image", "/v1/images/edits"),
 }
 
-_BASE_URL = "http://127.0.0.1:4000/v1"
 _USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12, "cost": 0.0000042}
 
 
-def describe_model(model: Model, provider: Provider, quirks: Quirks) -> dict[str, object]:
+def describe_model(model: Model, provider: Provider, quirks: Quirks, base_url: str) -> dict[str, object]:
+    """`base_url`: of this gateway, for the snippets."""
     if model.modality == "embedding":
-        schema = _embeddings(model)
+        schema = _embeddings(model, base_url)
     else:
-        schema = _chat(model, shows_reasoning=model.is_reasoning and quirks.reasoning_field != "none")
+        schema = _chat(model, base_url, shows_reasoning=model.is_reasoning and quirks.reasoning_field != "none")
     return {
         "provider": provider.name,
         "provider_doc": provider.doc,
@@ -38,7 +38,7 @@ def describe_model(model: Model, provider: Provider, quirks: Quirks) -> dict[str
     }
 
 
-def _chat(model: Model, shows_reasoning: bool) -> dict[str, object]:
+def _chat(model: Model, base_url: str, *, shows_reasoning: bool) -> dict[str, object]:
     request = {"model": model.slug, "messages": [{"role": "user", "content": "Say hello."}]}
     message = {"role": "assistant", "content": "Hello!"}
     if shows_reasoning:
@@ -57,17 +57,18 @@ def _chat(model: Model, shows_reasoning: bool) -> dict[str, object]:
         "response": reply,
         "stream": [*chunks, last, "[DONE]"],
         "snippets": _snippets(
+            base_url,
             "chat/completions",
-            f'{{"model": "{model.slug}", "messages": [{{"role": "user", "content": "Say hello."}}]}}',
-            f'reply = client.chat.completions.create(model="{model.slug}", messages=[{{"role": "user", "content": "Say hello."}}])\n'
+            body=f'{{"model": "{model.slug}", "messages": [{{"role": "user", "content": "Say hello."}}]}}',
+            python=f'reply = client.chat.completions.create(model="{model.slug}", messages=[{{"role": "user", "content": "Say hello."}}])\n'
             "print(reply.choices[0].message.content)",
-            f'const reply = await client.chat.completions.create({{ model: "{model.slug}", '
+            typescript=f'const reply = await client.chat.completions.create({{ model: "{model.slug}", '
             'messages: [{ role: "user", content: "Say hello." }] });\nconsole.log(reply.choices[0].message.content);',
         ),
     }
 
 
-def _embeddings(model: Model) -> dict[str, object]:
+def _embeddings(model: Model, base_url: str) -> dict[str, object]:
     usage = {"prompt_tokens": 2, "total_tokens": 2, "cost": 0.0000001}
     data = [{"object": "embedding", "index": 0, "embedding": [0.0123, -0.0456]}]
     return {
@@ -76,21 +77,22 @@ def _embeddings(model: Model) -> dict[str, object]:
         "response": {"object": "list", "model": model.slug, "data": data, "usage": usage},
         "stream": None,
         "snippets": _snippets(
+            base_url,
             "embeddings",
-            f'{{"model": "{model.slug}", "input": ["Hello!"]}}',
-            f'reply = client.embeddings.create(model="{model.slug}", input=["Hello!"])\nprint(reply.data[0].embedding)',
-            f'const reply = await client.embeddings.create({{ model: "{model.slug}", input: ["Hello!"] }});\n'
+            body=f'{{"model": "{model.slug}", "input": ["Hello!"]}}',
+            python=f'reply = client.embeddings.create(model="{model.slug}", input=["Hello!"])\nprint(reply.data[0].embedding)',
+            typescript=f'const reply = await client.embeddings.create({{ model: "{model.slug}", input: ["Hello!"] }});\n'
             "console.log(reply.data[0].embedding);",
         ),
     }
 
 
-def _snippets(path: str, body: str, python: str, typescript: str) -> dict[str, str]:
+def _snippets(base_url: str, path: str, *, body: str, python: str, typescript: str) -> dict[str, str]:
     return {
-        "curl": f'curl {_BASE_URL}/{path} \\\n  -H "Authorization: Bearer $AIG_KEY" \\\n'
+        "curl": f'curl {base_url}/{path} \\\n  -H "Authorization: Bearer $AIG_KEY" \\\n'
         f"  -H 'Content-Type: application/json' \\\n  -d '{body}'",
-        "python": f'import os\nfrom openai import OpenAI\n\nclient = OpenAI(base_url="{_BASE_URL}", api_key=os.environ["AIG_KEY"])\n{python}',
-        "typescript": f'import OpenAI from "openai";\n\nconst client = new OpenAI({{ baseURL: "{_BASE_URL}", '
+        "python": f'import os\nfrom openai import OpenAI\n\nclient = OpenAI(base_url="{base_url}", api_key=os.environ["AIG_KEY"])\n{python}',
+        "typescript": f'import OpenAI from "openai";\n\nconst client = new OpenAI({{ baseURL: "{base_url}", '
         f"apiKey: process.env.AIG_KEY }});\n{typescript}",
     }
 

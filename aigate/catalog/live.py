@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from msgspec.structs import replace
 
 from aigate.config import Config, ProviderConfig
@@ -81,6 +83,11 @@ def _dialects(row: Provider, configured: ProviderConfig) -> dict[str, str]:
     known = None if configured.dialect else row.dialects.get("embeddings")
     embeddings = known or EMBEDDINGS_OF.get(chat)
     return {**dialects, "embeddings": embeddings} if has_embeddings and embeddings else dialects
+
+
+def socket_url(path: str) -> str:
+    """The base URL of a server on a Unix socket, whatever characters are in its path (worker/client.py reads it back)."""
+    return f"unix://{quote(path)}:/v1"
 
 
 def url_prefix(base_url: str) -> str:

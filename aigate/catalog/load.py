@@ -47,6 +47,7 @@ def load_catalog(config: Config, *, sim_base_url: str | None) -> Catalog:
     """`sim_base_url`: where the simulated provider listens, None where it is not to be offered."""
     live, dormant = live_providers(config, sim_base_url if config.sim.enabled else None)
     catalog = Catalog(live, dormant, config.models, facts=load_facts(), book=load_price_book())
+    catalog.url = config.server.url
     if config.ledger.own_key_usd_per_mtok:
         rate = usd_to_rate(config.ledger.own_key_usd_per_mtok)
         catalog.own_key_price = with_id(Price(rates={"input": rate, "output": rate}, source="config"))
@@ -66,6 +67,7 @@ class Catalog:
         book: PriceBook,
     ):
         self.providers = live  # name → row in force
+        self.url = ""  # where clients reach this gateway, for the examples
         self.own_key_price: Price | None = None  # of calls on a caller's own provider key, where there is a fee
         self._dormant = dormant  # name → why it is not live
         self._facts = facts
@@ -244,7 +246,7 @@ class Catalog:
     def describe(self, slug: str) -> dict[str, object]:
         """{"schema": how to call it}: endpoint, examples of request, reply and stream, quirks, snippets."""
         provider, upstream = self._locate(slug)
-        return describe_model(self.model(slug), provider, _quirks(provider, upstream))
+        return describe_model(self.model(slug), provider, _quirks(provider, upstream), self.url + "/v1")
 
     def capabilities(self) -> list[dict[str, str]]:
         return [{"id": name, "description": text, "endpoint": endpoint} for name, (text, endpoint) in CAPABILITIES.items()]

@@ -88,10 +88,16 @@ def find_server(url: str | None, key: str | None, config_file: str | None, data_
     config = None if url and key else read_settings(config_file, data_dir)
     if not url:
         assert config
-        if not config.server.port:
-            raise CommandError("server.port is 0, so the server's port is not known; give --url")
-        url = config.server.url
+        url = _running_url(config) or config.server.url
     return Server(url, key or _root_key(config))
+
+
+def _running_url(config: Config) -> str:
+    """Where the server of the data directory says it is; "" where none runs."""
+    try:
+        return (Path(config.server.data_dir) / "run" / "url").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _root_key(config: Config | None) -> str:

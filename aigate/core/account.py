@@ -1,4 +1,4 @@
-"""Nouns of the control plane's money: sub-accounts, where a budget stands, stored provider keys. Values only; no behaviour, no I/O.
+"""Nouns of the control plane's money: accounts, sub-accounts, where a budget stands, stored provider keys. Values only; no behaviour, no I/O.
 
 Amounts are integer nano-dollars, times unix milliseconds. Whose a budget is (`Owner`) is core/budget.py's word.
 """
@@ -11,6 +11,17 @@ from aigate.core.budget import Owner
 from aigate.core.call import Principal
 
 CLAMP, HARD = "clamp", "hard"  # at a limit: lower the call's maximum to what fits, or refuse
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """Who pays. Its rate limits count all its keys together."""
+
+    id: str  # acc_…
+    name: str
+    created_ms: int
+    rate_limit_rpm: int | None = None  # None = no limit; so are the next two
+    rate_limit_tpm: int | None = None
+    max_streams: int | None = None
 
 
 class SubAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +84,13 @@ class StoredResponse(msgspec.Struct, frozen=True):
     created_ms: int
     input: bytes  # the caller's, without what came before
     body: bytes
+
+
+class Page(msgspec.Struct, frozen=True):
+    """So many of a list in the order of their labels, from the one behind `after` on."""
+
+    limit: int
+    after: str | None = None
 
 
 class ProviderKey(msgspec.Struct, frozen=True, kw_only=True):

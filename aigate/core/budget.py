@@ -115,12 +115,12 @@ def grant(wants: Sequence[Want], rows: Sequence[WindowRow], *, journals: int, is
 
 def _extra(want: Want, room: int | None, journals: int) -> int:
     """Comfort beyond the need: at most a share that leaves half of the room to the others. Negative where the room nears its end: where
-    the share is below one more hold, or below all of a refill (nobody waits for that, so it is not worth scraps)."""
+    the share is below one more hold, or below a fair part of a refill (nobody waits for that, so it is not worth scraps)."""
     wish = want.comfort - want.need
     if room is None:
         return wish
     share = (room - want.need) // (2 * max(journals, 1))
-    return min(wish, share) if share >= (want.need or wish) else -1
+    return min(wish, share) if share >= (want.need or wish // 8) else -1
 
 
 # --- shipped records ------------------------------------------------------------------------------------------------------------

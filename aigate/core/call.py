@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from aigate.core.rate import Rate
-from aigate.core.usage import NOTHING, REPORTED, Usage
+from aigate.core.usage import NONE, NOTHING, Usage
 from aigate.core.wallet import Hold
 
 
@@ -68,7 +68,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     status: int = 0  # provider's HTTP status, 0 = none came
     error_kind: str = ""  # ProviderError.kind
     usage: Usage = NOTHING
-    usage_source: str = REPORTED
+    usage_source: str = NONE
     raw_usage: bytes = b""  # the provider's own usage object, as JSON
     cost_nanousd: int = 0  # what that usage costs
     is_retryable: bool = False

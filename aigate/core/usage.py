@@ -31,3 +31,4 @@ NOTHING = Usage()
 REPORTED = "reported"  # by the provider
 COUNTED = "counted"  # by us, from the text that went through, with the model's own tokenizer
 ESTIMATED = "estimated"  # by us, from bytes
+NONE = "none"  # there are none: the attempt failed before anything to pay for came

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from aigate.core.budget import ALL_TIME, Lease, Limit, Owner, Place, Want
 
 COMFORT_CALLS = 200  # a grant should last so many calls…
-COMFORT_MS = 10_000  # … and so long
-FIRST_HOLDS = 8  # what a slice without a past asks for
+COMFORT_MS = 120_000  # … and so long: refilled at its half, it bridges a database that is away for a minute
+FIRST_HOLDS = 32  # what a slice without a past asks for
 
 
 class Slice:
@@ -265,7 +265,7 @@ class Wallet:
                 piece = self._slices[budget_id] = Slice(budget_id, window, asked_ms=ask.now_ms)
             piece.lease_number = seq
             piece.available += amount
-            piece.low = (amount - needs[budget_id]) // 4
+            piece.low = (amount - needs[budget_id]) // 2
         return tuple(lease for lease in returned if lease[2])
 
     # --- giving back ------------------------------------------------------------------------------------------------------------
@@ -286,20 +286,33 @@ class Wallet:
         """A month has ended. → RETURNED"""
         return self.retire([b for b, piece in self._slices.items() if piece.window != ALL_TIME and piece.window < month])
 
-    def sweep(self) -> tuple[Lease, ...]:
-        """Called every few seconds: retires what had no call since the last time, so memory follows use. → RETURNED"""
+    def sweep(self, now_ms: int) -> tuple[Lease, ...]:
+        """Called every few seconds: retires what had no call since the last time, so memory follows use; makes `thirsty` what would not
+        last for half of the comfort as it is used by now. → RETURNED"""
         idle = []
         for budget_id, piece in self._slices.items():
             if piece.held == 0 and piece.seen == piece.settled:
                 idle.append(budget_id)
+            elif piece.low and piece.settled >= COMFORT_CALLS // 2:
+                if piece.available < COMFORT_MS // 2 * piece.spent // max(now_ms - piece.asked_ms, 1):
+                    self.thirsty.add(budget_id)
             piece.seen = piece.settled
         return self.retire(idle)
 
     # --- limits and restored databases --------------------------------------------------------------------------------------------
 
-    def change_limits(self, version: int, changes: Sequence[Limit], is_reset: bool) -> tuple[tuple[Lease, ...], tuple[Lease, ...]]:
-        """A Limits message. → (RETURNED, ADOPTED), in this order: free slices of the changed budgets go back; open holds of an owner
-        that do not count on its budget yet become lease of it (M12). Acknowledged once both are in the journal."""
+    def to_adopt(self, changes: Sequence[Limit]) -> tuple[Lease, ...]:
+        """Open holds of an owner that do not count on its budget yet become lease of it (M12). → ADOPTED, then `change_limits`; where
+        it cannot be written, the limits are not in force."""
+        held: dict[Place, int] = {}
+        for change in changes:
+            for hold, window in self._uncounted(change):
+                place = (change.budget_id, window)
+                held[place] = held.get(place, 0) + hold.amount
+        return tuple((*place, amount) for place, amount in held.items() if amount)
+
+    def change_limits(self, version: int, changes: Sequence[Limit], is_reset: bool) -> tuple[Lease, ...]:
+        """A Limits message. Free slices of the changed budgets go back. → RETURNED"""
         if is_reset:
             self.limits.clear()
         if is_reset or self.limits_version >= 0:
@@ -307,41 +320,49 @@ class Wallet:
         ids = [change.budget_id for change in changes]
         for ask in self._asks.values():
             ask.void.update(ids)
-        returned = self.retire(ids)
-        adopted: list[Lease] = []
         for change in changes:
             if change.is_limited:
                 self.limits[change.owner] = change.budget_id
-                adopted += self._adopt(change)
+                self._adopt(change)
             else:
                 self.limits.pop(change.owner, None)
-        return returned, tuple(adopted)
+        return self.retire(ids)
 
-    def _adopt(self, limit: Limit) -> Iterable[Lease]:
+    def _uncounted(self, limit: Limit) -> list[tuple[Hold, str]]:
+        """Open holds of its owner that have nothing of its budget, and the windows to adopt them into."""
+        if not limit.is_limited:
+            return []
+        return [
+            (hold, limit.window if limit.window == ALL_TIME else hold.enter(limit.window))
+            for hold in self._open
+            if limit.owner in hold.owners and all(piece.budget_id != limit.budget_id for piece in hold.slices)
+        ]
+
+    def _adopt(self, limit: Limit) -> None:
         pieces: dict[str, Slice] = {}
-        for hold in self._open:
-            if limit.owner in hold.owners and all(piece.budget_id != limit.budget_id for piece in hold.slices):
-                window = limit.window if limit.window == ALL_TIME else hold.enter(limit.window)
-                piece = pieces.get(window)
-                if piece is None:
-                    piece = pieces[window] = Slice(limit.budget_id, window)
-                    piece.is_retired = True
-                hold.slices.append(piece)
-                piece.held += hold.amount
-        return [(limit.budget_id, window, piece.held) for window, piece in pieces.items() if piece.held]
+        for hold, window in self._uncounted(limit):
+            piece = pieces.get(window)
+            if piece is None:
+                piece = pieces[window] = Slice(limit.budget_id, window)
+                piece.is_retired = True
+            hold.slices.append(piece)
+            piece.held += hold.amount
 
-    def restate(self) -> tuple[Lease, ...]:
-        """The database does not know all our grants (M15): every free slice is dropped, unanswered asks are void (whoever waits for one
-        asks again after the Welcome). → RESTATED, also where it is empty: what the open holds stand on."""
+    def to_restate(self) -> tuple[Lease, ...]:
+        """The database does not know all our grants (M15). → RESTATED, also where it is empty: what the open holds stand on. Then
+        `restate`."""
+        held: dict[Place, int] = {}
+        for hold in self._open:
+            for piece in hold.slices:
+                place = (piece.budget_id, piece.window)
+                held[place] = held.get(place, 0) + hold.amount
+        return tuple((*place, amount) for place, amount in held.items())
+
+    def restate(self) -> None:
+        """Every free slice is dropped, unanswered asks are void (whoever waits for one asks again after the Welcome)."""
         self.retire(list(self._slices))
         self._asks.clear()
         self._eager.clear()
         self.thirsty.clear()
         self.seq = 0
         self.limits_version = -1
-        held: dict[Place, int] = {}
-        for hold in self._open:
-            for piece in hold.slices:
-                place = (piece.budget_id, piece.window)
-                held[place] = held.get(place, 0) + hold.amount
-        return tuple((budget_id, window, amount) for (budget_id, window), amount in held.items())

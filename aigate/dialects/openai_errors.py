@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -24,6 +25,7 @@ _OUT_OF_MONEY = frozenset(
     }
 )  # fmt: skip
 
+_PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,99}")  # as `messages[0].content`
 _TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.DOTALL | re.IGNORECASE)
 _RETRY_WORDS = re.compile(r"(?:try again|retry) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)(ms|s))?", re.IGNORECASE)
@@ -76,11 +78,13 @@ def write_error(error: GateError, request_id: str) -> bytes:
 
 def read_error(status: int, headers: Mapping[bytes, bytes], body: bytes) -> ProviderError:
     """A provider's refusal. Its message is kept, capped, for the caller; the spine redacts it with the secrets it knows."""
-    said, code, kind_of_error = _read_body(body)
+    said, code, kind_of_error, param = _read_body(body)
     fields = _classify(status, {code.lower(), kind_of_error.lower()})
     message = f"the provider answered {status}" + (" to the gateway's own credential" if fields["kind"] == "auth" else "")
     if code:
         fields["provider_code"] = code[:200]
+    if fields["kind"] == "rejected" and _PARAM.fullmatch(param):
+        fields["param"] = param
     if fields.get("retryable", True):
         fields["retry_after_s"] = _retry_after(headers, said)
     return ProviderError(f"{message}: {said}" if said else message, provider_status=status, **fields)  # type: ignore[arg-type]
@@ -116,30 +120,30 @@ def _classify(status: int, words: set[str]) -> dict[str, object]:
     return {"kind": "error"}
 
 
-def _read_body(body: bytes) -> tuple[str, str, str]:
-    """(message, code, type) from whatever the provider sent."""
+def _read_body(body: bytes) -> tuple[str, str, str, str]:
+    """(message, code, type, param) from whatever the provider sent."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _plain_text(body), "", ""
+        return _plain_text(body), "", "", ""
     if type(value) is list and value:  # Google wraps its error in an array
         value = value[0]
     if type(value) is not dict:
-        return _cap(value if isinstance(value, str) else ""), "", ""
+        return _cap(value if isinstance(value, str) else ""), "", "", ""
     outer = value
     inner = value.get("error")
     if type(inner) is dict:
         value = inner
     elif isinstance(inner, str):
         said = outer.get("message")
-        return _cap(said if isinstance(said, str) and said else inner), _word(outer.get("code")), inner if " " not in inner else ""
+        return _cap(said if isinstance(said, str) and said else inner), _word(outer.get("code")), inner if " " not in inner else "", ""
     message = value.get("message") or value.get("detail") or value.get("msg") or value.get("errors") or ""
     if not isinstance(message, str):
         message = _details(message)
     reason = value.get("metadata")
     if type(reason) is dict and isinstance(reason.get("raw"), str):  # a router says what its own upstream said
         message = f"{message}: {reason['raw']}"
-    return _cap(message), _word(value.get("code")), _word(value.get("type") or value.get("status"))
+    return _cap(message), _word(value.get("code")), _word(value.get("type") or value.get("status")), _word(value.get("param"))
 
 
 def _details(value: object) -> str:
@@ -173,7 +177,7 @@ def _cap(text: str) -> str:
 
 
 def _retry_after(headers: Mapping[bytes, bytes], message: str) -> float | None:
-    """Seconds to wait: the headers' word, else the message's ("try again in 1m2.5s"). An HTTP date is not read: no clock here."""
+    """Seconds to wait: the headers' word, else the message's ("try again in 1m2.5s")."""
     for key, scale in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
         try:
             seconds = float(headers.get(key, b"")) * scale
@@ -181,6 +185,9 @@ def _retry_after(headers: Mapping[bytes, bytes], message: str) -> float | None:
             continue
         if 0 <= seconds <= MAX_RETRY_AFTER_S:
             return seconds
+    wait_s = _until(headers.get(b"retry-after", b""), headers.get(b"date", b""))
+    if wait_s is not None:
+        return wait_s
     found = _RETRY_WORDS.search(message)
     if found is None or not any(found.groups()):
         return None
@@ -190,3 +197,12 @@ def _retry_after(headers: Mapping[bytes, bytes], message: str) -> float | None:
     except ValueError:
         rest = 0.0
     return min(int(hours or 0) * 3600 + int(minutes or 0) * 60 + rest, MAX_RETRY_AFTER_S)
+
+
+def _until(then: bytes, now: bytes) -> float | None:
+    """Between two HTTP dates: Retry-After may be one, and Date says when it was written by the same clock."""
+    try:
+        seconds = (parsedate_to_datetime(then.decode("latin-1")) - parsedate_to_datetime(now.decode("latin-1"))).total_seconds()
+    except (ValueError, TypeError, OverflowError):  # not dates, or one without its zone
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)

@@ -69,7 +69,7 @@ class Settled(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     attempt_id: str
     end: str  # complete | aborted | failed
-    usage_source: str  # reported | counted | estimated
+    usage_source: str  # reported | counted | estimated | none (core/usage.py)
     input_tokens: int
     output_tokens: int
     cached_tokens: int

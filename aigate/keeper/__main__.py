@@ -19,6 +19,7 @@ BACKLOG = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until it serves: nothing has begun that needs an end
     options = child_options(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = read_config(sys.stdin.buffer)

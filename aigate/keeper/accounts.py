@@ -1,4 +1,4 @@
-"""Sub-accounts, keys and limits as the control plane changes them: one transaction each, then the workers are told.
+"""Accounts, sub-accounts, keys and limits as the control plane changes them: one transaction each, then the workers are told.
 
 What a worker must know of a change reaches it in two ways: who a key stands for (allow-lists, rates, tags, revocations) by a push,
 limits by `announce_limits`. Both say whether every worker has it in force.
@@ -7,18 +7,19 @@ limits by `announce_limits`. Both say whether every worker has it in force.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from aigate.core.account import Cap, Standing, SubAccount
+from aigate.core.account import Account, Cap, Page, Standing, SubAccount
 from aigate.core.budget import ACCOUNT, KEY, SUB_ACCOUNT, Owner
 from aigate.core.client_key import ClientKey
-from aigate.errors import ClientError
+from aigate.errors import ClientError, ledger_unavailable
+from aigate.keeper.db.accounts import change_account, get_account
 from aigate.keeper.db.engine import Database
-from aigate.keeper.db.keys import add_keys, rotate_key
+from aigate.keeper.db.keys import add_keys, change_key, rotate_key
 from aigate.keeper.db.limits import find_limited, find_standings, set_limit
 from aigate.keeper.db.principals import KeyPrincipals, principals_of
 from aigate.keeper.db.sub_accounts import (
@@ -33,22 +34,27 @@ from aigate.keeper.db.sub_accounts import (
 
 MAX_CREDIT_NANOUSD = 10**18  # a billion dollars
 
-AnnounceLimits = Callable[[], Awaitable[bool]]
-
 
 class Workers(Protocol):
     """`change`: number of the last push."""
 
     change: int
 
-    async def push(self, keys: KeyPrincipals) -> bool: ...
+    async def push(self, keys: KeyPrincipals, *, is_reset: bool = False) -> bool: ...
+
+
+class Limits(Protocol):
+    async def is_open(self) -> bool:
+        """Whether limits may be changed yet."""
+
+    async def announce_limits(self) -> bool: ...
 
 
 class AccountStore:
-    def __init__(self, database: Database, workers: Workers, announce_limits: AnnounceLimits):
+    def __init__(self, database: Database, workers: Workers, limits: Limits):
         self._database = database
         self._workers = workers
-        self._announce_limits = announce_limits
+        self._limits = limits
 
     # --- sub-accounts and keys ------------------------------------------------------------------------------------------------
 
@@ -59,15 +65,17 @@ class AccountStore:
     async def change_sub_account(
         self, account_id: str, sub_account_id: str, changes: Mapping[str, object], cap: Cap | None
     ) -> tuple[SubAccount, bool] | None:
+        if cap is not None:
+            await self._require_open()
         changed = await self._write(_change_sub_account, account_id, sub_account_id, changes, cap)
         if changed is None:
             return None
-        is_pushed = await self._push_keys_of(sub_account_id) if changes else True
-        return changed, (cap is None or await self._announce_limits()) and is_pushed
+        is_pushed = await self._push_keys_where("sub_account_id", sub_account_id) if changes else True
+        return changed, (cap is None or await self._limits.announce_limits()) and is_pushed
 
     async def delete_sub_account(self, account_id: str, sub_account_id: str, now_ms: int) -> tuple[SubAccount, bool] | None:
         deleted = await self._write(delete_sub_account, account_id, sub_account_id, now_ms)
-        return None if deleted is None else (deleted, await self._push_keys_of(sub_account_id))
+        return None if deleted is None else (deleted, await self._push_keys_where("sub_account_id", sub_account_id))
 
     async def get_sub_account(self, account_id: str, sub_account_id: str) -> SubAccount | None:
         return await self._database.read(get_sub_account, account_id, sub_account_id)
@@ -82,36 +90,61 @@ class AccountStore:
         await self._write(_add_key, key, cap)
         return await self._is_in_force(cap)
 
+    async def change_key(
+        self, account_id: str, key_id: str, changes: Mapping[str, object], cap: Cap | None
+    ) -> tuple[ClientKey, bool] | None:
+        if cap is not None:
+            await self._require_open()
+        changed = await self._write(_change_key, account_id, key_id, changes, cap)
+        if changed is None:
+            return None
+        is_pushed = await self._push_keys_where("id", key_id) if changes else True
+        return changed, (cap is None or await self._limits.announce_limits()) and is_pushed
+
     async def rotate_key(self, key_id: str, next_digest: bytes, next_hint: str) -> ClientKey | None:
         return await self._write(rotate_key, key_id, next_digest=next_digest, next_hint=next_hint, now_ms=_now_ms())
 
-    async def _push_keys_of(self, sub_account_id: str) -> bool:
+    async def get_account(self, account_id: str) -> Account:
+        return await self._database.read(get_account, account_id)
+
+    async def change_account(self, account_id: str, changes: Mapping[str, object]) -> tuple[Account, bool]:
+        """Every key stands for new limits: there may be very many, so the workers forget them and ask again."""
+        changed = await self._write(change_account, account_id, changes)
+        return changed, await self._workers.push([], is_reset=bool(changes))
+
+    async def _push_keys_where(self, column: str, value: str) -> bool:
         """As they are now: what was read before something else was pushed (a revocation, say) is read again."""
         change = -1
         while change != self._workers.change:
             change = self._workers.change
-            principals = await self._database.read(principals_of, sub_account_id)
+            principals = await self._database.read(principals_of, column, value)
         return await self._workers.push(principals)
 
     # --- limits ---------------------------------------------------------------------------------------------------------------
 
     async def set_cap(self, owner: Owner, cap: Cap) -> bool:
+        await self._require_open()
         await self._write(set_limit, owner, cap, _now_ms())
-        return await self._announce_limits()
+        return await self._limits.announce_limits()
 
     async def add_credit(self, account_id: str, amount_nanousd: int) -> bool:
+        await self._require_open()
         await self._write(_add_credit, account_id, amount_nanousd)
-        return await self._announce_limits()
+        return await self._limits.announce_limits()
 
     async def standings(self, owners: Sequence[Owner]) -> dict[Owner, Standing]:
         return await self._database.read(find_standings, owners)
 
-    async def limited(self, account_id: str, scope: str) -> list[Standing]:
-        return await self._database.read(find_limited, account_id, scope)
+    async def limited(self, account_id: str, scope: str, page: Page) -> list[Standing]:
+        return await self._database.read(find_limited, account_id, scope, page)
 
     async def _is_in_force(self, cap: Cap) -> bool:
         """Of something new. Workers ask for a key when they first see it, so they need to hear of its limit only."""
-        return await (self._workers.push([]) if cap.limit_nanousd is None else self._announce_limits())
+        return await (self._workers.push([]) if cap.limit_nanousd is None else self._limits.announce_limits())
+
+    async def _require_open(self) -> None:
+        if not await self._limits.is_open():
+            raise ledger_unavailable("Some worker has not yet said what it holds, so no limit can be changed. Nothing was changed; retry shortly.")
 
     async def _write(self, query: Callable[..., Any], *args: object, **kwargs: object) -> Any:
         try:
@@ -132,6 +165,15 @@ def _change_sub_account(
     changed = change_sub_account(connection, account_id, sub_account_id, changes)
     if changed is not None and cap is not None:
         set_limit(connection, (SUB_ACCOUNT, account_id, sub_account_id), cap, _now_ms())
+    return changed
+
+
+def _change_key(
+    connection: Connection, account_id: str, key_id: str, changes: Mapping[str, object], cap: Cap | None
+) -> ClientKey | None:
+    changed = change_key(connection, account_id, key_id, changes)
+    if changed is not None and cap is not None:
+        set_limit(connection, (KEY, account_id, key_id), cap, _now_ms())
     return changed
 
 

@@ -21,12 +21,13 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from aigate.api.app import control_plane
 from aigate.api.services import Services
+from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
+from aigate.keeper.db.accounts import add_account_if_missing
 from aigate.keeper.db.engine import database_url, open_database
-from aigate.keeper.db.keys import add_account_if_missing
 from aigate.keeper.db.prices import save_prices
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
@@ -35,6 +36,7 @@ from aigate.keeper.push import MessageServer
 from aigate.keeper.responses import ResponseStore
 from aigate.keeper.retention import keep_days
 from aigate.keeper.shipper import Shipper
+from aigate.keeper.traffic import Traffic
 from aigate.keeper.usage import UsageStore
 from aigate.keeper.vault import Vault
 from aigate.process import ChildOptions, say_ready, watch_life
@@ -61,8 +63,9 @@ class Keeper:
         data_dir = Path(config.server.data_dir).resolve()
         self._config = config
         self._database = open_database(database_url(data_dir))
-        self._catalog = load_catalog(config, sim_base_url=f"unix://{data_dir / 'run' / 'sim.sock'}:/v1")
-        self._shipper = Shipper(self._database, data_dir / "journals")
+        self._catalog = load_catalog(config, sim_base_url=socket_url(str(data_dir / "run" / "sim.sock")))
+        self._traffic = Traffic([model.slug for model in self._catalog.models()], self._catalog.providers_live())
+        self._shipper = Shipper(self._database, data_dir / "journals", on_shipped=self._traffic.add)
         self._keys = KeyStore(self._database)
         self._leases = LeaseDesk(self._database, self._shipper)
         self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers, leases=self._leases)
@@ -104,7 +107,7 @@ class Keeper:
     def _control_plane(self) -> FastAPI:
         services = Services(
             keys=self._keys,
-            accounts=AccountStore(self._database, self._messages, self._leases.announce_limits),
+            accounts=AccountStore(self._database, self._messages, self._leases),
             provider_keys=self._provider_keys,
             responses=self._responses,
             usage=UsageStore(self._database, self._shipper),
@@ -150,7 +153,7 @@ class Keeper:
             "journals_with_problems": len(status.problems),
             "ledger_rows_shipped_total": status.shipped_rows,
         }
-        return metrics.render({**self._messages.counters(), **own})
+        return metrics.render({**self._messages.counters(), **own}, self._traffic)
 
 
 class _HttpServer(uvicorn.Server):

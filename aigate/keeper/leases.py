@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from aigate.core.budget import Limit
+from aigate.journal.records import MAX_LEASES
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.grants import (
     CHANGING,
@@ -27,6 +28,7 @@ from aigate.keeper.db.grants import (
     Asked,
     FindMonth,
     answer_grants,
+    first_answers,
     forget_grants,
     grant_seq,
     month_now,
@@ -43,8 +45,9 @@ SETTLE_S = 1.5  # for journals to be heard and limits to come into force
 RECALL_S = 0.1  # for the workers' answers to one recall
 PAUSE_S = 0.01  # between two tries
 LOOK_S = 1.0
+OPEN_S = 3.0
 CLEAR_S = 600.0
-LIMITS_A_MESSAGE = 2_000
+LIMITS_A_MESSAGE = MAX_LEASES // 2  # what a worker adopts of them, in two months at most, is one record
 
 
 class Worker(Protocol):
@@ -133,7 +136,19 @@ class LeaseDesk:
         await self._shipper.catch_up()
         self._limits_version = await self._database.read(limits_version)
         self._unheard = self._shipper.unsealed() - self._registered
+        self._settled.set()
         self._wake()
+
+    async def is_open(self, timeout_s: float = OPEN_S) -> bool:
+        """Whether every journal found at the start has been heard; waits a while for that. Before, no limit may be changed: a database
+        that was restored would give the change a number that some worker knows as that of a change it has in force."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._unheard is None or self._unheard:
+                    self._settled.clear()
+                    await self._settled.wait()
+                return True
+        return False
 
     async def _greet(self, worker: Worker, hello: Hello) -> None:
         while self._workers.get(worker) == hello.journal_id:
@@ -148,8 +163,8 @@ class LeaseDesk:
     async def _register(self, worker: Worker, hello: Hello) -> None:
         """Ships what the journal holds, tells the limits it has missed, and bids welcome; or says that the database is an older one."""
         await self._shipper.catch_up()
-        if hello.grant_seq > await self._database.write(grant_seq):
-            log.warning("%s holds leases that the database does not know: it is a restored one", hello.worker)
+        if hello.grant_seq > await self._database.write(grant_seq) or hello.limits_version > await self._database.write(limits_version):
+            log.warning("%s has leases or limits that the database does not know: it is a restored one", hello.worker)
             worker.send(Welcome(is_restored=True))
             return
         if hello.limits_version == 0:
@@ -161,6 +176,7 @@ class LeaseDesk:
             self._registered.add(hello.journal_id)
             if self._unheard:
                 self._unheard.discard(hello.journal_id)
+                self._settled.set()
             worker.send(Welcome())
             self._wake()
 
@@ -251,13 +267,11 @@ class LeaseDesk:
 
     async def _serve(self) -> None:
         now = asyncio.get_running_loop().time()
-        for waiter in list(self._waiters):
-            if self._must_wait(waiter) and (now - waiter.since > SETTLE_S or not any(want.need for want in waiter.grant.wants)):
-                self._end(waiter, Refused(waiter.grant.number, UNAVAILABLE, retry_after_s=RETRY_S))
         trying = [waiter for waiter in self._waiters if not self._must_wait(waiter)]
-        if not trying:
-            return
         try:
+            await self._give_up(now)
+            if not trying:
+                return
             if any(now - waiter.since > WAIT_S for waiter in trying):
                 await self._shipper.catch_up()  # their last try: with everything that has settled by now
             asked = [Asked(waiter.journal_id, waiter.grant, waiter.answer is not None) for waiter in trying]
@@ -274,6 +288,20 @@ class LeaseDesk:
         for waiter, answer in zip(trying, answers, strict=True):
             if waiter in self._waiters and not self._stays(waiter, answer, now):
                 self._end(waiter, answer)
+
+    async def _give_up(self, now: float) -> None:
+        """On whom must wait longer than is sane, or only wanted a refill. A repeated ask was granted before: that must not be lost."""
+        tired = [
+            waiter
+            for waiter in self._waiters
+            if self._must_wait(waiter) and (now - waiter.since > SETTLE_S or not any(want.need for want in waiter.grant.wants))
+        ]
+        if tired:
+            keys = [(waiter.journal_id, waiter.grant.number) for waiter in tired]
+            known = await self._database.read(first_answers, keys)
+            for waiter, key in zip(tired, keys, strict=True):
+                if waiter in self._waiters:
+                    self._end(waiter, known.get(key) or Refused(waiter.grant.number, UNAVAILABLE, retry_after_s=RETRY_S))
 
     def _must_wait(self, waiter: _Waiter) -> bool:
         return self._unheard is None or bool(self._unheard) or any(want.budget_id in self._settling for want in waiter.grant.wants)

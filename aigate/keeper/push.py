@@ -82,11 +82,18 @@ class MessageServer:
     def protocol(self) -> asyncio.Protocol:
         return _Connection(self)
 
-    async def push(self, keys: Sequence[tuple[bytes, Principal | None]], *, timeout_s: float = 5.0) -> bool:
+    async def push(
+        self,
+        keys: Sequence[tuple[bytes, Principal | None]],
+        *,
+        is_reset: bool = False,
+        provider_keys: Sequence[str] = (),
+        timeout_s: float = 5.0,
+    ) -> bool:
         """Tells every worker; True once the change is in force on all of them, False if that takes longer than allowed.
         Call it after the change is committed: a look-up that was read before is read again."""
         self.change = number = self.next_number()
-        frame = encode_frame(Push(number, tuple(keys)))
+        frame = encode_frame(Push(number, tuple(keys), is_reset, tuple(provider_keys)))
         for connection in self._connections:
             connection.write(frame)
         moved = asyncio.Event()
@@ -267,9 +274,12 @@ class _Connection(asyncio.Protocol):
             self.send(answer)
 
     async def _open_key(self, asked: OpenKey, reveal: RevealKey) -> None:
-        """Where it cannot be opened the worker gets no answer, and its caller a 503."""
+        """Where it cannot be opened the worker gets no answer, and its caller a 503. Between the read and the answer nothing may be pushed."""
+        change = -1
         try:
-            found = await reveal(asked.account_id, asked.sub_account_id, asked.key_id)
+            while change != self._server.change:
+                change = self._server.change
+                found = await reveal(asked.account_id, asked.sub_account_id, asked.key_id)
         except Exception as error:  # noqa: BLE001  the database is away, or the sealing key is lost
             log.error("a stored provider key cannot be opened: %s", type(error).__name__)
             return

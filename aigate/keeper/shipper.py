@@ -138,6 +138,7 @@ class Shipper:
         keep_s: float = KEEP_S,
         after_failure_s: float = AFTER_FAILURE_S,
         hook: Hook | None = None,
+        on_shipped: Callable[[Batch], None] | None = None,
     ):
         self.folder = Path(folder)
         self._database = database
@@ -145,6 +146,7 @@ class Shipper:
         self._keep_s = keep_s
         self._after_failure_s = after_failure_s
         self._hook = hook
+        self._on_shipped = on_shipped
         self._balances = Balances()
         self._journals: dict[str, _Journal] = {}
         self._present: set[str] = set()
@@ -252,13 +254,15 @@ class Shipper:
 
     def _commit(self, journal: _Journal, batch: Batch, *, sealed_ms: int | None) -> None:
         try:
-            self._database.write_now(self._write, journal, batch, sealed_ms=sealed_ms, is_careful=False)
+            written = self._database.write_now(self._write, journal, batch, sealed_ms=sealed_ms, is_careful=False)
         except (AlreadyThere, DataError, OverflowError):
-            self._database.write_now(self._write, journal, batch, sealed_ms=sealed_ms, is_careful=True)
+            written = self._database.write_now(self._write, journal, batch, sealed_ms=sealed_ms, is_careful=True)
         journal.shipped = max(journal.shipped, journal.reader.position)
-        self._shipped_rows += len(batch.attempts) + len(batch.calls)
+        self._shipped_rows += len(written.attempts) + len(written.calls)
+        if self._on_shipped is not None:
+            self._on_shipped(written)
 
-    def _write(self, connection: Connection, journal: _Journal, batch: Batch, *, sealed_ms: int | None, is_careful: bool) -> None:
+    def _write(self, connection: Connection, journal: _Journal, batch: Batch, *, sealed_ms: int | None, is_careful: bool) -> Batch:
         end = max(journal.shipped, journal.reader.position)
         replay = journal.replay_position(end)
         row = journals.c
@@ -283,6 +287,7 @@ class Shipper:
         self._balances.write(connection, journal.id, written, now_ms=_now_ms(), is_seal=is_end)
         if self._hook is not None:
             self._hook(connection, journal.id, batch, sealed_ms is not None)
+        return written
 
     # --- journals come and go ---------------------------------------------------------------------------------------------
 

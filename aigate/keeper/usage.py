@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aigate.core.account import Whose
+from aigate.core.account import Page, Whose
 from aigate.journal.records import CallEnd
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.usage import LabelTotals, recent_calls, usage_by, usage_in_days
@@ -18,9 +18,9 @@ class UsageStore:
         await self._shipper.catch_up()
         return await self._database.read(recent_calls, limit=limit, cursor=cursor, whose=whose)
 
-    async def by(self, dimension: str, month: str, whose: Whose) -> list[LabelTotals]:
+    async def by(self, dimension: str, month: str, whose: Whose, page: Page | None = None) -> list[LabelTotals]:
         await self._shipper.catch_up()
-        return await self._database.read(usage_by, dimension, month, whose)
+        return await self._database.read(usage_by, dimension, month, whose, page)
 
     async def by_in_days(self, dimension: str, first_day: str, last_day: str, whose: Whose) -> list[LabelTotals]:
         await self._shipper.catch_up()

@@ -22,7 +22,7 @@ from aigate.core.price import NANOUSD_PER_CENT
 from aigate.core.target import Target
 from aigate.core.wallet import Ask, Hold, Shortage, Wallet
 from aigate.errors import ClientError, ledger_unavailable
-from aigate.journal.records import ADOPTED, RESTATED, RETURNED
+from aigate.journal.records import ADOPTED, MAX_LEASES, RESTATED, RETURNED
 from aigate.journal.writer import JournalWriter
 from aigate.messages import Ack, Grant, Granted, Hello, Limits, Recall, Refused, Welcome
 from aigate.worker.link import KeeperLink
@@ -61,7 +61,13 @@ class Admission:
         self._is_welcome = False  # this connection's keeper has answered our Hello
         self._answers: dict[int, asyncio.Future[Hold | Shortage | Refused | None]] = {}
         self._swept_at = loop.time()
+        self._untaken: list[Limits | Welcome] = []  # words that wait for room in the journal
+        self._owed: list[Lease] = []  # RETURNED, as soon as there is room
         self.month = strftime("%Y-%m", gmtime())  # what a sending counts in where no lease says it
+
+    async def told(self) -> None:
+        """Returns once the keeper has told the limits: from then on calls go on without it."""
+        await asyncio.shield(self._told)
 
     # --- the data path ----------------------------------------------------------------------------------------------------------
 
@@ -82,8 +88,8 @@ class Admission:
             hold, clamped = await self._obtain(run, target, hold)
         attempt.hold = hold
         attempt.hold_nanousd = hold.amount
-        if self._wallet.thirsty and self._is_welcome:
-            self._send(self._wallet.refill(self._now_ms()))
+        if self._wallet.thirsty:
+            self._refill()
         if not hold.slices or not is_bounded(run, target):
             return edits
         if clamped is not None:
@@ -114,7 +120,12 @@ class Admission:
         self.month = strftime("%Y-%m", gmtime(now + unix_offset_s))
         if now - self._swept_at >= SWEEP_S:
             self._swept_at = now
-            self._return(self._wallet.sweep())
+            self._return(self._wallet.sweep(self._now_ms()))
+            self._refill()
+        self._write_owed()
+        untaken, self._untaken = self._untaken, []
+        for message in untaken:
+            self._link.handlers[type(message)](message)
 
     # --- where the slices do not suffice ----------------------------------------------------------------------------------------
 
@@ -179,6 +190,10 @@ class Admission:
         if self.limits is _UNTOLD:
             raise _no_word()
 
+    def _refill(self) -> None:
+        if self._is_welcome:
+            self._send(self._wallet.refill(self._now_ms()))
+
     def _send(self, ask: Ask | None) -> None:
         if ask is not None:
             self._link.send(Grant(ask.number, ask.wants, self._wallet.seq, self._wallet.answered))
@@ -190,8 +205,9 @@ class Admission:
         return msgspec.structs.replace(self._hello, grant_seq=wallet.seq, limits_version=wallet.limits_version)
 
     def _opened(self) -> None:
-        """A new connection: nothing may be asked before its Welcome."""
+        """A new connection: nothing may be asked before its Welcome. What was not taken is said again."""
         self._is_welcome = False
+        self._untaken.clear()
 
     def _granted(self, message: Granted) -> None:
         answer, returned = self._wallet.granted(message.number, message.seq, message.leases, message.tight)
@@ -223,21 +239,28 @@ class Admission:
             for ask in self._wallet.unanswered():
                 self._send(ask)
             return
-        leases = self._wallet.restate()
+        if not self._journal.move_leases(RESTATED, self._wallet.to_restate()):
+            self._untaken.append(message)
+            return
+        self._wallet.restate()
+        self._owed.clear()
         for number in list(self._answers):
             self._answer(number, None)
-        if self._journal.move_leases(RESTATED, leases):
-            self._link.send(self.hello())
+        self._link.send(self.hello())
 
     def _limit(self, message: Limits) -> None:
-        """In force when this returns: from here on every hold counts on it, those that run included (M12)."""
+        """In force once acknowledged: from here on every hold counts on it, those that run included (M12). Without room in the journal
+        for what they hold it is as if the message had not come yet, nor any after it."""
         if message.changes:
             for run, attempt in self.unlimited.values():
                 self._track(run, attempt)
             self.unlimited.clear()
-        returned, adopted = self._wallet.change_limits(message.version, message.changes, message.is_reset)
-        if self._return(returned) and (not adopted or self._journal.move_leases(ADOPTED, adopted)):
-            self._link.send(Ack(message.number))
+        adopted = self._wallet.to_adopt(message.changes)
+        if self._untaken or (adopted and not self._journal.move_leases(ADOPTED, adopted)):
+            self._untaken.append(message)
+            return
+        self._return(self._wallet.change_limits(message.version, message.changes, message.is_reset))
+        self._link.send(Ack(message.number))
 
     def _track(self, run: Run, attempt: Attempt) -> None:
         """A hold on nothing, so that a limit finds it."""
@@ -248,8 +271,16 @@ class Admission:
         attempt.hold = hold
 
     def _return(self, leases: tuple[Lease, ...]) -> bool:
-        """Not written: they stay leased until the journal is sealed, which is safe."""
-        return not leases or self._journal.move_leases(RETURNED, leases)
+        self._owed += leases
+        return self._write_owed()
+
+    def _write_owed(self) -> bool:
+        """What is not written stays leased, which is safe. A record at a time: none may be written twice."""
+        while self._owed:
+            if not self._journal.move_leases(RETURNED, self._owed[:MAX_LEASES]):
+                return False
+            del self._owed[:MAX_LEASES]
+        return True
 
     def _now_ms(self) -> int:
         return int(self._now() * 1000)

@@ -17,6 +17,7 @@ from functools import partial
 
 import uvloop
 
+from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.dialects import DIALECTS
@@ -82,18 +83,21 @@ class Worker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
         watch_life(loop, self.options.life_fd)
         self.kept = KeptResponses(self.link, loop, is_on=self.config.responses.retention_days > 0)
-        spine = self._spine(loop)
+        admission = Admission(
+            link=self.link, journal=self.journal, default_max_output_tokens=self.config.ledger.default_max_output_tokens, loop=loop
+        )
+        spine = self._spine(loop, admission)
         listener = self._listener(spine, loop)
         server = await loop.create_server(listener.protocol, sock=self._socket(), backlog=BACKLOG)
         tasks = [
             loop.create_task(self.link.run()),
             loop.create_task(self.journal.run_sync(self.config.ledger.sync_ms / 1000)),
             loop.create_task(self._tick(spine, loop)),
+            loop.create_task(self._say_ready(admission)),
         ]
         gc.collect()
         gc.freeze()  # what was built so far stays: no collection need look at it again
         gc.set_threshold(GC_THRESHOLD)
-        say_ready(self.options.ready_fd)
         await stopping.wait()
         server.close()
         await listener.drain(self.config.server.drain_s)
@@ -102,9 +106,9 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
         self.journal.close()
 
-    def _spine(self, loop: asyncio.AbstractEventLoop) -> Spine:
+    def _spine(self, loop: asyncio.AbstractEventLoop, admission: Admission) -> Spine:
         config = self.config
-        catalog = load_catalog(config, sim_base_url="unix://" + os.path.abspath(os.path.join(self.run_dir, "sim.sock")) + ":/v1")
+        catalog = load_catalog(config, sim_base_url=socket_url(os.path.abspath(os.path.join(self.run_dir, "sim.sock"))))
         upstream = config.upstream
         tls = tls_context(upstream.ca_file, verify=upstream.tls_verify)
         pool = Pool(connect_timeout_s=upstream.connect_timeout_s, idle_s=upstream.idle_s, tls=tls, loop=loop)
@@ -118,12 +122,7 @@ class Worker:
                 default_max_output_tokens=config.ledger.default_max_output_tokens,
                 force_neutral=config.server.force_neutral,
             ),
-            admission=Admission(
-                link=self.link,
-                journal=self.journal,
-                default_max_output_tokens=config.ledger.default_max_output_tokens,
-                loop=loop,
-            ),
+            admission=admission,
             fetcher=Fetcher(
                 Guard(),
                 is_on=upstream.fetch_urls,
@@ -203,6 +202,11 @@ class Worker:
             await asyncio.sleep(TICK_S)
             spine.tick(loop.time(), self.config.server.sse_keep_alive_s)
             self.kept.tick(loop.time())
+
+    async def _say_ready(self, admission: Admission) -> None:
+        """Until the keeper has told the limits once, calls wait for it; from then on they go on without it."""
+        await admission.told()
+        say_ready(self.options.ready_fd)
 
     def _health(self) -> Health:
         now = asyncio.get_running_loop().time()

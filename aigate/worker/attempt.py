@@ -2,7 +2,7 @@
 
 `send` answers the client itself when the attempt succeeds. When it fails it returns a Failure, unsettled, so that the spine can
 settle it together with what follows. Between an intent and its settled record nothing here lets an exception by unsettled, except
-a cancellation (the process is ending): then the open intent says so in the ledger.
+a cancellation (the process is ending) while the whole answer is outstanding: then the open intent says so in the ledger.
 """
 
 from __future__ import annotations
@@ -339,6 +339,9 @@ class Attempts:
             if not relay.is_aborted and not relay.ended.done():
                 self._open(run, relay)
             await relay.ended
+        except asyncio.CancelledError:  # the drain is over: what came so far is what is settled
+            relay.stop()
+            exchange.abort()
         finally:
             self._relays.discard(relay)
             exchange.on_gone = exchange.on_drain = None
@@ -351,8 +354,8 @@ class Attempts:
         if kind in (b"application/json", b"text/html"):
             body = await connection.body(MAX_ERROR_BYTES, min(ERROR_BODY_S, target.provider.timeout_s))
             body = decode_body(body, encoding, MAX_ERROR_BYTES)
-            if kind == b"application/json" and b'"error"' in body:
-                raise self._dialects[target.dialect].read_error(502, head.headers, body)
+            if kind == b"application/json":
+                self._dialects[target.dialect].open_reply(body, target)  # raises what an error in it says, as in a plain call
             raise ProviderError(f"the provider answered {kind.decode()} where a stream was due", kind="bad_reply", provider_status=200)
         if encoding not in (b"identity", b""):
             raise ProviderError("the provider compressed a stream unasked", kind="bad_reply", provider_status=200)
@@ -385,7 +388,7 @@ class Attempts:
         failure = self._failed(run, attempt, error) if error else None
         status = CLIENT_CLOSED if outcome.end == "aborted" else 200
         self.settle(run, attempt, outcome, status=status, error_code=error.code if error else "")
-        if not exchange.is_gone:
+        if outcome.end != "aborted":
             if error:
                 last = relay.writer.fail(error, exchange.request_id)
             else:

@@ -13,7 +13,7 @@ import socket
 import ssl
 import zlib
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 
@@ -51,7 +51,7 @@ def parse_base_url(url: str) -> tuple[Origin, str]:
         path, _, prefix = parts.path.partition(":")
         if parts.netloc or len(path) < 2:
             raise ValueError("a Unix socket is written unix:///path/to.sock:/v1")
-        return Origin("http", "localhost", 80, unix_path=path), prefix.rstrip("/")
+        return Origin("http", "localhost", 80, unix_path=os.fsdecode(unquote_to_bytes(path))), prefix.rstrip("/")
     if parts.scheme not in DEFAULT_PORTS:
         raise ValueError("a base URL starts with https://, http:// or unix://")
     if parts.username is not None or parts.password is not None:

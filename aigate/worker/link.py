@@ -37,6 +37,7 @@ class KeeperLink:
         look_up_timeout_s: float = 2.0,
     ):
         self.on_keys: Callable[[Keys, bool], None] = lambda keys, is_reset: None
+        self.on_provider_keys: Callable[[tuple[str, ...], bool], None] = lambda key_ids, is_reset: None
         self.hello: Callable[[], Hello] = lambda: hello
         self.handlers: dict[type, Callable[[Any], None]] = {}  # what is said of money and rates goes to whom it concerns
         self.on_opened: list[Callable[[], None]] = []  # after each Hello
@@ -148,6 +149,7 @@ class KeeperLink:
         for message in messages:
             if isinstance(message, Push):
                 self.on_keys(message.keys, message.is_reset)
+                self.on_provider_keys(message.provider_keys, message.is_reset)
                 wire.send(Ack(message.number))
             elif isinstance(message, Found):
                 if message.number in self._waiting:

@@ -1,7 +1,8 @@
 """Callers' own provider keys: given per call in `x-byok-<provider>`, or stored and named by the body's `provider_key_id`.
 
 A key takes the place of the operator's credential for that call, on that provider's origin and nowhere else. Such calls are metered; they
-cost nothing here but the operator's fee, where there is one. Keys are never logged; stored ones are kept in memory for a minute at most.
+cost nothing here but the operator's fee, where there is one. Keys are never logged; stored ones are kept in memory for a minute at most, and
+forgotten when the keeper says so.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from aigate.messages import OpenedKey, OpenKey
 from aigate.worker.link import KeeperLink
 from aigate.worker.run import Run
 
-KEPT_S = 60.0  # so long a revoked stored key may still be used
+KEPT_S = 60.0  # so long one that was revoked may still be used where the keeper cannot be heard
 WAIT_S = 2.0
 MAX_KEPT = 1_000
 
@@ -34,7 +35,7 @@ _Whose = tuple[str, str | None, str]  # account, sub-account, key id
 
 
 class OwnKeys:
-    """Takes over the keeper's OpenedKey on `link`."""
+    """Takes over the keeper's OpenedKey on `link`, and what its pushes say of stored keys."""
 
     def __init__(self, catalog: Catalog, link: KeeperLink, loop: asyncio.AbstractEventLoop):
         self._catalog = catalog
@@ -42,9 +43,10 @@ class OwnKeys:
         self._loop = loop
         self._headers = {name: b"x-byok-" + name.encode() for name in catalog.providers}
         self._kept: dict[_Whose, tuple[float, OpenedKey]] = {}
-        self._answers: dict[int, asyncio.Future[OpenedKey]] = {}
+        self._answers: dict[int, tuple[_Whose, asyncio.Future[OpenedKey]]] = {}
         self._number = 0
         link.handlers[OpenedKey] = self._opened
+        link.on_provider_keys = self._forget
 
     def are_given(self, run: Run, targets: Sequence[Target]) -> bool:
         assert run.call is not None
@@ -86,22 +88,18 @@ class OwnKeys:
         if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id):
             raise ClientError(f"`{_FIELD}` is the id of a stored key, such as pk_…; GET /v1/provider-keys lists them", param=_FIELD)
         whose = (principal.account_id, principal.sub_account_id, key_id)
-        now = self._loop.time()
         until, opened = self._kept.get(whose, (0.0, None))
-        if opened is None or until <= now:
+        if opened is None or until <= self._loop.time():
             opened = await self._ask(whose)
-            if len(self._kept) >= MAX_KEPT:
-                self._kept.clear()
-            self._kept[whose] = (now + KEPT_S, opened)
         if not opened.key:
-            del self._kept[whose]
             raise ClientError(f"there is no provider key {key_id!r} in force; GET /v1/provider-keys lists them", status=404, code="not_found", param=_FIELD)
         return opened
 
     async def _ask(self, whose: _Whose) -> OpenedKey:
         self._number += 1
         number = self._number
-        answer = self._answers[number] = self._loop.create_future()
+        answer: asyncio.Future[OpenedKey] = self._loop.create_future()
+        self._answers[number] = whose, answer
         self._link.send(OpenKey(number, *whose))
         try:
             await asyncio.wait((answer,), timeout=WAIT_S)
@@ -114,9 +112,19 @@ class OwnKeys:
         return answer.result()
 
     def _opened(self, message: OpenedKey) -> None:
-        answer = self._answers.get(message.number)
-        if answer is not None and not answer.done():
-            answer.set_result(message)
+        """Kept here and now: a revocation that is heard next must find it."""
+        whose, answer = self._answers.get(message.number, (None, None))
+        if whose is None or answer is None or answer.done():
+            return
+        if message.key:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            self._kept[whose] = (self._loop.time() + KEPT_S, message)
+        answer.set_result(message)
+
+    def _forget(self, key_ids: tuple[str, ...], is_reset: bool) -> None:
+        if is_reset or key_ids:
+            self._kept = {whose: kept for whose, kept in self._kept.items() if not is_reset and whose[2] not in key_ids}
 
     def forget_old(self, now: float) -> None:
         """Each second: no key stays in memory past its time."""

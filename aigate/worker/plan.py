@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from math import ceil
 from typing import NamedTuple
 
 import msgspec
@@ -68,7 +69,7 @@ class Plan:
             status=503,
             code="capacity_exceeded",
             retryable=True,
-            retry_after_s=max(1.0, wait_s),
+            retry_after_s=max(1, ceil(wait_s)),
         )
 
     def after(self, target: Target, error: GateError, now: float, random: float) -> Step | None:

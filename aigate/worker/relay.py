@@ -64,7 +64,7 @@ class Relay:
         self.raw_usage = b""
         self.service_tier = ""
         self.is_done = False  # the format's own terminal event came
-        self.is_aborted = False  # the client left
+        self.is_aborted = False  # the client left, or the process ends
         self.stops_on_cancel = False
         self._now = loop.time
         self.last_write = loop.time()
@@ -171,11 +171,16 @@ class Relay:
             return
         self.is_aborted = True
         if self.stops_on_cancel:
-            self._end()
+            self.stop()
             self.source.abort()
         elif self._is_paused:
             self._is_paused = False
             self.source.resume()
+
+    def stop(self) -> None:
+        """Nothing more is wanted of this stream."""
+        self.is_aborted = True
+        self._end()
 
     def keep_alive(self, now: float, after_s: float) -> None:
         """A comment after `after_s` of silence, on a started stream whose client still reads."""

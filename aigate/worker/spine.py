@@ -50,7 +50,7 @@ class Spine:
         self._gate = gate
         self._own_keys = own_keys
         self._now = asyncio.get_running_loop().time
-        self._waiting: set[Run] = set()  # streams that have not begun yet
+        self._waiting: dict[Run, float] = {}  # streams that have not begun yet → when the client last heard of them
 
     async def run_call(self, exchange: Exchange, surface: Dialect, endpoint: str, enter: Enter | None = None) -> None:
         run = Run(exchange, surface, endpoint)
@@ -66,7 +66,7 @@ class Spine:
             if enter is not None:
                 run.call = call = await enter(run)
             if call.is_stream:
-                self._waiting.add(run)
+                self._waiting[run] = exchange.started_at
             targets = plan_targets(call, principal, self._resolve)
             if self._own_keys.are_given(run, targets):
                 targets = await self._own_keys.put_in(run, principal, targets)
@@ -86,7 +86,7 @@ class Spine:
         except GateError as error:
             self._fail(run, error)
         finally:
-            self._waiting.discard(run)
+            self._waiting.pop(run, None)
             if run.permits:
                 self._gate.leave(run)
 
@@ -170,11 +170,12 @@ class Spine:
         self._attempts.tick(now, after_s)
         self._gate.tick(now)
         self._own_keys.forget_old(now)
-        for run in list(self._waiting):
+        for run, heard_at in list(self._waiting.items()):
             exchange = run.exchange
-            if exchange.is_started:
-                self._waiting.discard(run)
-            elif now - exchange.started_at >= after_s and not exchange.is_gone:
-                exchange.start(200, stream_fields(run))
+            if exchange.is_started and exchange.on_gone is not None:  # its relay keeps it open
+                continue
+            if now - heard_at >= after_s and not exchange.is_gone and not exchange.is_full:
+                if not exchange.is_started:
+                    exchange.start(200, stream_fields(run))
                 exchange.send(run.surface.stream_writer(run.call, run.asked, exchange.request_id).keep_alive())
-                self._waiting.discard(run)
+                self._waiting[run] = now

@@ -83,8 +83,8 @@ class Usage:
         self.asked.append((limit, cursor, whose))
         return [CALL], "next"
 
-    async def by(self, dimension, month, whose):
-        self.asked.append((dimension, month, whose))
+    async def by(self, dimension, month, whose, page=None):
+        self.asked.append((dimension, month, whose) if page is None else (dimension, month, whose, page))
         return self._totals(dimension)
 
     async def by_in_days(self, dimension, first_day, last_day, whose):
@@ -104,9 +104,19 @@ class Workers(MessageServer):
         super().__init__(*args, **options)
         self.pushed = []
 
-    async def push(self, keys):
+    async def push(self, keys, **options):
         self.pushed += keys
-        return await super().push(keys)
+        return await super().push(keys, **options)
+
+
+class Limits:
+    """In force at once, as where there are no workers."""
+
+    async def is_open(self):
+        return True
+
+    async def announce_limits(self):
+        return True
 
 
 class Plane:
@@ -128,13 +138,10 @@ class Plane:
         async def numbers():
             return metrics.render({"calls_total;status=200": 3, "workers_connected": 1})
 
-        async def announce_limits():
-            return True
-
         services = Services(
             **{
                 "keys": self.keys,
-                "accounts": AccountStore(database, self.workers, announce_limits),
+                "accounts": AccountStore(database, self.workers, Limits()),
                 "provider_keys": self.provider_keys,
                 "responses": self.responses,
                 "usage": self.usage,

@@ -30,6 +30,23 @@ def test_a_budget_lives_from_post_to_delete(tmp_path):
     run(tmp_path, test)
 
 
+def test_budgets_come_in_pages_by_tag(tmp_path):
+    async def test(plane):
+        tags = ["é", "a", "B", "a/b", "z=1&2"]
+        for tag in tags:
+            await plane.post("/v1/budgets", {"tag": tag, "monthly_cap_cents": 5})
+        await plane.client.delete("/v1/budgets/B")
+        found, cursor = [], None
+        for _ in range(3):
+            page = (await plane.get("/v1/budgets", params={"limit": 2} | ({"cursor": cursor} if cursor else {}))).json()
+            found += [row["tag"] for row in page["data"]]
+            if (cursor := page["next_cursor"]) is None:
+                break
+        assert found == sorted(set(tags) - {"B"}) and cursor is None
+
+    run(tmp_path, test)
+
+
 def test_what_the_tag_has_spent_before_counts(tmp_path):
     def spend(connection):
         owner = (TAG, "acc_default", "old")

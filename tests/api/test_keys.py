@@ -55,6 +55,65 @@ def test_an_admin_key_may_make_keys(tmp_path):
     run(tmp_path, test)
 
 
+def test_a_patch_changes_what_it_names_and_tells_the_workers(tmp_path):
+    async def test(plane):
+        body = {"name": "web", "default_tag": "a", "rate_limit_rpm": 60, "expires_at": "2999-01-01", "spend_cap_cents": 5, "budget_mode": "hard"}
+        made = (await plane.post("/v1/keys", body)).json()
+        path = f"/v1/keys/{made['id']}"
+        changes = (
+            {"name": "site", "max_streams": 3},
+            {"allowedModels": ["openai/*"]},
+            {"default_tag": None, "rate_limit_rpm": None, "expires_at": None},
+            {"spend_cap_cents": 9},
+            {"spend_cap_cents": None, "budget_mode": "clamp"},
+            {"expires_at": 4102444800},
+        )
+        expected = {name: value for name, value in made.items() if name not in ("key", "scoped_key")}
+        for change in changes:
+            plane.pushed.clear()
+            changed = (await plane.client.patch(path, json=change)).json()
+            expected |= {"allowed_models" if name == "allowedModels" else name: value for name, value in change.items()}
+            if "spend_cap_cents" in change:
+                expected["remaining_cents"] = change["spend_cap_cents"]
+            assert changed == expected and (await plane.get(path)).json().items() <= changed.items()
+            digests = [digest for digest, principal in plane.pushed if principal.key_id == made["id"]]
+            assert digests == ([] if "spend_cap_cents" in change else [key_digest(SECRET, made["key"].encode())])
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"name": None}, "name"),
+        ({"allowed_models": None}, "allowed_models"),
+        ({"budget_mode": None}, "budget_mode"),
+        ({"expires_at": "2001-01-01"}, "expires_at"),
+        ({"is_admin": True}, "is_admin"),
+        ({"sub_account_id": "sa_1"}, "sub_account_id"),
+        ({"rate_limit_rpm": 0}, "rate_limit_rpm"),
+    ],
+)
+def test_a_patch_that_cannot_be_is_a_400(tmp_path, change, param):
+    async def test(plane):
+        made = (await plane.post("/v1/keys", {"name": "web"})).json()
+        reply = await plane.client.patch(f"/v1/keys/{made['id']}", json=change)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+    run(tmp_path, test)
+
+
+def test_a_revoked_key_cannot_be_changed(tmp_path):
+    async def test(plane):
+        made = (await plane.post("/v1/keys", {"name": "web"})).json()
+        await plane.client.delete(f"/v1/keys/{made['id']}")
+        reply = await plane.client.patch(f"/v1/keys/{made['id']}", json={"name": "x"})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (409, "key_not_active")
+        assert (await plane.client.patch("/v1/keys/key_nobody", json={"name": "x"})).status_code == 404
+
+    run(tmp_path, test)
+
+
 @pytest.mark.parametrize("how", ["DELETE", "POST"])
 def test_a_revoked_key_is_refused_and_stays_listed(tmp_path, how):
     async def test(plane):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from aigate.core.account import Whose
+from aigate.core.account import Page, Whose
 from aigate.keeper.db.usage import LabelTotals
 from tests.api.plane import run
 
@@ -120,6 +120,21 @@ def test_keys_and_sub_accounts_are_called_by_their_names(tmp_path):
             assert (row["label"], row["name"], row["cost_cents"]) == ("acme", "acme", 1)
 
     run(tmp_path, test, usage=used)
+
+
+def test_a_list_comes_in_pages_where_these_are_asked_for(tmp_path):
+    async def test(plane):
+        first = (await plane.get("/v1/usage/by-tag?month=2026-11&limit=1")).json()
+        assert ([row["tag"] for row in first["data"]], first["next_cursor"]) == ([None], "=")
+        last = (await plane.get("/v1/usage/by-tag", params={"month": "2026-11", "limit": 2, "cursor": "=a,b"})).json()
+        assert (len(last["data"]), last["next_cursor"]) == (2, None)
+        whose = Whose("acc_default")
+        assert plane.usage.asked == [("tag", "2026-11", whose, Page(2)), ("tag", "2026-11", whose, Page(3, "a,b"))]
+        for query, param in (("limit=0", "limit"), ("limit=1001", "limit"), ("cursor=x", "cursor"), ("limit=5&format=csv", "limit")):
+            reply = await plane.get("/v1/usage/by-key?" + query)
+            assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+    run(tmp_path, test)
 
 
 @pytest.mark.parametrize("how", [{"params": {"format": "csv"}}, {"headers": {"accept": "text/csv;q=0.9, */*"}}])

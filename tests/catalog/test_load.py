@@ -321,3 +321,8 @@ def test_half_a_resource_is_not_live_and_what_is_missing_is_named(credentials, p
 def test_prices_of_another_list_are_among_those_that_calls_settle_at():
     azure = make({"azure": "k"}, providers=AZURE)
     assert azure.resolve("azure/gpt-5.4", "chat").model.price.id in {price.id for price in azure.prices()}
+
+
+def test_snippets_name_the_server_that_gives_them():
+    snippets = make(server=Server(port=5001)).describe("sim/echo")["schema"]["snippets"]
+    assert all("http://127.0.0.1:5001/v1" in snippet for snippet in snippets.values())

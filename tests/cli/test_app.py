@@ -156,6 +156,14 @@ def _answer_nonsense(listener):
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n<htm>")
 
 
+def test_commands_find_the_server_of_their_data_directory(start):
+    gateway = start()
+    command = [sys.executable, "-m", "aigate", "models", "--data-dir", str(gateway.data_dir)]
+    assert "sim/echo" in subprocess.run(command, capture_output=True, text=True, env=environment()).stdout
+    gateway.stop()
+    assert not (gateway.data_dir / "run" / "url").exists()
+
+
 def test_no_key_is_one_clear_line(tmp_path):
     refused = subprocess.run(
         [sys.executable, "-m", "aigate", "models"],

@@ -35,9 +35,10 @@ def test_a_budget_without_a_limit_gives_what_is_wanted() -> None:
     assert ask(WindowRow(None, spent=10**15)) == Given((100,))
 
 
-def test_a_refill_gets_all_it_wants_or_nothing_and_is_never_refused() -> None:
+def test_a_refill_gets_a_fair_part_of_what_it_wants_or_nothing_and_is_never_refused() -> None:
     assert ask(WindowRow(1000), need=0) == Given((100,))
-    assert ask(WindowRow(150), need=0) == Given((0,))
+    assert ask(WindowRow(150), need=0) == Given((75,))
+    assert ask(WindowRow(20), need=0) == Given((0,))
     assert ask(WindowRow(10, spent=30), need=0) == Given((0,))
 
 

@@ -166,14 +166,29 @@ def test_comfort_follows_what_is_spent_by_call_and_by_time() -> None:
 
 def test_a_slice_that_runs_low_is_refilled_before_anybody_waits() -> None:
     wallet = Wallet()
-    fill(wallet, {1: 101})  # asked for 1: low below 25
-    wallet.settle(hold(wallet, 1, amount=70), 70)
+    fill(wallet, {1: 101})  # asked for 1: low below 50
+    wallet.settle(hold(wallet, 1, amount=50), 50)
     assert not wallet.thirsty
     wallet.settle(hold(wallet, 1, amount=10), 10)
     ask = wallet.refill(1000)
     assert ask is not None and [(want.budget_id, want.need) for want in ask.wants] == [(1, 0)] and ask.wants[0].comfort > 0
     hold(wallet, 1, amount=1)
     assert wallet.refill(1000) is None  # one is under way
+
+
+def test_a_slice_that_turns_out_to_be_used_fast_is_refilled_before_it_runs_low() -> None:
+    wallet = Wallet()
+    fill(wallet, {1: 1_000})
+    for calls in (99, 1):
+        assert wallet.sweep(10_000) == () and not wallet.thirsty
+        for _ in range(calls):
+            wallet.settle(hold(wallet, 1, amount=1), 1)
+    assert wallet.sweep(3_600_000) == () and not wallet.thirsty  # it lasts for hours
+    wallet.settle(hold(wallet, 1, amount=1), 1)
+    wallet.sweep(5_000)
+    assert wallet.thirsty == {1}
+    ask = wallet.refill(5_000)
+    assert ask is not None and ask.wants[0].comfort == 101 * 120_000 // 5_000
 
 
 # --- months, idleness, limits ---------------------------------------------------------------------------------------------------------
@@ -200,16 +215,19 @@ def test_idle_slices_go_back_at_the_second_sweep() -> None:
     wallet = Wallet()
     fill(wallet, {1: 20, 2: 20, 3: 20})
     held = hold(wallet, 2)
-    assert wallet.sweep() == ()
+    assert wallet.sweep(0) == ()
     wallet.settle(hold(wallet, 3), 1)
-    assert wallet.sweep() == ((1, JANUARY, 20),)
+    assert wallet.sweep(0) == ((1, JANUARY, 20),)
     wallet.settle(held, 1)
 
 
 def test_a_first_limit_makes_lease_of_the_holds_that_run() -> None:
     wallet = Wallet()
     held = hold(wallet)
-    assert wallet.change_limits(2, (Limit(TAG, 4, True, JANUARY),), False) == ((), ((4, JANUARY, 10),))
+    change = (Limit(TAG, 4, True, JANUARY),)
+    assert wallet.to_adopt(change) == ((4, JANUARY, 10),)
+    assert wallet.change_limits(2, change, False) == ()
+    assert wallet.to_adopt(change) == ()
     assert wallet.settle(held, 3) == ((4, JANUARY, 10),)
     assert wallet.limits_version == 2
 
@@ -219,7 +237,8 @@ def test_a_running_hold_is_adopted_into_the_month_it_counts_in() -> None:
     held = hold(wallet)
     assert held.enter(JANUARY) == JANUARY
     unsent = hold(wallet)
-    adopted = wallet.change_limits(2, (Limit(TAG, 4, True, FEBRUARY),), False)[1]
+    adopted = wallet.to_adopt((Limit(TAG, 4, True, FEBRUARY),))
+    wallet.change_limits(2, (Limit(TAG, 4, True, FEBRUARY),), False)
     assert sorted(adopted) == [(4, JANUARY, 10), (4, FEBRUARY, 10)]
     assert unsent.enter("2026-03") == FEBRUARY
 
@@ -236,7 +255,7 @@ def test_a_lowered_limit_takes_free_slices_and_no_hold() -> None:
     wallet = Wallet()
     fill(wallet, {1: 25})
     held = hold(wallet, 1)
-    assert wallet.change_limits(2, (Limit(ACCOUNT, 1, True, JANUARY),), False) == (((1, JANUARY, 15),), ())
+    assert wallet.change_limits(2, (Limit(ACCOUNT, 1, True, JANUARY),), False) == ((1, JANUARY, 15),)
     wallet.settle(held, 10)
 
 
@@ -255,7 +274,8 @@ def test_a_restatement_says_what_open_holds_stand_on_and_forgets_the_rest() -> N
     retired = hold(wallet, 1, amount=5)
     wallet.retire([1])
     wallet.ask(shortage(wallet, 3), 0)
-    assert wallet.restate() == ((1, JANUARY, 15),)
+    assert wallet.to_restate() == ((1, JANUARY, 15),)
+    wallet.restate()
     assert (wallet.seq, wallet.limits_version, wallet.unanswered()) == (0, -1, [])
     shortage(wallet, 2)
     assert wallet.settle(retired, 1) == ((1, JANUARY, 5),)

@@ -104,6 +104,9 @@ def test_a_long_message_is_cut() -> None:
         ({b"retry-after": b"7"}, "", 7.0),
         ({b"retry-after-ms": b"250", b"retry-after": b"9"}, "", 0.25),
         ({b"retry-after": b"Wed, 21 Oct 2026 07:28:00 GMT"}, "", None),
+        ({b"retry-after": b"Wed, 21 Oct 2026 07:28:00 GMT", b"date": b"Wed, 21 Oct 2026 07:27:18 GMT"}, "", 42.0),
+        ({b"retry-after": b"Wed, 21 Oct 2026 07:28:00 GMT", b"date": b"Wed, 21 Oct 2026 07:28:18 GMT"}, "try again in 3s", 0.0),
+        ({b"retry-after": b"Wed, 99 Oct 2026 07:28:00 GMT", b"date": b"\xff"}, "try again in 3s", 3.0),
         ({b"retry-after": b"nan"}, "", None),
         ({b"retry-after": b"-4"}, "", None),
         ({}, "Rate limit reached. Please try again in 7m12.5s.", 432.5),
@@ -116,6 +119,13 @@ def test_a_long_message_is_cut() -> None:
 )
 def test_the_wait_is_read(headers: dict[bytes, bytes], message: str, seconds: float | None) -> None:
     assert refused(429, {"error": {"message": message}}, headers).retry_after_s == seconds
+
+
+def test_a_refusal_names_the_parameter_that_the_provider_named() -> None:
+    assert refused(400, {"error": {"message": "x", "param": "messages[0].content"}}).param == "messages[0].content"
+    assert refused(422, {"message": "x", "param": "temperature"}).param == "temperature"
+    assert refused(400, {"error": {"message": "x", "param": "a key: sk-1 " * 9}}).param is None
+    assert refused(500, {"error": {"message": "x", "param": "temperature"}}).param is None
 
 
 def test_an_error_inside_a_stream_counts_by_the_status_it_names() -> None:

@@ -96,6 +96,30 @@ def test_a_client_that_reads_nothing_does_not_hold_up_others(gateway):
     assert (call["status"], attempt["end"]) == (499, "aborted")
 
 
+def test_streams_cut_by_the_end_of_a_drain_are_settled_with_what_came_and_plain_calls_are_left_open(start):
+    gateway = start("[server]\ndrain_s = 0.2")
+
+    async def begin_and_stop() -> int:
+        stream, plain = await connect(gateway), await connect(gateway)
+        await stream.send(post(gateway, chat("sim/slow-10ms+long-2000+bills-all", stream=True), "x-aig-tag: stream"))
+        await plain.send(post(gateway, chat("sim/ttft-30s+echo"), "x-aig-tag: plain"))
+        await stream.head()
+        for _ in range(5):
+            await stream.chunk()
+        status = await asyncio.get_running_loop().run_in_executor(None, gateway.stop)
+        assert b"[DONE]" not in await stream.rest()
+        return status
+
+    assert run(begin_and_stop) == 0
+    (stream,) = rows(gateway.data_dir, "attempts", "tag = 'stream'")
+    assert (stream["end"], stream["usage_source"]) == ("aborted", "counted") and 0 < stream["output_tokens"] < 2000
+    assert stream["cost_nanousd"] <= stream["hold_nanousd"]
+    (call,) = rows(gateway.data_dir, "calls", "tag = 'stream'")
+    assert (call["status"], call["cost_nanousd"]) == (499, stream["cost_nanousd"])
+    (plain,) = rows(gateway.data_dir, "attempts", "tag = 'plain'")
+    assert plain["end"] == "unsettled" and plain["reserved_nanousd"] == plain["hold_nanousd"]
+
+
 def test_clients_that_leave_at_any_point_leave_no_attempt_open(tmp_path):
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")

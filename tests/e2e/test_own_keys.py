@@ -117,6 +117,15 @@ def test_a_stored_key_is_named_in_the_body_and_belongs_to_its_owner(gateway):
     assert len(Provider.keys) == 2
 
 
+def test_a_stored_key_that_was_deleted_is_used_by_nobody_once_the_answer_is_there(gateway):
+    for number in range(5):
+        _, _, stored = gateway.request("POST", "/v1/provider-keys", {"provider": "mine", "key": f"{OWN}-{number}", "name": "anna's"})
+        assert call(gateway, chat("mine/m", provider_key_id=stored["id"]))[0] == 200
+        status, _, deleted = gateway.request("DELETE", f"/v1/provider-keys/{stored['id']}")
+        assert (status, deleted["effective"], deleted["status"]) == (200, True, "revoked")
+        assert call(gateway, chat("mine/m", provider_key_id=stored["id"]))[0] == 404
+
+
 def test_a_key_never_shows_not_even_where_the_provider_repeats_it(gateway):
     status, _, reply = call(gateway, chat("mine/refused", fallbacks=False), x_byok_mine=OWN)
     assert status == 502 and reply["error"]["origin"] == "provider"

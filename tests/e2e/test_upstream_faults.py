@@ -198,6 +198,7 @@ REFUSED = {
     "raw/gzip-cut": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/brotli": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/secret": (502, "provider_unavailable", "auth", ONCE),
+    "raw/error-in-200": (503, "capacity_exceeded", "overloaded", THRICE),
     "raw/crlf-message": (429, "rate_limited", "rate_limited", THRICE),
 }
 REFUSED_PLAIN = {
@@ -206,7 +207,6 @@ REFUSED_PLAIN = {
     "simx/stall-3": (504, "provider_timeout", "timeout", ONCE),
     "simx/garbage": (502, "provider_unavailable", "bad_reply", ONCE),
     "simx/big-100MB": (502, "provider_unavailable", "bad_reply", ONCE),
-    "raw/error-in-200": (503, "capacity_exceeded", "overloaded", THRICE),
     "raw/stream-empty": (502, "provider_unavailable", "bad_reply", ONCE),
 }
 REFUSED_STREAMED = {
@@ -300,7 +300,7 @@ def check_refused(gateway: Gateway, model: str, stream: bool, due: tuple[int, st
     assert (call["status"], call["error_code"], call["cost_nanousd"]) == (due_status, code, 0)
     assert len(attempts) in counts and call["attempts"] == error["attempts"] == len(attempts)
     assert {(row["end"], row["error_kind"], row["cost_nanousd"]) for row in attempts} <= {("failed", kind, 0), ("failed", "reset", 0)}
-    assert attempts[-1]["error_kind"] == kind
+    assert attempts[-1]["error_kind"] == kind and {row["usage_source"] for row in attempts} == {"none"}
 
 
 @pytest.mark.parametrize("model", REFUSED | REFUSED_PLAIN)

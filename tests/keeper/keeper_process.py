@@ -78,7 +78,7 @@ async def key_rings(data_dir, count):
     links, tasks = [], []
     for number in range(count):
         hello = Hello(f"worker-{number}", os.getpid(), "jrn_" + secrets.token_hex(8))
-        health = Health(hello.worker, {"calls_total;status=200": 1.0}, {})
+        health = Health(hello.worker, {"looks_total;kind=fast": 1.0}, {})
         links.append(KeeperLink(str(data_dir / "run" / "keeper.sock"), hello, health=lambda health=health: health, look_up_timeout_s=10))
     rings = [KeyRing(SECRET, ROOT_KEY, link) for link in links]
     tasks = [asyncio.create_task(link.run()) for link in links]

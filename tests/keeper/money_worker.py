@@ -121,12 +121,12 @@ class MoneyWorker:
             journal.move_leases(RETURNED, wallet.retire(message.budget_ids) + wallet.retire_before(message.before))
             self.send(Ack(message.number))
         elif isinstance(message, Limits):
-            returned, adopted = wallet.change_limits(message.version, message.changes, message.is_reset)
-            journal.move_leases(RETURNED, returned)
-            journal.move_leases(ADOPTED, adopted)
+            journal.move_leases(ADOPTED, wallet.to_adopt(message.changes))
+            journal.move_leases(RETURNED, wallet.change_limits(message.version, message.changes, message.is_reset))
             self.send(Ack(message.number))
         elif isinstance(message, Welcome) and message.is_restored:
-            journal.move_leases(RESTATED, wallet.restate())
+            journal.move_leases(RESTATED, wallet.to_restate())
+            wallet.restate()
             for answer in self._answers.values():
                 answer.set_result(None)
             self._answers.clear()

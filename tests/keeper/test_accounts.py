@@ -12,10 +12,10 @@ from aigate.core.account import HARD, Cap, ProviderKey, SubAccount
 from aigate.core.budget import KEY, SUB_ACCOUNT, TAG
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
-from aigate.errors import ClientError
+from aigate.errors import ClientError, GateError
 from aigate.keeper.accounts import AccountStore
+from aigate.keeper.db.accounts import add_account_if_missing
 from aigate.keeper.db.engine import Database
-from aigate.keeper.db.keys import add_account_if_missing
 from aigate.keeper.db.tables import accounts
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.provider_keys import ProviderKeyStore
@@ -31,8 +31,10 @@ class Told:
         self.change = 0
         self.known: dict[bytes, Principal | None] = {}
 
-    async def push(self, keys: Any) -> bool:
+    async def push(self, keys: Any, *, is_reset: bool = False) -> bool:
         self.change += 1
+        if is_reset:
+            self.known.clear()
         self.known.update(keys)
         return True
 
@@ -44,10 +46,14 @@ class Gate:
         self.workers = Told()
         self.keys = KeyStore(database)
         self.keys.push = self.workers.push
-        self.accounts = AccountStore(database, self.workers, self._announce)
+        self.accounts = AccountStore(database, self.workers, self)
         self.announced = 0
+        self.is_unheard = False
 
-    async def _announce(self) -> bool:
+    async def is_open(self) -> bool:
+        return not self.is_unheard
+
+    async def announce_limits(self) -> bool:
         self.announced += 1
         return True
 
@@ -125,6 +131,37 @@ def test_a_change_reaches_the_workers_and_a_deletion_ends_every_key(gate: Gate) 
     asyncio.run(test())
 
 
+def test_a_changed_key_is_told_of_but_not_what_it_was_rotated_to(gate: Gate) -> None:
+    """Workers that knew the new one would not ask for it, and its first use would not end the old one."""
+
+    async def test() -> None:
+        await gate.accounts.add_key(a_key("old"), Cap(None))
+        await gate.accounts.rotate_key("key_old", b"new", "newh")
+        changed = await gate.accounts.change_key(ACCOUNT, "key_old", {"rate_limit_rpm": 7}, Cap(5))
+        assert changed is not None and changed[1] and changed[0].rate_limit_rpm == 7 and gate.announced == 1
+        (told,) = gate.workers.known.items()
+        assert told[0] == b"old" and told[1] is not None and [rate.limit for rate in told[1].rates] == [7] and len(told[1].budgets) == 1
+        assert (await gate.keys.find([b"new"]))[b"new"].rates == told[1].rates
+        assert await gate.accounts.change_key("acc_other", "key_old", {"name": "x"}, None) is None
+        await gate.keys.revoke("key_old", 5)
+        assert await gate.accounts.change_key(ACCOUNT, "key_old", {"name": "x"}, Cap(9)) is None
+        assert (await gate.accounts.standings([(KEY, ACCOUNT, "key_old")]))[(KEY, ACCOUNT, "key_old")].limit_nanousd == 5
+
+    asyncio.run(test())
+
+
+def test_changed_limits_of_an_account_make_workers_ask_for_every_key_anew(gate: Gate) -> None:
+    async def test() -> None:
+        await gate.accounts.add_key(a_key("web"), Cap(None))
+        gate.workers.known = dict(await gate.keys.find([b"web"]))
+        account, is_in_force = await gate.accounts.change_account(ACCOUNT, {"rate_limit_tpm": 900})
+        assert is_in_force and account.rate_limit_tpm == 900 and account == await gate.accounts.get_account(ACCOUNT)
+        assert gate.workers.known == {}
+        assert [(rate.owner_id, rate.limit) for rate in (await gate.keys.find([b"web"]))[b"web"].rates] == [(ACCOUNT, 900)]
+
+    asyncio.run(test())
+
+
 def test_a_change_that_was_read_before_a_revocation_cannot_undo_it(gate: Gate) -> None:
     async def test() -> None:
         await gate.add()
@@ -189,5 +226,27 @@ def test_stored_provider_keys_go_with_their_sub_account(gate: Gate, tmp_path: An
         assert await store.reveal(ACCOUNT, "sa_acme", "pk_1") == (row, "sk-secret")
         await gate.accounts.delete_sub_account(ACCOUNT, "sa_acme", 9)
         assert await store.reveal(ACCOUNT, "sa_acme", "pk_1") is None
+
+    asyncio.run(test())
+
+
+def test_no_limit_changes_before_every_worker_was_heard(gate: Gate) -> None:
+    async def test() -> None:
+        await gate.add(cap=Cap(500))
+        gate.is_unheard = True
+        owner = (SUB_ACCOUNT, ACCOUNT, "sa_acme")
+        for change in (
+            gate.accounts.set_cap(owner, Cap(5)),
+            gate.accounts.add_credit(ACCOUNT, 5),
+            gate.accounts.change_sub_account(ACCOUNT, "sa_acme", {"name": "other"}, Cap(5)),
+        ):
+            with pytest.raises(GateError) as caught:
+                await change
+            assert (caught.value.status, caught.value.code) == (503, "ledger_unavailable")
+        found = await gate.accounts.get_sub_account(ACCOUNT, "sa_acme")
+        assert found is not None and found.name == "acme"
+        assert (await gate.accounts.standings([owner]))[owner].limit_nanousd == 500
+        changed = await gate.accounts.change_sub_account(ACCOUNT, "sa_acme", {"name": "other"}, None)
+        assert changed is not None and changed[0].name == "other"
 
     asyncio.run(test())

@@ -3,7 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from aigate.journal.writer import JournalWriter
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.keys import add_keys
 from aigate.keeper.db.usage import recent_calls
+from tests.conftest import wait_until
 from tests.keeper.keeper_process import SECRET, keeper, key_rings
 
 
@@ -61,7 +65,7 @@ def test_keys_are_in_force_on_every_worker_before_their_call_answers_and_stay_so
                 keys = await asyncio.gather(*(life_of_a_key(f"{batch}-{number}") for number in range(8)))
             metrics = (await client.get("/metrics")).text
             assert "aigate_workers_connected 4.0" in metrics
-            assert 'aigate_calls_total{status="200"} 4.0' in metrics
+            assert 'aigate_looks_total{kind="fast"} 4.0' in metrics
             assert not any(key in metrics for key in keys)
 
     with keeper(tmp_path, workers=4) as gate:
@@ -204,3 +208,11 @@ def test_models_come_from_the_catalogue(tmp_path, path):
         assert gate.request("GET", "/v1/models?provider=sim").json()["data"]
         missing = gate.request("GET", "/v1/models/nobody/nothing")
         assert (missing.status_code, missing.json()["error"]["type"]) == (404, "model_not_found")
+
+
+def test_a_keeper_that_is_stopped_before_it_serves_ends_well(tmp_path):
+    with subprocess.Popen([sys.executable, "-m", "aigate.keeper", "--name", "keeper-1"], stdin=subprocess.PIPE) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        wait_until(lambda: int(status.read_text().split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
+        process.terminate()  # it waits for its configuration
+        assert process.wait(10) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -383,6 +382,39 @@ def test_a_worker_that_was_away_hears_of_limits_before_it_is_welcome(run: Run) -
     run(test)
 
 
+def test_the_very_first_limit_of_all_reaches_a_worker_that_was_away(run: Run) -> None:
+    async def test(world: World) -> None:
+        worker = await world.worker()
+        await worker.disconnect()
+        running = worker.start(300, (ACCOUNT, KEY))
+        world.limit(KEY, 1000, is_new=False)
+        assert not await world.desk.leases.announce_limits(timeout_s=0.05)
+        await worker.connect(world.socket)
+        assert world.standing(KEY).leased == 300
+        worker.settle(running, 1)
+
+    run(test)
+
+
+def test_a_repeated_ask_keeps_its_grant_while_the_limit_changes(run: Run) -> None:
+    async def test(world: World) -> None:
+        worker, mute = await world.worker(), await world.worker()
+        budget = world.limit(KEY, 1000)
+        held = await worker.hold((budget,), 10)
+        assert isinstance(held, Hold)
+        first = next(m for m in worker.heard if isinstance(m, Granted))
+        mute.is_mute = True
+        world.limit(KEY, 900, is_new=False)
+        assert not await world.desk.leases.announce_limits(timeout_s=0.05)
+        worker.heard.clear()
+        worker.send(Grant(first.number, (Want(budget, 10, 10),)))  # as if the answer had been lost
+        await until(lambda: any(isinstance(m, Granted | Refused) for m in worker.heard))
+        assert first in worker.heard
+        worker.settle(held, 10)
+
+    run(test)
+
+
 # --- the end of a month, of a worker, of a keeper -------------------------------------------------------------------------------------
 
 
@@ -433,9 +465,10 @@ def test_a_new_keeper_grants_nothing_before_every_journal_is_heard(database: Dat
             await one.connect(world.socket)
             waiting = asyncio.create_task(one.hold((budget,), 900))
             done, _ = await asyncio.wait((waiting,), timeout=0.1)
-            assert not done
+            assert not done and not await desk.leases.is_open(timeout_s=0.01)
+            opening = asyncio.create_task(desk.leases.is_open(timeout_s=10))
             await two.connect(world.socket)
-            assert isinstance(await waiting, Hold)
+            assert isinstance(await waiting, Hold) and await opening
             await world.rest()
 
     asyncio.run(asyncio.wait_for(test(), 30))
@@ -461,5 +494,21 @@ def test_a_database_that_is_older_than_the_leases_learns_them_again(run: Run) ->
         assert isinstance(refused, Refused) and refused.reason == "leased"
         worker.settle(hold, 40)
         assert isinstance(await worker.hold((budget,), 901), Hold)
+
+    run(test)
+
+
+def test_a_database_that_is_older_than_the_limits_is_told_what_runs(run: Run) -> None:
+    async def test(world: World) -> None:
+        worker = await world.worker()
+        world.limit(TAG, 1000, is_new=False)
+        assert await world.desk.leases.announce_limits()
+        running = worker.start(300, (ACCOUNT, KEY))
+        await worker.disconnect()
+        restored = "UPDATE meta SET value = '1' WHERE name = 'limits_version'"
+        world.database.write_now(lambda connection: connection.execute(text(restored)))
+        await worker.connect(world.socket)
+        assert Welcome(is_restored=True) in worker.heard
+        worker.settle(running, 40)
 
     run(test)

@@ -2,17 +2,24 @@
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 
+from aigate.core.account import ProviderKey
 from aigate.core.call import Principal
 from aigate.core.client_key import key_digest, make_key
+from aigate.core.target import Model, Provider, Quirks, Target
 from aigate.errors import ClientError
 from aigate.keeper.push import MessageServer
 from aigate.messages import Health, Hello, Push, encode_frame
 from aigate.worker.auth import KeyRing
 from aigate.worker.link import KeeperLink
+from aigate.worker.own_keys import OwnKeys
 
 SECRET = b"s" * 32
 KEYS = [make_key(number.to_bytes(32, "big")).encode() for number in range(100)]
+TARGET = Target("mine/m", Provider(name="mine", base_url="https://mine"), "m", Model(slug="mine/m"), Quirks(), "openai-chat", "/", "chat")
+CATALOG = SimpleNamespace(providers={"mine": TARGET.provider}, origin_of=lambda name: (name, "https://mine"), own_key_price=None)
+PROVIDER_KEY = ProviderKey(id="pk_1", account_id="", provider="mine", origin="https://mine", name="", hint="", created_ms=0)
 DIGESTS = [key_digest(SECRET, key) for key in KEYS]
 
 
@@ -43,20 +50,25 @@ async def serving(path, store, workers):
 
 
 @contextlib.asynccontextmanager
-async def working(path, count, counters=None):
+async def linked(path, count, counters=None):
     links = []
     for number in range(count):
         health = Health(f"worker-{number}", counters or {}, {"sim/echo": {"state": "closed"}})
         hello = Hello(f"worker-{number}", number, f"jrn_{number}")
         links.append(KeeperLink(str(path), hello, health=lambda health=health: health, health_interval_s=0.01))
-    rings = [KeyRing(SECRET, "", link) for link in links]
     tasks = [asyncio.create_task(link.run()) for link in links]
     try:
-        yield rings
+        yield links
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def working(path, count, counters=None):
+    async with linked(path, count, counters) as links:
+        yield [KeyRing(SECRET, "", link) for link in links]
 
 
 async def is_welcome(ring, key):
@@ -101,6 +113,53 @@ def test_a_look_up_that_raced_with_a_revocation_never_brings_the_key_back(tmp_pa
                 assert not any([await is_welcome(ring, key) for ring in rings])
                 await asyncio.gather(*racing)
                 assert not any([await is_welcome(ring, key) for ring in rings])
+
+    run(test())
+
+
+def test_a_stored_provider_key_that_was_opened_while_it_was_revoked_is_not_kept(tmp_path):
+    """Its call may go on with it; later ones may not."""
+    stored = {}
+    reads = 0
+
+    async def reveal(account_id, sub_account_id, key_id):
+        nonlocal reads
+        found = stored.get(key_id)
+        reads += 1
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return found
+
+    async def test():
+        async with serving(tmp_path / "k", Store(), 1) as server, linked(tmp_path / "k", 1) as (link,):
+            server.reveal_key = reveal
+            own_keys = OwnKeys(CATALOG, link, asyncio.get_running_loop())
+
+            async def opens(key_id):
+                run = SimpleNamespace(call=SimpleNamespace(pairs={"provider_key_id": b'"%b"' % key_id.encode()}), exchange=SimpleNamespace(headers={}))
+                try:
+                    (target,) = await own_keys.put_in(run, Principal(key_id="key"), [TARGET])
+                except ClientError:
+                    return False
+                return target.provider.credential == "own"
+
+            while not server.worker_count():
+                await asyncio.sleep(0.001)
+            for key_id in (f"pk_{number}" for number in range(20)):
+                stored[key_id] = PROVIDER_KEY, "own"
+                assert await opens(key_id) and await opens(key_id)
+                del stored[key_id]
+                assert await server.push((), provider_keys=[key_id])
+                assert not await opens(key_id)
+                stored[key_id] = PROVIDER_KEY, "own"
+                before = reads
+                racing = asyncio.create_task(opens(key_id))
+                while reads == before:
+                    await asyncio.sleep(0)
+                del stored[key_id]  # committed while it is read
+                assert await server.push((), provider_keys=[key_id])
+                await racing
+                assert not await opens(key_id)
 
     run(test())
 

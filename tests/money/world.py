@@ -189,7 +189,7 @@ class World:
         attempt.state = GONE
 
     def sweep(self, worker: Worker) -> None:
-        self._write(worker, RETURNED, worker.wallet.sweep())
+        self._write(worker, RETURNED, worker.wallet.sweep(self.now_ms))
 
     def _write(self, worker: Worker, kind: int, leases: tuple[Lease, ...]) -> None:
         if leases or kind == RESTATED:
@@ -206,7 +206,8 @@ class World:
         wallet = worker.wallet
         match message:
             case Welcome(is_restored=True):
-                self._write(worker, RESTATED, wallet.restate())
+                self._write(worker, RESTATED, wallet.to_restate())
+                wallet.restate()
                 for attempt in worker.waiting.values():
                     attempt.state = GONE
                 worker.waiting.clear()
@@ -219,9 +220,8 @@ class World:
             case Found():
                 worker.known = principal
             case Limits():
-                returned, adopted = wallet.change_limits(message.version, message.changes, message.is_reset)
-                self._write(worker, RETURNED, returned)
-                self._write(worker, ADOPTED, adopted)
+                self._write(worker, ADOPTED, wallet.to_adopt(message.changes))
+                self._write(worker, RETURNED, wallet.change_limits(message.version, message.changes, message.is_reset))
                 worker.outbox.append(Ack(message.number))
             case Recall():
                 returned = wallet.retire(message.budget_ids)

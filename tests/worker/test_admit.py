@@ -85,6 +85,11 @@ async def till(folder, *, is_welcome=True):
             journal.close()
 
 
+async def until(claim):
+    while not claim():
+        await asyncio.sleep(0.001)
+
+
 def scenario(test):
     """Runs `test(folder)` as a whole, within ten seconds."""
 
@@ -343,3 +348,74 @@ async def test_without_any_limit_only_what_runs_is_noted(folder):
         assert await edits == ()
         assert attempt.hold is None and list(it.admission.unlimited) == [attempt.id] and not it.admission.limits
         assert it.admission.settle(attempt, 5) == () and not it.admission.unlimited
+
+
+def fill_up(journal, is_full=True):
+    """As if so many attempts ran that every slot is promised."""
+    journal.open_intents = 1_000_000 if is_full else 0
+
+
+@scenario
+async def test_a_first_limit_that_the_journal_has_no_room_for_is_not_in_force_until_it_has(folder):
+    async with till(folder) as it:
+        run = new_run(Principal(key_id="key_free"))
+        attempt = Attempt(id="att_free", call_id="req_1", number=1, hold_nanousd=400, price_id="", started_at=0.0, window=MONTH)
+        it.admission.unlimited[attempt.id] = run, attempt
+        fill_up(it.journal)
+        owner = ("key", "acc_default", "key_free")
+        it.connection.say(Limits(3, 5, (Limit(owner, 21, True, MONTH),)))
+        it.connection.say(Limits(4, 6, (Limit(("tag", "acc_default", "t"), 22, True, MONTH),)))
+        await until(lambda: len(it.admission._untaken) == 2)
+        it.admission.tick(0.0, 0.0)
+        assert it.records() == [] and it.admission.hello().limits_version == 0 and not it.admission.limits
+        fill_up(it.journal, False)
+        it.admission.tick(0.0, 0.0)
+        assert [await it.connection.next(Ack), await it.connection.next(Ack)] == [Ack(3), Ack(4)]
+        assert it.records() == [(ADOPTED, ((21, MONTH, 400),))] and it.admission.hello().limits_version == 6
+
+
+@scenario
+async def test_what_was_not_taken_is_left_to_the_next_connection(folder):
+    async with till(folder) as it:
+        run = new_run(Principal(key_id="key_free"))
+        attempt = Attempt(id="att_free", call_id="req_1", number=1, hold_nanousd=400, price_id="", started_at=0.0, window=MONTH)
+        it.admission.unlimited[attempt.id] = run, attempt
+        fill_up(it.journal)
+        it.connection.say(Limits(3, 5, (Limit(("key", "acc_default", "key_free"), 21, True, MONTH),)))
+        await until(lambda: it.admission._untaken)
+        it.connection.writer.close()
+        it.connection = await it.keeper.connections.get()
+        assert (await it.connection.next(Hello)).limits_version == 0
+        assert not it.admission._untaken
+
+
+@scenario
+async def test_a_restatement_waits_for_room_in_the_journal(folder):
+    async with till(folder) as it:
+        _, edits = it.admit(new_run(), 100)
+        await it.grant(extra=50, seq=12)
+        await edits
+        fill_up(it.journal)
+        it.connection.say(Welcome(is_restored=True))
+        await until(lambda: it.admission._untaken)
+        assert it.admission.hello().grant_seq == 12  # a new connection would hear the same
+        fill_up(it.journal, False)
+        it.admission.tick(0.0, 0.0)
+        assert await it.connection.next(Hello) == Hello("worker-1", 1, "jrn_1", grant_seq=0, limits_version=-1)
+        assert it.records() == [(RESTATED, ((7, MONTH, 100),))]
+
+
+@scenario
+async def test_lease_that_the_journal_has_no_room_to_give_back_goes_back_later_and_once(folder):
+    async with till(folder) as it:
+        _, edits = it.admit(new_run(), 100)
+        await it.grant(extra=50)
+        await edits
+        fill_up(it.journal)
+        it.connection.say(Recall(9, (7,)))
+        await until(lambda: it.admission._owed)
+        fill_up(it.journal, False)
+        it.connection.say(Recall(10, (7,)))
+        assert await it.connection.next(Ack) == Ack(10)
+        it.admission.tick(0.0, 0.0)
+        assert it.records() == [(RETURNED, ((7, MONTH, 50),))]

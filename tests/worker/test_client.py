@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
+from aigate.catalog.live import socket_url
 from aigate.errors import ProviderError
 from aigate.worker.client import Origin, decode_body, parse_base_url, tls_context
 from tests.worker.raw_provider import (
@@ -46,6 +47,7 @@ from tests.worker.raw_provider import (
         ("https://h:80/", Origin("https", "h", 80), "", "h:80"),
         ("unix:///run/sim.sock:/v1", Origin("http", "localhost", 80, unix_path="/run/sim.sock"), "/v1", "localhost"),
         ("unix:///run/sim.sock", Origin("http", "localhost", 80, unix_path="/run/sim.sock"), "", "localhost"),
+        (socket_url("/my d%20ta:ü/s"), Origin("http", "localhost", 80, unix_path="/my d%20ta:ü/s"), "/v1", "localhost"),
     ],
 )
 def test_a_base_url_is_an_origin_and_a_prefix(url: str, origin: Origin, prefix: str, authority: str) -> None:

@@ -78,10 +78,7 @@ class _Round:
         self._living = set(
             connection.execute(_LIVING, {"ids": list({ask.journal_id for ask in asked})}).scalars()
         )
-        keys = [(ask.journal_id, ask.grant.number) for ask in asked]
-        self._first_answers = {
-            (row.journal_id, row.number): _decode(row.answer) for row in connection.execute(_FIRST_ANSWERS, {"keys": keys})
-        }
+        self._first_answers = first_answers(connection, [(ask.journal_id, ask.grant.number) for ask in asked])
         self._seq = self._first_seq = int(connection.execute(_SEQ.with_for_update()).scalar_one())
         self._waiting = Counter(want.budget_id for ask in asked if ask.has_waited for want in ask.grant.wants)
         self._blocked: set[int] = set()  # somebody earlier falls short of it
@@ -183,6 +180,12 @@ class _Round:
 
     def _read_budgets(self, ids: Sequence[int]) -> dict[int, Row]:
         return {row.id: row for row in self._connection.execute(_BUDGETS, {"ids": ids})}
+
+
+def first_answers(connection: Connection, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Granted]:
+    """What was granted before, by journal and number."""
+    rows = connection.execute(_FIRST_ANSWERS, {"keys": list(keys)})
+    return {(row.journal_id, row.number): _decode(row.answer) for row in rows}
 
 
 def forget_grants(connection: Connection) -> None:

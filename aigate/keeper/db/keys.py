@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
 from aigate.core.client_key import ClientKey
 from aigate.keeper.db.outbox import KEY_ROTATED, Event, add_events
-from aigate.keeper.db.tables import accounts, keys
+from aigate.keeper.db.tables import keys
 
 
 def add_keys(connection: Connection, new: Sequence[ClientKey]) -> None:
@@ -24,6 +24,17 @@ def revoke_key(connection: Connection, key_id: str, now_ms: int) -> ClientKey | 
 def get_key(connection: Connection, key_id: str) -> ClientKey | None:
     row = connection.execute(select(keys).where(keys.c.id == key_id)).one_or_none()
     return None if row is None else key_of(row)
+
+
+def change_key(connection: Connection, account_id: str, key_id: str, changes: Mapping[str, object]) -> ClientKey | None:
+    """None: no such key in the account, or revoked."""
+    found = get_key(connection, key_id)
+    if found is None or found.account_id != account_id or found.revoked_ms is not None:
+        return None
+    changed = msgspec.structs.replace(found, **changes)  # type: ignore[arg-type]
+    if changed != found:
+        connection.execute(update(keys).where(keys.c.id == key_id).values(_to_row(changed)))
+    return changed
 
 
 def rotate_key(connection: Connection, key_id: str, *, next_digest: bytes, next_hint: str, now_ms: int) -> ClientKey | None:
@@ -44,11 +55,6 @@ def list_keys(connection: Connection, limit: int, before_id: str | None) -> list
     if before_id is not None:
         query = query.where(keys.c.id < before_id)
     return [key_of(row) for row in connection.execute(query)]
-
-
-def add_account_if_missing(connection: Connection, account_id: str, now_ms: int) -> None:
-    if connection.execute(select(accounts.c.id).where(accounts.c.id == account_id)).one_or_none() is None:
-        connection.execute(insert(accounts).values(id=account_id, name="default", created_ms=now_ms))
 
 
 def _to_row(key: ClientKey) -> dict[str, object]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, and_, case, select, text, tuple_, update
 
-from aigate.core.account import Cap, Standing
+from aigate.core.account import Cap, Page, Standing
 from aigate.core.budget import ACCOUNT, ALL_TIME, TAG, Limit, Owner, window_of
 from aigate.keeper.db.balances import add_budgets
 from aigate.keeper.db.outbox import add_events, threshold_events
@@ -75,21 +75,25 @@ def find_standings(connection: Connection, owners: Sequence[Owner]) -> dict[Owne
     return found
 
 
-def find_limited(connection: Connection, account_id: str, scope: str) -> list[Standing]:
+def find_limited(connection: Connection, account_id: str, scope: str, page: Page) -> list[Standing]:
     column = budgets.c
     which = and_(column.scope == scope, column.account_id == account_id, column.limit_nanousd.is_not(None))
-    return sorted(_standings(connection, which, this_month()), key=lambda standing: standing.owner)
+    if page.after is not None:
+        which = and_(which, column.owner_id > page.after)
+    return list(_standings(connection, which, this_month(), page.limit))
 
 
 def this_month() -> str:
     return datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m")
 
 
-def _standings(connection: Connection, which: ColumnElement[bool], month: str) -> Iterable[Standing]:
+def _standings(connection: Connection, which: ColumnElement[bool], month: str, limit: int | None = None) -> Iterable[Standing]:
+    """`limit`: at most so many, in the order of their ids."""
     window = case((budgets.c.window_kind == ALL_TIME, ALL_TIME), else_=month)
     join = budgets.outerjoin(windows, and_(windows.c.budget_id == budgets.c.id, windows.c.window == window))
     amounts = [windows.c[name] for name in ("spent_nanousd", "reserved_nanousd", "leased_nanousd")]
-    for row in connection.execute(select(budgets, window.label("now"), *amounts).select_from(join).where(which)):
+    query = select(budgets, window.label("now"), *amounts).select_from(join).where(which)
+    for row in connection.execute(query if limit is None else query.order_by(budgets.c.owner_id).limit(limit)):
         yield Standing(
             owner=(row.scope, row.account_id, row.owner_id),
             budget_id=row.id,

@@ -35,10 +35,15 @@ def find_principals(connection: Connection, digests: Sequence[bytes]) -> tuple[d
     return principals, is_first_use
 
 
-def principals_of(connection: Connection, sub_account_id: str) -> KeyPrincipals:
-    """Of all keys of a sub-account, as they are now."""
-    found = _principals(connection, keys.c.sub_account_id == sub_account_id)
-    return [(digest, principal) for key, principal in found for digest in (key.digest, key.next_digest) if digest is not None]
+def principals_of(connection: Connection, column: str, value: str) -> KeyPrincipals:
+    """Of the key of an `id`, or of all keys of a `sub_account_id`, as they are now. What a key in force was rotated to is left out: its
+    first use must be seen here."""
+    told: KeyPrincipals = []
+    for key, principal in _principals(connection, keys.c[column] == value):
+        told.append((key.digest, principal))
+        if key.next_digest is not None and principal is None:
+            told.append((key.next_digest, None))
+    return told
 
 
 def take_over(connection: Connection, digests: Sequence[bytes]) -> list[bytes]:

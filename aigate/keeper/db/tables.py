@@ -206,7 +206,7 @@ attempts = Table(
     _text("leases"),  # JSON [[budget id, lease number], …]; "" = none
     Column("is_stream", Boolean, nullable=False),
     _text("end"),  # complete | aborted | failed | unsettled
-    _text("usage_source"),  # reported | counted | estimated; "" = unsettled
+    _text("usage_source"),  # reported | counted | estimated | none; "" = unsettled
     _integer("input_tokens"),
     _integer("output_tokens"),
     _integer("cached_tokens"),

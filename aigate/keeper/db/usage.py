@@ -10,7 +10,7 @@ from itertools import starmap
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, literal, or_, select
 
-from aigate.core.account import Whose
+from aigate.core.account import Page, Whose
 from aigate.errors import ClientError
 from aigate.journal.records import CallEnd
 from aigate.keeper.db.tables import budgets, calls, usage_days, usage_totals, windows
@@ -62,12 +62,20 @@ def recent_calls(
     return found, None if edge is None else _write_cursor(edge.started_ms, "")
 
 
-def usage_by(connection: Connection, dimension: str, month: str, whose: Whose) -> list[LabelTotals]:
+def usage_by(connection: Connection, dimension: str, month: str, whose: Whose, page: Page | None = None) -> list[LabelTotals]:
     """One entry a tag, sub_account, key, model or day; of "all" one entry."""
+    if dimension in ("tag", "sub_account", "key") and whose.sub_account_id is None and whose.key_id is None:
+        return _sum_owners(connection, dimension, month, whose.account_id, page)
+    found = _sum_rows(connection, dimension, month, whose)
+    if page is None:
+        return found
+    found = [total for total in found if page.after is None or total.label > page.after]
+    return sorted(found, key=lambda total: total.label)[: page.limit]
+
+
+def _sum_rows(connection: Connection, dimension: str, month: str, whose: Whose) -> list[LabelTotals]:
     if dimension in ("model", "day", "all"):
         return _sum_days(connection, dimension, whose, [usage_days.c.month == month])
-    if whose.sub_account_id is None and whose.key_id is None:
-        return _sum_owners(connection, dimension, month, whose.account_id)
     label = usage_totals.c["tag" if dimension == "tag" else dimension + "_id"]
     return _totals(connection, select(label, *_sums(usage_totals)).where(usage_totals.c.month == month, *_of(usage_totals, whose)).group_by(label))
 
@@ -88,13 +96,18 @@ def _sum_days(connection: Connection, dimension: str, whose: Whose, times: list[
     return _totals(connection, query.group_by(label), is_by_label=dimension == "day")
 
 
-def _sum_owners(connection: Connection, scope: str, month: str, account_id: str) -> list[LabelTotals]:
-    """What the windows of all owners of a scope say: no sum is needed. There may be very many."""
+def _sum_owners(connection: Connection, scope: str, month: str, account_id: str, page: Page | None) -> list[LabelTotals]:
+    """What the windows of all owners of a scope say: no sum is needed. There may be very many, and pages are read along their index."""
     names = {"cost_nanousd": "spent_nanousd"}
     values = [windows.c[names.get(name, name)] for name in Totals.__struct_fields__]
     join = budgets.join(windows, and_(windows.c.budget_id == budgets.c.id, windows.c.window == month))
     query = select(*values, budgets.c.owner_id).select_from(join).where(budgets.c.scope == scope, budgets.c.account_id == account_id)
-    query = query.where(or_(windows.c.attempts > 0, windows.c.requests > 0)).order_by(windows.c.spent_nanousd.desc(), budgets.c.owner_id)
+    query = query.where(or_(windows.c.attempts > 0, windows.c.requests > 0))
+    if page is None:
+        query = query.order_by(windows.c.spent_nanousd.desc(), budgets.c.owner_id)
+    else:
+        query = query.where(budgets.c.owner_id > page.after) if page.after is not None else query
+        query = query.order_by(budgets.c.owner_id).limit(page.limit)
     return list(starmap(LabelTotals, connection.execute(query)))
 
 

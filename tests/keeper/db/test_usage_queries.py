@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from aigate.core.account import Whose
+from aigate.core.account import Page, Whose
 from aigate.errors import ClientError
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.ledger_rows import Batch, write_batch
@@ -112,6 +112,16 @@ def test_every_way_to_sum_gives_the_same_whole(filled: Database, whose: Whose) -
         parts = filled.read_now(usage_by, dimension, "2023-11", whose)
         for name in Totals.__struct_fields__:
             assert sum(getattr(part, name) for part in parts) == getattr(whole, name), (dimension, name)
+
+
+@pytest.mark.parametrize("whose", [ALL, SUB, KEY])
+@pytest.mark.parametrize("dimension", ["tag", "sub_account", "key", "model", "day"])
+def test_pages_hold_each_label_once_in_order(filled: Database, dimension: str, whose: Whose) -> None:
+    whole = filled.read_now(usage_by, dimension, "2023-11", whose)
+    found: list[LabelTotals] = []
+    while page := filled.read_now(usage_by, dimension, "2023-11", whose, Page(1, found[-1].label if found else None)):
+        found += page
+    assert found == sorted(whole, key=lambda entry: entry.label)
 
 
 def test_labels_are_what_was_asked_for(filled: Database) -> None:

@@ -161,7 +161,7 @@ def _create_sums() -> None:
         sa.PrimaryKeyConstraint("account_id", "owner_id", "month", "day", "model"),
         sqlite_with_rowid=False,
     )
-    op.execute("INSERT INTO meta (name, value) VALUES ('grant_seq', '0'), ('limits_version', '0'), ('kept_month', '')")
+    op.execute("INSERT INTO meta (name, value) VALUES ('grant_seq', '0'), ('limits_version', '1'), ('kept_month', '')")
 
 
 # --- what the ledger already holds -----------------------------------------------------------------------------------------------
