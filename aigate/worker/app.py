@@ -115,7 +115,6 @@ class Worker:
         attempts = Attempts(
             pool=pool,
             journal=self.journal,
-            dialects=DIALECTS,
             origins=Origins(catalog.providers.values()),
             limits=Limits(
                 max_reply_bytes=config.upstream.max_reply_bytes,

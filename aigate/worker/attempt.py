@@ -20,7 +20,7 @@ from aigate.core.neutral import Reply, Request, leave_home
 from aigate.core.target import Target
 from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
-from aigate.dialects import COUNTERS
+from aigate.dialects import COUNTERS, DIALECTS
 from aigate.dialects.dialect import Dialect, OpenedReply, Settlement
 from aigate.dialects.fetchable import may_name_urls, media_to_fetch
 from aigate.dialects.lost import lost_fields
@@ -35,7 +35,7 @@ from aigate.worker.count_call import count_prompt_aside
 from aigate.worker.fetch import Fetcher
 from aigate.worker.origins import Origins
 from aigate.worker.relay import Relay
-from aigate.worker.run import CLIENT_CLOSED, Run
+from aigate.worker.run import CLIENT_CLOSED, Part, Run
 from aigate.worker.settle import hold_price, set_price, write_intent, write_settled
 from aigate.worker.upstream_connection import Head
 
@@ -67,14 +67,13 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Attempts:
-    """What attempts share: the pool, the journal, the dialects. `unix_offset_s` turns the loop's clock into wall time."""
+    """What attempts share: the pool, the journal, the money. `unix_offset_s` turns the loop's clock into wall time."""
 
     def __init__(
         self,
         *,
         pool: Pool,
         journal: JournalWriter,
-        dialects: Mapping[str, Dialect],
         origins: Origins,
         limits: Limits,
         admission: Admission,
@@ -85,7 +84,7 @@ class Attempts:
         self._admission = admission
         self._fetcher = fetcher
         self._journal = journal
-        self._dialects = dialects
+        self._dialects: Mapping[str, Dialect] = DIALECTS
         self._origins = origins
         self._limits = limits
         self._loop = loop
@@ -194,6 +193,8 @@ class Attempts:
             run.warnings = plan.warnings
             return plan.edits, None
         request = surface.read_request(call)
+        if run.parent is not None:
+            request.params.pop("n", None)
         if wanted := media_to_fetch(request, target):
             run.fetched = run.fetched or {}
             await self._fetcher.fill(wanted, run.fetched)
@@ -212,7 +213,7 @@ class Attempts:
         return self._dialects[target.dialect].write_request(neutral, target)
 
     def _begin(self, run: Run, target: Target, call: Call) -> Attempt:
-        run.attempts += 1
+        number = run.next_attempt()
         price = target.model.price
         if price is not None and price.services:
             price = hold_price(call, price)
@@ -222,9 +223,9 @@ class Attempts:
             hold = hold_nanousd(price, input_bound(call, target), tokens_out)
         request_id = run.exchange.request_id
         return Attempt(
-            id=f"att_{request_id[4:]}_{run.attempts}",
+            id=f"att_{request_id[4:]}_{number}",
             call_id=request_id,
-            number=run.attempts,
+            number=number,
             hold_nanousd=hold,
             price_id="" if price is None else price.id,
             started_at=self._now(),
@@ -290,6 +291,10 @@ class Attempts:
             cost_nanousd=cost_nanousd,
         )
         try:
+            if run.parent is not None:
+                run.part = Part(self._neutral(run, opened), usage, opened.usage_source, cost_nanousd)
+                self.settle(run, attempt, outcome)
+                return None
             answer = self._written(run, opened, Settlement(usage, cost_nanousd, opened.raw_usage, opened.usage_source, opened.is_usage_whole))
         except ProviderError as error:
             failure = self._failed(run, attempt, error)
@@ -310,6 +315,11 @@ class Attempts:
             spliced = surface.splice_reply(opened, target, run.asked, settlement)
             if spliced is not None:
                 return spliced
+        return surface.write_reply(self._neutral(run, opened), run.asked, settlement)
+
+    def _neutral(self, run: Run, opened: OpenedReply) -> Reply:
+        """A reply as the surface can write it."""
+        target, surface = run.target, run.surface
         reply = self._dialects[target.dialect].read_reply(opened.body, target)
         reply.echo = run.call.pairs
         if target.dialect != surface.name:

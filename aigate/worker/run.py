@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 from aigate.core.call import Call, Principal, Warning
+from aigate.core.neutral import Reply
 from aigate.core.rate import Want
 from aigate.core.target import Target
+from aigate.core.usage import Usage
 from aigate.core.warnings import warning_header
 from aigate.dialects.dialect import Dialect
 from aigate.errors import ClientError
@@ -21,13 +24,22 @@ TAG_LIMIT_CHARS = 64  # contract §1.3
 _CLIENT_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
+class Part(NamedTuple):
+    """The answer to one choice of several, before all are put together."""
+
+    reply: Reply
+    usage: Usage
+    source: str
+    cost_nanousd: int
+
+
 class Run:
     """One call: its exchange, who calls, what was asked, what has been tried."""
 
     __slots__ = (
         "exchange", "surface", "endpoint", "principal", "call", "tag", "client_request_id", "is_strict", "attempts",
         "cost_nanousd", "warnings", "target", "asked", "first_byte_ms", "has_ended",
-        "permits", "tokens", "rate_fields", "keep", "fetched",
+        "permits", "tokens", "rate_fields", "keep", "fetched", "parent", "part",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, surface: Dialect, endpoint: str):
@@ -50,7 +62,22 @@ class Run:
         self.tokens = 0  # used by all attempts
         self.rate_fields = b""  # x-ratelimit-*, encoded
         self.fetched: Known | None = None  # media read from URLs, for all its attempts
+        self.parent: Run | None = None  # the call's own, where this is one of several choices
+        self.part: Part | None = None  # then its answer, instead of a reply to the client
         self.keep: Callable[[bytes], None] | None = None  # takes what is sent to the client, where it is to be kept
+
+    def fork(self, call: Call) -> Run:
+        """A run for one of several choices: `call` asks for that one alone."""
+        run = Run(self.exchange, self.surface, self.endpoint)
+        run.parent, run.call, run.principal, run.asked, run.tag = self, call, self.principal, self.asked, self.tag
+        run.is_strict, run.permits = self.is_strict, self.permits
+        run.fetched = self.fetched = self.fetched or {}
+        return run
+
+    def next_attempt(self) -> int:
+        """Numbers run on over all choices of a call, as they name its attempts."""
+        self.attempts += 1
+        return self.attempts if self.parent is None else self.parent.next_attempt()
 
     def read_headers(self, principal: Principal) -> None:
         """The request headers that steer a call. Raises ClientError for a bad tag."""

@@ -14,10 +14,11 @@ from aigate.core.call import Call
 from aigate.core.target import Target
 from aigate.dialects.dialect import Dialect
 from aigate.errors import GateError
-from aigate.worker.answer import count_fields, error_fields, stream_fields
+from aigate.worker.answer import count_fields, error_fields, reply_fields, stream_fields
 from aigate.worker.attempt import Attempts, Failure
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
+from aigate.worker.choices import add_up, join, makes_one, split
 from aigate.worker.listener import Exchange
 from aigate.worker.own_keys import OwnKeys
 from aigate.worker.plan import Plan, Policy, plan_targets
@@ -72,23 +73,44 @@ class Spine:
                 targets = await self._own_keys.put_in(run, principal, targets)
             if principal.rates:
                 await self._gate.enter(run, principal)
-            now = self._now()
-            plan = None  # most calls need none
-            target = targets[0]
-            if not self._breakers.admits(target.slug, now):
-                plan = Plan(targets, self._policy, self._breakers, now)
-                target = plan.first(now)
-            failure = await self._attempts.send(run, target)
-            if failure is None:
-                self._breakers.succeeded(target.slug)
+            if call.n > 1 and makes_one(call, targets[0]):
+                await self._answer_choices(run, targets)
             else:
-                await self._try_on(run, failure, plan or Plan(targets, self._policy, self._breakers, now))
+                await self._answer(run, targets)
         except GateError as error:
             self._fail(run, error)
         finally:
             self._waiting.pop(run, None)
             if run.permits:
                 self._gate.leave(run)
+
+    async def _answer(self, run: Run, targets: list[Target]) -> None:
+        """Attempts until the client has its answer, or the part that it is of one."""
+        now = self._now()
+        plan = None  # most calls need none
+        target = targets[0]
+        if not self._breakers.admits(target.slug, now):
+            plan = Plan(targets, self._policy, self._breakers, now)
+            target = plan.first(now)
+        failure = await self._attempts.send(run, target)
+        if failure is None:
+            self._breakers.succeeded(target.slug)
+        else:
+            await self._try_on(run, failure, plan or Plan(targets, self._policy, self._breakers, now))
+
+    async def _answer_choices(self, run: Run, targets: list[Target]) -> None:
+        """Several choices of a target that makes one at a time. What came is what the client gets, as it is paid for; none is an error."""
+        exchange, choices = run.exchange, split(run)
+        results = await asyncio.gather(*(self._answer(choice, targets) for choice in choices), return_exceptions=True)
+        problems = [result for result in results if isinstance(result, BaseException)]
+        bug = next((problem for problem in problems if not isinstance(problem, GateError)), None)
+        if bug is not None or len(problems) == len(choices):
+            add_up(run, choices)
+            raise bug or problems[0]
+        reply, settlement = join(run, choices)
+        self._attempts.end_call(run, CLIENT_CLOSED if exchange.is_gone else 200, "")
+        if not exchange.is_gone:
+            exchange.reply(200, reply_fields(run, settlement.usage), run.surface.write_reply(reply, run.asked, settlement))
 
     async def count_tokens(
         self, exchange: Exchange, surface: Dialect, write: Callable[[int], bytes], *, endpoint: str = "chat", enter: Enter | None = None
@@ -135,8 +157,7 @@ class Spine:
                 if step.delay_s:
                     await asyncio.sleep(step.delay_s)
                     if run.exchange.is_gone:
-                        self._fail(run, error)
-                        return
+                        raise error
             result = await self._attempts.send(run, target)
             if result is None:
                 self._breakers.succeeded(target.slug)
@@ -146,6 +167,9 @@ class Spine:
     def _give_up(self, run: Run, failure: Failure) -> None:
         """No further attempt: the last one is settled together with the call, then the client is told."""
         error = failure.error
+        if run.parent is not None:
+            self._attempts.settle(run, failure.attempt, failure.outcome)
+            raise error
         status = CLIENT_CLOSED if run.exchange.is_gone else error.status
         self._attempts.settle(run, failure.attempt, failure.outcome, status=status, error_code=error.code)
         self._fail(run, error)
