@@ -325,7 +325,7 @@ class Attempts:
         if target.dialect != surface.name:
             leave_home(reply, surface.name)
             reply.created = reply.created or run.call.received_at
-        return surface.write_reply(reply, run.asked, settlement)
+        return reply
 
     # --- streams ------------------------------------------------------------------------------------------------------------
 
