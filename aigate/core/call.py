@@ -52,7 +52,7 @@ class Call(msgspec.Struct):
 
 
 class Warning(msgspec.Struct, frozen=True):
-    """One change we made to what was asked: `kind` dropped | clamped | rerouted | moved, `param` as the caller spelt it."""
+    """One change we made to what was asked: `kind` dropped | clamped | rerouted | moved | emulated, `param` as the caller spelt it."""
 
     kind: str
     param: str

@@ -25,6 +25,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     effort: tuple[str, ...] | None = None  # reasoning_effort values it takes, weakest first; None: passes any; (): takes none
     effort_default: str = "medium"  # what it does when nothing is asked ("none": does not reason unless asked)
     thinking: str = ""  # how reasoning is switched: "" (by effort) | "toggle" (thinking.type) | "budget" (thinking.budget_tokens) | "adaptive" | "both" (effort or budget)
+    takes_schema: bool = True  # its answers can be bound to a JSON schema; else it is told the schema in words
     needs_data: frozenset[str] = frozenset()  # kinds of media (image, document) it takes as data, not by URL
     needs_signatures: bool = False  # refuses earlier tool calls without the signature of the thought behind them
     forces_tools: bool = True  # takes a tool_choice that forces a call

@@ -85,8 +85,8 @@ def _lose_params(request: Request, target: Target, warnings: list[Warning]) -> N
         if name not in _SAID and bytes(raw) not in (b"null", _UNSAID_DEFAULTS.get(name), b"{}", b"0.0"):
             warnings.append(Warning("dropped", request.spelling.get(name, name), "this format has no such parameter"))
     form = _value(params, "response_format")
-    if isinstance(form, dict) and form.get("type") == "json_object":
-        warnings.append(Warning("dropped", "response_format", "JSON needs a schema here: send json_schema"))
+    if _told_format(form, target):
+        warnings.append(Warning("emulated", "response_format", "asked for in the instructions, as the model cannot be bound to it"))
     tier = _value(params, "service_tier")
     if tier is not None and str(tier) not in _TIERS:
         warnings.append(Warning("dropped", "service_tier", "this format has auto and default", str(tier)))
@@ -104,7 +104,9 @@ def _lose_params(request: Request, target: Target, warnings: list[Warning]) -> N
 
 def write_request(request: Request, target: Target) -> bytes:
     is_own = request.dialect == NAME
-    system, messages = _write_messages(request.messages, is_own)
+    told = "" if is_own else _told_format(_value(request.params, "response_format"), target)
+    instructions = [*request.messages, Message("system", [Text(told)])] if told else request.messages
+    system, messages = _write_messages(instructions, is_own)
     pairs: dict[str, Any] = {"model": upstream_name(target), "messages": messages}
     if system:
         pairs["system"] = system
@@ -129,6 +131,19 @@ def write_request(request: Request, target: Target) -> bytes:
     else:
         _write_composites(pairs, request, target)
     return _encode(pairs)
+
+
+def _told_format(form: object, target: Target) -> str:
+    """What the instructions say of the format of the answer, where the format itself has no other way to."""
+    kind = form.get("type") if isinstance(form, dict) else None
+    if kind == "json_object":
+        return "Answer with one JSON object and nothing else: no words around it and no code fence."
+    if kind != "json_schema" or target.quirks.takes_schema:
+        return ""
+    inside = form.get("json_schema")  # type: ignore[union-attr]
+    schema = inside.get("schema") if type(inside) is dict else None
+    said = f", valid against this JSON Schema:\n{_encode(schema).decode()}" if schema is not None else "."
+    return f"Answer with JSON and nothing else, no words around it and no code fence{said}"
 
 
 def _max_tokens(request: Request, target: Target) -> object:
@@ -232,7 +247,7 @@ def _write_composites(pairs: dict[str, Any], request: Request, target: Target) -
     if target.quirks.thinking == "adaptive" and effort not in (None, "none", "between_tools"):
         config["effort"] = effort
     form = _value(params, "response_format")
-    if isinstance(form, dict) and form.get("type") == "json_schema":
+    if isinstance(form, dict) and form.get("type") == "json_schema" and target.quirks.takes_schema:
         inside = form.get("json_schema")
         config["format"] = {"type": "json_schema", "schema": inside.get("schema") if type(inside) is dict else None}
     if config:

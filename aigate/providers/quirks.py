@@ -83,7 +83,8 @@ ANTHROPIC: QuirkRows = (
     *_rows(_CLAUDE_5, "claude-opus-5*", "claude-sonnet-5*"),
     *_rows(_CLAUDE_4_7, "claude-opus-4[.-][78]*"),
     *_rows(_CLAUDE_4_6, "claude-*-4[.-]6*"),
-    *_rows(_CLAUDE, "claude-[23]*", "claude-*-4*"),
+    *_rows(_CLAUDE, "claude-*-4[.-][15]*"),
+    *_rows(replace(_CLAUDE, takes_schema=False), "claude-[23]*", "claude-*-4*"),  # structured outputs came with 4.1 and 4.5
     *_rows(_CLAUDE_ALWAYS, "*"),  # newer than this table
 )
 

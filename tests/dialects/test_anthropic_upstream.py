@@ -50,6 +50,35 @@ def params_of(**fields: Any) -> tuple[dict[str, Any], list[str]]:
     return body, [f"{warning.kind} {warning.param}" for warning in warnings]
 
 
+JSON = {"type": "json_object"}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "city", "schema": {"type": "object", "properties": {"city": {"type": "string"}}}}}
+
+
+@pytest.mark.parametrize("name", ["claude-opus-4.6", "claude-sonnet-4-5", "claude-opus-4-1-20250805", "claude-sonnet-4-20250514", "claude-3-5-haiku-latest"])
+def test_json_without_a_schema_is_asked_for_in_words(name: str) -> None:
+    body, warnings = params_of(where=claude(name), response_format=JSON)
+    assert "JSON object" in body["system"]
+    assert "output_config" not in body
+    assert warnings == ["emulated response_format"]
+
+
+def test_what_is_said_of_json_comes_after_the_callers_instructions() -> None:
+    body, _ = params_of(response_format=JSON, messages=[{"role": "system", "content": "be kind"}, *HI])
+    assert body["system"].startswith("be kind\n\n")
+
+
+@pytest.mark.parametrize(("name", "is_bound"), [("claude-sonnet-4-5", True), ("claude-opus-4.1", True), ("claude-sonnet-4-20250514", False), ("claude-3-7-sonnet", False)])
+def test_a_schema_binds_the_models_that_take_one_and_is_told_to_the_others(name: str, is_bound: bool) -> None:
+    body, warnings = params_of(where=claude(name), response_format=SCHEMA)
+    assert ("output_config" in body) is is_bound
+    assert ('"properties"' in body.get("system", "")) is not is_bound
+    assert warnings == ([] if is_bound else ["emulated response_format"])
+
+
+def test_plain_text_needs_no_words() -> None:
+    assert params_of(response_format={"type": "text"}) == ({"max_tokens": 8192}, [])
+
+
 def test_a_bound_is_made_where_none_was_asked() -> None:
     assert params_of() == ({"max_tokens": 8192}, [])
     assert params_of(where=claude(max_output_tokens=128_000)) == ({"max_tokens": 32_768}, [])
@@ -114,8 +143,8 @@ def test_structured_output_user_and_tier() -> None:
 
 def test_what_has_no_place_is_named() -> None:
     body, warnings = params_of(seed=1, n=2, logit_bias={"1": 2}, response_format={"type": "json_object"}, logprobs=False, presence_penalty=0)
-    assert body == {"max_tokens": 8192}
-    assert warnings == ["dropped seed", "dropped n", "dropped logit_bias", "dropped response_format"]
+    assert body.keys() == {"max_tokens", "system"}
+    assert warnings == ["dropped seed", "dropped n", "dropped logit_bias", "emulated response_format"]
     body, warnings = params_of(where=claude("claude-opus-4.8"), temperature=0.2, top_p=0.9)
     assert (body, sorted(warnings)) == ({"max_tokens": 8192}, ["dropped temperature", "dropped top_p"])
 
