@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from aigate.core.account import SubAccount
 from aigate.keeper import responses as module
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.responses import read_turns
+from aigate.keeper.db.sub_accounts import add_sub_account, delete_sub_account
 from aigate.keeper.responses import ResponseStore
 from aigate.messages import FindResponse, FoundResponse, KeepResponse, KeptResponse
 
@@ -101,6 +103,18 @@ def test_a_response_that_comes_after_the_question_for_it_is_found(database: Data
         await store.answer(keep("r1"))
         assert texts(await asked) == ["question r1", "answer r1"]
         assert not store._awaited
+
+    run(work())
+
+
+def test_a_deleted_sub_account_leaves_no_responses(database: Database) -> None:
+    async def work() -> None:
+        store = ResponseStore(database)
+        await store.answer(keep("r1"))
+        await store.answer(keep("r1", owner=BERT))
+        database.write_now(add_sub_account, SubAccount(id="sa_anna", account_id="acc_default", name="anna", created_ms=1))
+        database.write_now(delete_sub_account, "acc_default", "sa_anna", 2)
+        assert await store.get(*ANNA, "r1") is None and await store.get(*BERT, "r1") is not None
 
     run(work())
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from aigate.core.account import SubAccount
 from aigate.errors import ClientError
-from aigate.keeper.db.tables import keys, provider_keys, sub_accounts
+from aigate.keeper.db.tables import keys, provider_keys, responses, sub_accounts
 
 _column = sub_accounts.c
 
@@ -32,13 +32,14 @@ def change_sub_account(connection: Connection, account_id: str, sub_account_id: 
 
 
 def delete_sub_account(connection: Connection, account_id: str, sub_account_id: str, now_ms: int) -> SubAccount | None:
-    """With its keys and its provider keys. The sub-account as it was deleted, now or before."""
+    """With its keys, its provider keys and its kept responses. The sub-account as it was deleted, now or before."""
     living = (_column.id == sub_account_id, _column.account_id == account_id, _column.deleted_ms.is_(None))
     if connection.execute(update(sub_accounts).where(*living).values(deleted_ms=now_ms)).rowcount:
         its_keys = (keys.c.sub_account_id == sub_account_id, keys.c.revoked_ms.is_(None))
         connection.execute(update(keys).where(*its_keys).values(revoked_ms=now_ms))
         its_provider_keys = (provider_keys.c.sub_account_id == sub_account_id, provider_keys.c.revoked_ms.is_(None))
         connection.execute(update(provider_keys).where(*its_provider_keys).values(revoked_ms=now_ms, sealed=b""))
+        connection.execute(delete(responses).where(responses.c.account_id == account_id, responses.c.owner_id == sub_account_id))
     return get_sub_account(connection, account_id, sub_account_id)
 
 
