@@ -103,6 +103,8 @@ class ResponsesStreamWriter:
         terminal = self._terminal
         if terminal is not None:
             terminal["response"]["usage"] = write_usage(settlement)
+            if not terminal["response"].get("output"):  # some providers leave it to the events before
+                terminal["response"]["output"] = [self._output[index] for index in sorted(self._output)]
             return self._release() + self._event(terminal)
         self._begin(pieces)
         self._close_all(pieces)
@@ -150,6 +152,8 @@ class ResponsesStreamWriter:
             if fields["type"] in _STARTS:
                 self._held += self._event(fields)
                 return b""
+        elif fields["type"] == "response.output_item.done" and type(fields.get("output_index")) is int:
+            self._output[fields["output_index"]] = fields.get("item")
         return self._release() + self._event(fields)
 
     def _write_own_run(self, chunk: Chunk, texts: Sequence[bytes]) -> bytes:

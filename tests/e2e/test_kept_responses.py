@@ -132,6 +132,16 @@ def test_tools_and_thoughts_go_on_with_the_same_format_and_with_another(client: 
     assert "tool_use" in json.dumps(said[1]) and "tool_result" in json.dumps(said[2]) and "and a coat?" in json.dumps(said[-1])
 
 
+def test_a_stream_whose_end_tells_no_output_is_kept_with_its_items(client: OpenAI, replay: Replay) -> None:
+    ended = {**json.loads(response()), "id": "resp_bare"}
+    done = {"type": "response.output_item.done", "output_index": 0, "item": CALL}
+    begun = {"type": "response.created", "response": {**ended, "status": "in_progress"}}
+    replay.answer(200, "text/event-stream", events(begun, done, {"type": "response.completed", "response": ended}))
+    last = list(client.responses.create(model="mock/gpt", input="weather?", tools=[WEATHER], stream=True))[-1]
+    assert [item.to_dict() for item in last.response.output] == [CALL]  # type: ignore[union-attr]
+    assert [item.to_dict() for item in client.responses.retrieve("resp_bare").output] == [CALL]
+
+
 def test_what_was_said_before_is_counted_and_held_for(served: Gateway, client: OpenAI, replay: Replay) -> None:
     made = client.responses.create(model="sim/echo", input="word " * 2000)
     counted = client.responses.input_tokens.count(model="sim/echo", input="and?", previous_response_id=made.id)
