@@ -32,7 +32,7 @@ catalog: $(DEV)  ## compile the price file from the installed genai-prices
 	@$(VENV)/bin/python tools/catalog.py
 
 docs: $(DEV)  ## write the pages that are made from the code
-	@$(VENV)/bin/python tools/reference.py
+	@$(VENV)/bin/python -m tools.reference
 
 lock: $(DEV)  ## resolve the dependencies anew; UPGRADE=--upgrade takes newer ones
 	@$(COMPILE) $(UPGRADE) --output-file requirements.lock pyproject.toml

@@ -83,3 +83,15 @@ def test_make_targets_named_in_the_documents_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {name for page in PAGES for name in re.findall(r"`make ([a-z]+)`", page.read_text())}
     assert named <= targets
+
+
+def test_no_loss_between_formats_is_silent():
+    """Text and tools cross everywhere; a file of one vendor, which no other can read, is never just left out."""
+    from tools import crossings
+
+    for client in crossings.FORMATS:
+        for provider in set(crossings.FORMATS) - {client}:
+            assert crossings.outcome(client, provider, crossings.FEATURES["text"][client]) == "kept"
+            assert crossings.outcome(client, provider, crossings.FEATURES["tools"][client]) == "kept"
+            if client in crossings.FEATURES["file by id"]:
+                assert crossings.outcome(client, provider, crossings.FEATURES["file by id"][client]) == "dropped"

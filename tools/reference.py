@@ -1,4 +1,4 @@
-"""`make docs`: writes the pages that are made from the code, docs/settings.md and docs/cli.md. A test compares them with it."""
+"""`make docs`: writes the pages that are made from the code, docs/settings.md, docs/cli.md and docs/dialects.md. A test compares them with it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from aigate import config
+from tools import crossings
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMMANDS = (
@@ -77,7 +78,7 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"settings.md": settings_page, "cli.md": commands_page}
+PAGES = {"settings.md": settings_page, "cli.md": commands_page, "dialects.md": crossings.page}
 
 
 if __name__ == "__main__":

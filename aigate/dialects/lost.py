@@ -8,7 +8,7 @@ from aigate.core.call import Warning
 from aigate.core.neutral import Request
 
 # They steer what is kept, cached or padded, or which detail comes along; the answer is the same without.
-_QUIET = frozenset({"store", "include", "stream", "stream_options", "truncation", "cache_control", "labels", "reasoning", "text"})
+_QUIET = frozenset({"store", "include", "stream", "stream_options", "truncation", "cache_control", "labels", "reasoning", "text", "output_config"})
 _SAYS_NOTHING = frozenset({b"null", b"false", b"{}", b"[]", b'""'})
 
 

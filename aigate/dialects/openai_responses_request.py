@@ -315,7 +315,7 @@ def lost(request: Request, target: Target) -> list[Warning]:
         path = f"messages[{place}]"
         if message.name is not None and message.role != "function":
             warnings.append(Warning("dropped", f"{path}.name", "this format names no speakers"))
-        _walk(message.parts, f"{path}.content", warnings)
+        _walk(message.parts, f"{path}.content", request.dialect, warnings)
     for place, tool in enumerate(request.tools or ()):
         if tool.kind not in ("function", "custom"):
             warnings.append(Warning("dropped", f"tools[{place}]", f"{tool.kind} is a tool of the other provider"))
@@ -327,16 +327,18 @@ def lost(request: Request, target: Target) -> list[Warning]:
     return warnings
 
 
-def _walk(parts: Sequence[Part], path: str, warnings: list[Warning]) -> None:
+def _walk(parts: Sequence[Part], path: str, dialect: str, warnings: list[Warning]) -> None:
     for place, part in enumerate(parts):
         here = f"{path}[{place}]"
         if type(part) is Opaque and part.dialect != NAME:
             warnings.append(Warning("dropped", here, f"{part.kind or 'this part'} cannot be said in this format"))
         elif type(part) is Media and part.kind not in ("image", "document"):
             warnings.append(Warning("dropped", here, f"this format takes no {part.kind}"))
+        elif type(part) is Media and part.file_id is not None and dialect != NAME:
+            warnings.append(Warning("dropped", here, "a file of another provider"))
         elif type(part) is Reasoning and not is_taken(part):
             warnings.append(Warning("dropped", here, "reasoning of another provider"))
         elif type(part) is ToolResult:
             if part.is_error:
                 warnings.append(Warning("dropped", f"{here}.is_error", "this format marks no failed results"))
-            _walk(part.parts, f"{here}.content", warnings)
+            _walk(part.parts, f"{here}.content", dialect, warnings)
