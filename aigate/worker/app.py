@@ -32,8 +32,8 @@ from aigate.worker.breaker import Breakers
 from aigate.worker.client import Pool, tls_context
 from aigate.worker.fetch import Fetcher
 from aigate.worker.gemini_routes import gemini_routes, is_gemini
-from aigate.worker.kept import KeptResponses
 from aigate.worker.guard import Guard
+from aigate.worker.kept import KeptResponses
 from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange, Listener
 from aigate.worker.listener import Limits as ListenerLimits
