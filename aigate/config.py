@@ -24,6 +24,7 @@ Count = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Delay = Annotated[float, Meta(ge=0, le=86400)]
+HeaderText = Annotated[str, Meta(pattern=r"^[!-~]*$")]  # what a header can carry
 Dollars = Annotated[float, Meta(ge=0, le=1e9)]
 
 
@@ -65,7 +66,7 @@ class Server(Section):
 class Auth(Section):
     """Who may call."""
 
-    admin_key: str = ""  # the root key; empty = data_dir/admin.key, made at the first start. Also AIGATE_ADMIN_KEY
+    admin_key: HeaderText = ""  # the root key; empty = data_dir/admin.key, made at the first start. Also AIGATE_ADMIN_KEY
     provider_key: str = ""  # seals stored provider keys: 32 bytes in base64, several with commas, newest first; empty = data_dir/provider.key
     max_staleness_s: Seconds = 300.0  # known keys are honoured this long while the keeper is away
 
@@ -334,6 +335,8 @@ def _convert(key: tuple[str, ...], setting: _Setting) -> Any:
 
 
 def _allowed(wanted: object, error: Exception) -> str:
+    if wanted == HeaderText:
+        return "has a character that cannot be sent in a header (a space, a line end, an accent?)"
     choices = [choice for choice in getattr(wanted, "__args__", ()) if choice and isinstance(choice, str)]
     return f"allowed are {', '.join(choices)}" if choices else str(error).replace("`", "")
 

@@ -58,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(config: Config) -> int:
     os.umask(0o077)
     _allow_open_files()
+    if config.upstream.ca_file:
+        _check_ca_file(config.upstream.ca_file)
     data_dir = DataDir(config.server.data_dir)
     listener = _listen_tcp(config.server.host, config.server.port)
     server = msgspec.structs.replace(config.server, port=listener.getsockname()[1], data_dir=str(data_dir.path))
@@ -78,6 +80,15 @@ def _serve(config: Config) -> int:
         return supervisor.run(announce)
     finally:
         url_file.unlink(missing_ok=True)
+
+
+def _check_ca_file(path: str) -> None:
+    try:
+        is_pem = "BEGIN CERTIFICATE" in Path(path).read_text("latin-1")
+    except OSError as error:
+        raise StartError(f"upstream.ca_file: {path}: {error.strerror}") from error
+    if not is_pem:
+        raise StartError(f"upstream.ca_file: {path}: has no certificate in PEM form")
 
 
 def _allow_open_files() -> None:

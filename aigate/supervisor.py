@@ -44,7 +44,7 @@ class Patience(msgspec.Struct, frozen=True):
 class Slot:
     """A place in the tree, held by one process after another. `kind` is the module that runs: worker, keeper or sim."""
 
-    __slots__ = ("kind", "number", "listen", "generation", "process", "ready_fd", "is_ready", "started_at", "slow_at", "delay_s", "due_at")
+    __slots__ = ("kind", "number", "listen", "generation", "process", "ready_fd", "is_ready", "started_at", "slow_at", "delay_s", "due_at", "exit_code")
 
     def __init__(self, kind: str, number: int = 1, listen: socket.socket | None = None):
         self.kind = kind
@@ -54,6 +54,7 @@ class Slot:
         self.process: subprocess.Popen[bytes] | None = None
         self.ready_fd: int | None = None
         self.is_ready = False
+        self.exit_code: int | None = None  # of the last process that ended
         self.started_at = 0.0
         self.slow_at: float | None = None  # monotonic time from which its start takes too long; None = it has not, or that was said
         self.delay_s = FIRST_DELAY_S
@@ -240,6 +241,7 @@ class Supervisor:
                 level = logging.WARNING if code or not self._stop_requests else logging.INFO
                 log.log(level, "%s (process %d) ended: %s", slot.name, slot.process.pid, _exit_words(code))
                 slot.process = None
+                slot.exit_code = code
                 self._forget_ready(slot)
                 ended.append(slot)
         return ended
@@ -256,8 +258,11 @@ class Supervisor:
         log.info("draining: running calls have %g s; a second signal ends them at once", self._drain_s)
         self._listener.close()
         self._stop(self._workers, self._drain_s + GRACE_S)
-        self._await_keeper()
-        self._stop([self._keeper], KEEPER_DRAIN_S)
+        for _ in range(2):  # one that dies of something else meanwhile has not shipped: another tries
+            self._await_keeper()
+            self._stop([self._keeper], KEEPER_DRAIN_S)
+            if self._keeper.exit_code == 0:
+                break
         self._stop([self._sim] if self._sim else [], GRACE_S)
         log.info("stopped")
         return 0 if self._stop_requests < 2 else 1
@@ -265,6 +270,7 @@ class Supervisor:
     def _await_keeper(self) -> None:
         """One that has just died, or has only begun to start, would ship nothing of the journals when it is told to stop."""
         keeper, deadline = self._keeper, time.monotonic() + KEEPER_DRAIN_S
+        self._reap()
         if not keeper.process:
             self._spawn(keeper)
         while keeper.process and not keeper.is_ready and self._stop_requests < 2 and time.monotonic() < deadline:

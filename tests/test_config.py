@@ -184,6 +184,7 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(read, text, words):
         ("AIGATE_SERVER_PORT", "many", ["'many'", "int"]),
         ("AIGATE_SIM_ENABLED", "perhaps", ["'perhaps'", "bool"]),
         ("AIGATE_PROVIDERS_MOCK_NOTHING", "1", ["base_url"]),
+        ("AIGATE_ADMIN_KEY", "two words", ["AIGATE_ADMIN_KEY", "header"]),
         ("AIGATE_MODELS_MOCK_GPT_MODALITY", "text", ["no model in the file"]),
     ],
 )

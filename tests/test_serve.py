@@ -75,6 +75,13 @@ def test_the_snippet_of_the_banner_works_when_pasted(gateway):
     assert "simulated" in json.loads(answer.stdout)["choices"][0]["message"]["content"]
 
 
+def test_a_file_of_authorities_that_is_none_is_refused_at_start(tmp_path):
+    (tmp_path / "no.pem").write_text("hello")
+    for name, problem in (("missing.pem", "No such file"), ("no.pem", "PEM")):
+        refused = run_serve("--data-dir", str(tmp_path / "data"), env={"AIGATE_UPSTREAM_CA_FILE": str(tmp_path / name)})
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1) and "upstream.ca_file" in refused.stderr and problem in refused.stderr
+
+
 def test_a_data_directory_may_have_any_name(tmp_path):
     folder = tmp_path / "Ann's büro: 100%"
     folder.mkdir()

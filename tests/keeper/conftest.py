@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from aigate.journal.writer import MIN_SEGMENT_BYTES, JournalWriter
 from aigate.keeper.db.balances import Balances
 from aigate.keeper.db.engine import Database, database_url, open_database
 from aigate.keeper.db.ledger_rows import Batch, write_batch
+from tests.keeper.money_world import Run, World
 
 PRICE = with_id(Price(rates={"input": (150_000, 1), "output": (600_000, 1)}))
 
@@ -112,3 +114,19 @@ class Traffic:
 @pytest.fixture
 def traffic() -> Traffic:
     return Traffic()
+
+
+@pytest.fixture
+def run(database: Database, tmp_path: Path) -> Run:
+    """Runs a test in a world with a serving desk, then brings that to rest."""
+
+    def run(test: Callable[[World], Awaitable[None]]) -> None:
+        async def serve() -> None:
+            world = World(database, tmp_path)
+            async with world.desk.serving():
+                await test(world)
+                await world.rest()
+
+        asyncio.run(asyncio.wait_for(serve(), 30))
+
+    return run

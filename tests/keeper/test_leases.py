@@ -3,96 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import text
 
-from aigate.core.account import HARD, Cap
-from aigate.core.budget import Owner, Want
+from aigate.core.account import HARD
+from aigate.core.budget import Want
 from aigate.core.wallet import Hold
-from aigate.keeper.db.engine import Database
-from aigate.keeper.db.limits import set_limit
 from aigate.keeper.db.tables import grants, leases, outbox
-from aigate.keeper.ledger import verify
-from aigate.messages import Grant, Granted, Recall, Refused, Welcome
-from tests.keeper.money_worker import ACCOUNT, Desk, MoneyWorker
-
-KEY: Owner = ("key", "acc_1", "key_1")
-SUB: Owner = ("sub_account", "acc_1", "sa_1")
-TAG: Owner = ("tag", "acc_1", "spring")
-
-
-class World:
-    """One keeper, its database, and the workers that a test starts."""
-
-    def __init__(self, database: Database, folder: Path):
-        self.database = database
-        self.folder = folder / "journals"
-        self.folder.mkdir(exist_ok=True)
-        self.socket = folder / "k"
-        self.desk = Desk(database, self.folder, self.socket)
-        self.workers: list[MoneyWorker] = []
-
-    async def worker(self, *, is_welcome: bool = True) -> MoneyWorker:
-        worker = MoneyWorker(self.folder, f"jrn_{len(self.workers)}")
-        self.workers.append(worker)
-        return await worker.connect(self.socket, is_welcome=is_welcome)
-
-    def limit(self, owner: Owner, limit: int | None, mode: str = "clamp", *, is_new: bool = True) -> int:
-        """The budget's id."""
-        self.database.write_now(set_limit, owner, Cap(limit, mode), 1, is_new_owner=is_new)
-        return self.standing(owner).budget_id
-
-    def standing(self, owner: Owner) -> Any:
-        return self.database.read_now(_standing_then, owner)
-
-    def rows(self, table: Any) -> list[Any]:
-        return self.database.read_now(lambda connection: connection.execute(select(table)).all())
-
-    async def rest(self) -> None:
-        """Every worker dead, every journal read to its end, and everything adds up."""
-        for worker in self.workers:
-            await worker.die()
-        await self.desk.look_and_ship()
-        report = self.database.read_now(verify)
-        assert report.counts.keys() <= {"price", "cost", "no_call", "unsettled", "overrun", "over_limit"}, report.findings
-        assert self.rows(leases) == []
-
-
-def _standing_then(connection: Any, owner: Owner) -> Any:
-    """As of the tests' month."""
-    query = text(
-        "SELECT b.id AS budget_id, coalesce(w.spent_nanousd, 0) AS spent, coalesce(w.reserved_nanousd, 0) AS reserved, "
-        "coalesce(w.leased_nanousd, 0) AS leased FROM budgets b LEFT JOIN windows w ON w.budget_id = b.id AND w.\"window\" IN ('2023-11', 'all') "
-        "WHERE b.scope = :scope AND b.account_id = :account AND b.owner_id = :id"
-    )
-    return connection.execute(query, dict(zip(("scope", "account", "id"), owner, strict=True))).one()
-
-
-@pytest.fixture
-def run(database: Database, tmp_path: Path) -> Callable[[Callable[[World], Awaitable[None]]], None]:
-    def run(test: Callable[[World], Awaitable[None]]) -> None:
-        async def serve() -> None:
-            world = World(database, tmp_path)
-            async with world.desk.serving():
-                await test(world)
-                await world.rest()
-
-        asyncio.run(asyncio.wait_for(serve(), 30))
-
-    return run
-
-
-Run = Callable[[Callable[[World], Awaitable[None]]], None]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.002)
-
+from aigate.messages import Grant, Granted, Recall, Refused
+from tests.keeper.money_worker import ACCOUNT, MoneyWorker
+from tests.keeper.money_world import KEY, SUB, TAG, Run, World, until
 
 # --- grants -----------------------------------------------------------------------------------------------------------------------
 
@@ -411,104 +332,5 @@ def test_a_repeated_ask_keeps_its_grant_while_the_limit_changes(run: Run) -> Non
         await until(lambda: any(isinstance(m, Granted | Refused) for m in worker.heard))
         assert first in worker.heard
         worker.settle(held, 10)
-
-    run(test)
-
-
-# --- the end of a month, of a worker, of a keeper -------------------------------------------------------------------------------------
-
-
-def test_leases_of_a_month_that_has_ended_go_back(run: Run) -> None:
-    async def test(world: World) -> None:
-        budget = world.limit(KEY, 1_000_000)
-        worker = await world.worker()
-        hold = await worker.hold((budget,), 100)
-        assert isinstance(hold, Hold) and hold.window == "2023-11"
-        world.desk.month = "2023-12"
-        await until(lambda: any(isinstance(m, Recall) and m.before == "2023-12" for m in worker.heard))
-        later = await worker.hold((budget,), 100)
-        assert isinstance(later, Hold) and later.window == "2023-12"
-        worker.settle(hold, 60)
-        await world.desk.look_and_ship()
-        assert (world.standing(KEY).spent, world.standing(KEY).leased) == (60, 0)
-
-    run(test)
-
-
-def test_what_a_killed_worker_had_sent_is_reserved_and_the_rest_comes_back(run: Run) -> None:
-    async def test(world: World) -> None:
-        budget = world.limit(KEY, 1000)
-        worker, other = await world.worker(), await world.worker()
-        assert isinstance(await worker.hold((budget,), 100, (ACCOUNT, KEY)), Hold)
-        await worker.die()
-        await world.desk.look_and_ship()
-        assert (world.standing(KEY).reserved, world.standing(KEY).leased, world.standing(ACCOUNT).reserved) == (100, 0, 100)
-        assert isinstance(await other.hold((budget,), 901), Refused)
-        assert isinstance(await other.hold((budget,), 900), Hold)
-
-    run(test)
-
-
-def test_a_new_keeper_grants_nothing_before_every_journal_is_heard(database: Database, tmp_path: Path) -> None:
-    async def test() -> None:
-        world = World(database, tmp_path)
-        budget = world.limit(KEY, 1000)
-        async with world.desk.serving():
-            one, two = await world.worker(), await world.worker()
-            hold = await two.hold((budget,), 100)
-        assert isinstance(hold, Hold)
-        two.settle(hold, 100)
-        await one.disconnect()
-        await two.disconnect()
-        desk = world.desk = Desk(database, world.folder, world.socket)
-        async with desk.serving():
-            await one.connect(world.socket)
-            waiting = asyncio.create_task(one.hold((budget,), 900))
-            done, _ = await asyncio.wait((waiting,), timeout=0.1)
-            assert not done and not await desk.leases.is_open(timeout_s=0.01)
-            opening = asyncio.create_task(desk.leases.is_open(timeout_s=10))
-            await two.connect(world.socket)
-            assert isinstance(await waiting, Hold) and await opening
-            await world.rest()
-
-    asyncio.run(asyncio.wait_for(test(), 30))
-
-
-def test_a_database_that_is_older_than_the_leases_learns_them_again(run: Run) -> None:
-    async def test(world: World) -> None:
-        budget = world.limit(KEY, 1000)
-        worker = await world.worker()
-        hold = await worker.hold((budget,), 100, (ACCOUNT, KEY))
-        assert isinstance(hold, Hold)
-        await worker.disconnect()
-
-        def forget(connection: Any) -> None:  # as if the backup had been made before the grant
-            for statement in ("DELETE FROM leases", "DELETE FROM grants", "UPDATE windows SET leased_nanousd = 0", "UPDATE meta SET value = '0' WHERE name = 'grant_seq'"):
-                connection.execute(text(statement))
-
-        world.database.write_now(forget)
-        await worker.connect(world.socket)
-        assert Welcome(is_restored=True) in worker.heard
-        assert world.standing(KEY).leased == 100
-        refused = await worker.hold((budget,), 901)
-        assert isinstance(refused, Refused) and refused.reason == "leased"
-        worker.settle(hold, 40)
-        assert isinstance(await worker.hold((budget,), 901), Hold)
-
-    run(test)
-
-
-def test_a_database_that_is_older_than_the_limits_is_told_what_runs(run: Run) -> None:
-    async def test(world: World) -> None:
-        worker = await world.worker()
-        world.limit(TAG, 1000, is_new=False)
-        assert await world.desk.leases.announce_limits()
-        running = worker.start(300, (ACCOUNT, KEY))
-        await worker.disconnect()
-        restored = "UPDATE meta SET value = '1' WHERE name = 'limits_version'"
-        world.database.write_now(lambda connection: connection.execute(text(restored)))
-        await worker.connect(world.socket)
-        assert Welcome(is_restored=True) in worker.heard
-        worker.settle(running, 40)
 
     run(test)

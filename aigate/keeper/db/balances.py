@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from sqlalchemy import Connection, delete, select, tuple_
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert as insert_or_leave_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_or_leave_sqlite
 
 from aigate.core.account import CLAMP, Standing
 from aigate.core.budget import ACCOUNT, ALL_TIME, BY_MONTH, KEY, SUB_ACCOUNT, TAG, Changes, Owner, Place, window_of
 from aigate.journal.records import ADOPTED, RESTATED, RETURNED
+from aigate.keeper.db.conditions import is_any_of
 from aigate.keeper.db.ledger_rows import Batch, Row, Share, write_sums
 from aigate.keeper.db.outbox import Event, add_events, overrun_event, threshold_events
 from aigate.keeper.db.tables import budgets, leases, windows
@@ -96,7 +97,7 @@ def _find_ids(connection: Connection, owners: list[Owner]) -> dict[Owner, int]:
     query = select(column.id, column.scope, column.account_id, column.owner_id)
     found: dict[Owner, int] = {}
     for chunk in _chunks(owners):
-        for row in connection.execute(query.where(tuple_(column.scope, column.account_id, column.owner_id).in_(chunk))):
+        for row in connection.execute(query.where(is_any_of((column.scope, column.account_id, column.owner_id), chunk))):
             found[row[1], row[2], row[3]] = row[0]
     return found
 

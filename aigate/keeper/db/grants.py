@@ -184,7 +184,8 @@ class _Round:
 
 def first_answers(connection: Connection, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Granted]:
     """What was granted before, by journal and number."""
-    rows = connection.execute(_FIRST_ANSWERS, {"keys": list(keys)})
+    journal_ids, numbers = {journal_id for journal_id, _ in keys}, {number for _, number in keys}
+    rows = connection.execute(_FIRST_ANSWERS, {"keys": list(keys), "journals": list(journal_ids), "numbers": list(numbers)})
     return {(row.journal_id, row.number): _decode(row.answer) for row in rows}
 
 
@@ -211,7 +212,8 @@ def _lock_windows(connection: Connection, places: Sequence[Place]) -> dict[Place
 
 
 def _read_windows(connection: Connection, places: Iterable[Place]) -> dict[Place, WindowRow]:
-    rows = connection.execute(_WINDOWS, {"places": list(places)})
+    places = list(places)
+    rows = connection.execute(_WINDOWS, {"places": places, "ids": [budget_id for budget_id, _ in places]})
     return {(row[0], row[1]): WindowRow(None, row[2], row[3], row[4]) for row in rows}
 
 
@@ -220,12 +222,17 @@ _POSTGRESQL_MONTH = text("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM')")
 _SEQ = select(meta.c.value).where(meta.c.name == "grant_seq")
 _RAISE_SEQ = text("UPDATE meta SET value = CAST(CAST(value AS BIGINT) + :by AS TEXT) WHERE name = 'grant_seq'")
 _BUDGETS = select(budgets).where(_b.id.in_(bindparam("ids", expanding=True)))
+# What is a list of rows is also said by column: SQLite would scan the table for the rows alone.
 _WINDOWS = (
     select(_w.budget_id, _w.window, _w.spent_nanousd, _w.reserved_nanousd, _w.leased_nanousd)
-    .where(tuple_(_w.budget_id, _w.window).in_(bindparam("places", expanding=True)))
+    .where(tuple_(_w.budget_id, _w.window).in_(bindparam("places", expanding=True)), _w.budget_id.in_(bindparam("ids", expanding=True)))
     .order_by(_w.budget_id, _w.window)
     .with_for_update()
 )
 _LIVING = select(journals.c.id).where(journals.c.id.in_(bindparam("ids", expanding=True)), journals.c.sealed_ms.is_(None))
-_FIRST_ANSWERS = select(grants).where(tuple_(_g.journal_id, _g.number).in_(bindparam("keys", expanding=True)))
+_FIRST_ANSWERS = select(grants).where(
+    tuple_(_g.journal_id, _g.number).in_(bindparam("keys", expanding=True)),
+    _g.journal_id.in_(bindparam("journals", expanding=True)),
+    _g.number.in_(bindparam("numbers", expanding=True)),
+)
 _FORGET = delete(grants).where(_g.journal_id == bindparam("journal"), _g.number <= bindparam("up_to"))

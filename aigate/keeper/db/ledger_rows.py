@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import astuple
-from sqlalchemy import Connection, Table, select, tuple_
+from sqlalchemy import Connection, Table, select
 
 from aigate.core.budget import Lease, Place
 from aigate.journal.records import RETURNED, CallEnd, Intent, Settled
@@ -211,11 +211,12 @@ def _only_new(connection: Connection, batch: Batch) -> Batch:
 
 
 def _existing(connection: Connection, table: Table, names: tuple[str, ...], wanted: list[tuple[str, ...]]) -> set[Row]:
+    """All rows of the table that have the first name's value in common with one that is wanted."""
     columns = [table.c[name] for name in names]
     found: set[Row] = set()
     for start in range(0, len(wanted), 500):  # databases limit how many values a statement may bind
-        chunk = [tuple(map(_storable, key)) for key in wanted[start : start + 500]]
-        found.update(tuple(row) for row in connection.execute(select(*columns).where(tuple_(*columns).in_(chunk))))
+        chunk = {_storable(key[0]) for key in wanted[start : start + 500]}
+        found.update(tuple(row) for row in connection.execute(select(*columns).where(columns[0].in_(chunk))))
     return found
 
 

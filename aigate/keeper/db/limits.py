@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, and_, case, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, case, literal_column, select, text, update
 
 from aigate.core.account import Cap, Page, Standing
 from aigate.core.budget import ACCOUNT, ALL_TIME, TAG, Limit, Owner, window_of
 from aigate.keeper.db.balances import add_budgets
+from aigate.keeper.db.conditions import is_any_of
 from aigate.keeper.db.outbox import add_events, threshold_events
 from aigate.keeper.db.tables import budgets, meta, windows
 
@@ -44,7 +45,8 @@ def limits_version(connection: Connection) -> int:
 
 def changed_limits(connection: Connection, since: int, find_month: FindMonth) -> tuple[int, list[Limit]]:
     """The newest version, and the limits changed after version `since`."""
-    return limits_version(connection), _limits(connection, budgets.c.version > since, find_month)
+    was_ever = budgets.c.version > literal_column("0")  # as the index says it, else it is not used
+    return limits_version(connection), _limits(connection, and_(was_ever, budgets.c.version > since), find_month)
 
 
 def first_limits(connection: Connection, find_month: FindMonth) -> tuple[int, list[Limit]]:
@@ -69,9 +71,9 @@ def find_standings(connection: Connection, owners: Sequence[Owner]) -> dict[Owne
         owner: Standing(owner=owner, window=ALL_TIME if owner[0] == ACCOUNT else month) for owner in owners
     }
     column = budgets.c
-    name = tuple_(column.scope, column.account_id, column.owner_id)
+    name = (column.scope, column.account_id, column.owner_id)
     for start in range(0, len(owners), 500):  # databases limit how many values a statement may bind
-        found |= {standing.owner: standing for standing in _standings(connection, name.in_(owners[start : start + 500]), month)}
+        found |= {standing.owner: standing for standing in _standings(connection, is_any_of(name, owners[start : start + 500]), month)}
     return found
 
 

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, Row, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, or_, select, update
 
 from aigate.core.allow import narrow
 from aigate.core.budget import ACCOUNT, KEY, SUB_ACCOUNT, Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
 from aigate.core.rate import REQUESTS, STREAMS, TOKENS, Rate
+from aigate.keeper.db.conditions import is_any_of
 from aigate.keeper.db.keys import key_of
 from aigate.keeper.db.tables import accounts, budgets, keys, sub_accounts
 
@@ -100,10 +101,10 @@ def _owners(row: Row) -> list[Owner]:
 
 def _limited(connection: Connection, owners: Iterable[Owner]) -> dict[Owner, int]:
     column = budgets.c
-    name = tuple_(column.scope, column.account_id, column.owner_id)
+    name = (column.scope, column.account_id, column.owner_id)
     query = select(column.id, column.scope, column.account_id, column.owner_id).where(column.limit_nanousd.is_not(None))
     wanted = sorted(owners)
     found: dict[Owner, int] = {}
     for start in range(0, len(wanted), 500):  # databases limit how many values a statement may bind
-        found |= {(row[1], row[2], row[3]): row[0] for row in connection.execute(query.where(name.in_(wanted[start : start + 500])))}
+        found |= {(row[1], row[2], row[3]): row[0] for row in connection.execute(query.where(is_any_of(name, wanted[start : start + 500])))}
     return found
