@@ -32,6 +32,7 @@ from aigate.worker.settle import hold_price
 WAIT_S = 2.0  # for the keeper's word on one attempt
 SWEEP_S = 10.0  # slices unused for so long go back
 FLOOR_TOKENS, REASONING_FLOOR_TOKENS = 256, 2_048  # no maximum is lowered below
+MAX_RAISE = 10_000  # thousandths: a nonsensical bill must not shut a model off for good
 
 
 _UNTOLD: dict[Owner, int] = {("", "", ""): 0}
@@ -40,10 +41,12 @@ _UNTOLD: dict[Owner, int] = {("", "", ""): 0}
 class Admission:
     """One per worker; takes over the words of money on `link`. `limits`: owners whose limit a principal may not know of; empty in most
     gateways, so that a call without budgets pays a test for it and no more. Until the keeper has told them it is not: all calls are
-    admitted then, that is, they wait. `unlimited`: attempts that run without a hold, for a limit that comes while they do."""
+    admitted then, that is, they wait. `unlimited`: attempts that run without a hold, for a limit that comes while they do. `raised`: models
+    that cost more than was held → what their bounds are multiplied by since, in thousandths (M14); each worker learns it for itself."""
 
     def __init__(self, *, link: KeeperLink, journal: JournalWriter, default_max_output_tokens: int, loop: asyncio.AbstractEventLoop):
         self.unlimited: dict[str, tuple[Run, Attempt]] = {}
+        self.raised: dict[str, int] = {}
         self._wallet = Wallet()
         self.limits: dict[Owner, int] = _UNTOLD
         self._told: asyncio.Future[None] = loop.create_future()
@@ -108,6 +111,12 @@ class Admission:
             return self._wallet.settle(attempt.hold, cost_nanousd)
         self.unlimited.pop(attempt.id, None)
         return ()
+
+    def note_overrun(self, target: Target, held: int, cost: int) -> None:
+        self.raised[target.slug] = min(-(-self.raised.get(target.slug, 1000) * cost // held), MAX_RAISE)
+
+    def raise_bound(self, target: Target, hold: int) -> int:
+        return -(-hold * self.raised.get(target.slug, 1000) // 1000)
 
     def withdraw(self, attempt: Attempt) -> None:
         """Not sent, and no intent of it written."""
@@ -177,7 +186,7 @@ class Admission:
         input_tokens, choices = input_bound(call, target), max(call.n, 1)
 
         def amount(tokens: int) -> int:
-            return hold_nanousd(price, input_tokens, tokens * choices)
+            return self.raise_bound(target, hold_nanousd(price, input_tokens, tokens * choices))
 
         lower = range(floor, max_output_tokens(call, target, self._default_max_output_tokens))
         fitting = bisect_right(lower, available, key=amount)

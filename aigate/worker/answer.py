@@ -83,7 +83,7 @@ def stream_fields(run: Run) -> FieldBlock:
 
 
 def error_fields(run: Run, error: GateError) -> FieldBlock:
-    """An error: whether and when a retry helps, as the official SDKs read it."""
+    """An error: whether and when a retry helps, as the official SDKs read it. Of a provider only where something was sent to one."""
     fields = field_block(heads.error_fields(error, run.exchange.request_id))
-    attempts = b"\r\nx-aig-attempts: %d" % run.attempts if run.attempts else b""
-    return FieldBlock(fields + _constant(run) + attempts + _rare(run))
+    sent = b"%b\r\nx-aig-attempts: %d" % (_constant(run), run.attempts) if run.attempts else b""
+    return FieldBlock(fields + sent + _rare(run))

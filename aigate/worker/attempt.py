@@ -221,6 +221,8 @@ class Attempts:
         if price is not None:
             tokens_out = output_bound(call, target, self._limits.default_max_output_tokens)
             hold = hold_nanousd(price, input_bound(call, target), tokens_out)
+            if self._admission.raised:
+                hold = self._admission.raise_bound(target, hold)
         request_id = run.exchange.request_id
         return Attempt(
             id=f"att_{request_id[4:]}_{number}",
@@ -417,7 +419,10 @@ class Attempts:
 
     def settle(self, run: Run, attempt: Attempt, outcome: Outcome, *, status: int = 0, error_code: str = "") -> None:
         """The one place where attempts end. A `status` says the call ends with it."""
-        run.cost_nanousd += outcome.cost_nanousd
+        cost, held = outcome.cost_nanousd, attempt.hold_nanousd
+        run.cost_nanousd += cost
+        if cost > held > 0:
+            self._admission.note_overrun(run.target, held, cost)
         if run.permits:
             run.tokens += outcome.usage.input_tokens + outcome.usage.output_tokens
         now = self._now()
@@ -425,7 +430,7 @@ class Attempts:
         if status:
             run.has_ended = True
             end = run.end_record(now, self.unix_offset_s, status, error_code)
-        charges = self._admission.settle(attempt, outcome.cost_nanousd)
+        charges = self._admission.settle(attempt, cost)
         write_settled(self._journal, attempt, outcome, int((now - attempt.started_at) * 1000), end, charges)
 
     def end_call(self, run: Run, status: int, error_code: str) -> None:

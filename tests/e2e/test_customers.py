@@ -1,7 +1,10 @@
 """A product that resells: each customer a sub-account, made with the official SDK, spent with the `openai` SDK, on two workers."""
 
+import httpx
 import openai
 import pytest
+
+from tests.e2e.wire import shipped
 
 aigateway = pytest.importorskip("aigateway", reason="the official SDK is not installed (pip install aigateway-py)")
 
@@ -45,7 +48,12 @@ def test_a_customers_life_with_the_official_sdk(gate, product):
     client = client_of(gate, made["key"])
 
     spent, refusal = spend_until_refused(client)
-    assert (refusal.status_code, refusal.body["code"], refusal.body["scope"], refusal.body["limit_cents"]) == (402, "budget_exceeded", "sub_account", 1)
+    assert (refusal.status_code, refusal.body["code"], refusal.body["scope"], refusal.body["limit_cents"]) == (
+        402,
+        "budget_exceeded",
+        "sub_account",
+        1,
+    )
     assert 0.01 - HOLD_USD < spent <= 0.01
 
     status, _, raised = gate.request("PATCH", f"/v1/sub-accounts/{made['id']}", {"spend_cap_cents": 2})
@@ -66,6 +74,21 @@ def test_a_customers_life_with_the_official_sdk(gate, product):
     with pytest.raises(aigateway.AIgatewayError) as gone:
         product.sub_accounts.get(made["id"])
     assert gone.value.status_code == 404
+
+
+def test_a_refusal_is_answered_once_and_nothing_was_sent(gate):
+    made = gate.request("POST", "/v1/sub-accounts", {"name": "broke", "spend_cap_cents": 0})[2]
+    requests = []
+    client = client_of(gate, made["key"]).with_options(max_retries=5, http_client=httpx.Client(event_hooks={"request": [requests.append]}))
+    with pytest.raises(openai.APIStatusError) as refused:
+        ask(client)
+    assert len(requests) == 1, "the SDK tried a 402 again"
+    error, headers = refused.value, refused.value.response.headers
+    assert (error.status_code, error.body["code"], error.body["retryable"], headers["x-should-retry"]) == (402, "budget_exceeded", False, "false")
+    assert {"limit_cents", "spent_cents", "reserved_cents", "held_cents", "resets_at"} <= error.body.keys()
+    assert not {"x-aig-provider", "x-aig-served-by", "x-aig-attempts"} & headers.keys()
+    call, attempts = shipped(gate, headers["x-request-id"])
+    assert (call["status"], call["attempts"], call["served_by"], attempts) == (402, 0, "", [])
 
 
 def test_a_rotated_key_carries_its_ceiling_over(gate):

@@ -419,3 +419,23 @@ async def test_lease_that_the_journal_has_no_room_to_give_back_goes_back_later_a
         assert await it.connection.next(Ack) == Ack(10)
         it.admission.tick(0.0, 0.0)
         assert it.records() == [(RETURNED, ((7, MONTH, 50),))]
+
+
+@scenario
+async def test_a_model_that_cost_more_than_was_held_is_held_at_more_from_then_on(folder):
+    async with till(folder) as it:
+        to = target()
+        assert it.admission.raise_bound(to, 1_000) == 1_000
+        it.admission.note_overrun(to, 1_000, 1_500)
+        assert it.admission.raise_bound(to, 1_000) == 1_500
+        it.admission.note_overrun(to, 1_500, 1_501)
+        assert it.admission.raise_bound(to, 1_000) == 1_501
+        run = new_run()
+        attempt, edits = it.admit(run, it.admission.raise_bound(to, 1_000_000))
+        asked = await it.connection.next(Grant)
+        it.connection.say(refused(asked, available=900_000))
+        await it.grant()
+        tokens = maximum(await edits)
+        assert tokens < 600 and attempt.hold.amount <= 900_000 < it.admission.raise_bound(to, (tokens + 1) * 1_000 + ROUNDING)
+        it.admission.note_overrun(to, 1, 10**15)
+        assert it.admission.raise_bound(to, 1_000) == 10_000

@@ -346,17 +346,18 @@ def test_a_body_over_the_cap_is_413_and_the_keeper_sees_no_whole_request():
 
 
 def test_a_client_that_leaves_ends_the_keepers_connection():
-    ended = asyncio.Event()
+    asked, ended = asyncio.Event(), asyncio.Event()
 
     async def keeper(connection: RawClient) -> None:
         await connection.head()
+        asked.set()
         await connection.reader.read()
         ended.set()
 
     async def scenario(server: Server) -> None:
         client = await server.client()
         await client.send(GET)
-        await until(lambda: bool(server.listener._tasks or server.listener._drives))
+        await finished(asked.wait())
         client.close()
         await finished(ended.wait())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, literal_column, select, update
 
 from aigate.core.budget import Change, resolve
 from aigate.keeper.db.balances import add_budgets, owners_of
@@ -19,7 +19,7 @@ def resolve_attempt(connection: Connection, attempt_id: str, cost_nanousd: int |
     """An unsettled attempt has cost so much after all, or (None) nothing. The hold that ends with it; None where there is none of this
     id that is still reserved."""
     column = attempts.c
-    row = connection.execute(select(attempts).where(column.attempt_id == attempt_id, column.reserved_nanousd > 0)).one_or_none()
+    row = connection.execute(select(attempts).where(column.attempt_id == attempt_id, column.reserved_nanousd > literal_column("0"))).one_or_none()
     if row is None:
         return None
     change = resolve(row.reserved_nanousd, cost_nanousd)
