@@ -7,7 +7,7 @@ HASH := $(shell cat requirements.lock requirements-dev.lock pyproject.toml | cks
 RUN := $(VENV)/run.$(HASH)
 DEV := $(VENV)/dev.$(HASH)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
-COMPILE := $(VENV)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --all-build-deps \
+COMPILE := $(VENV)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras --all-build-deps \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 # Compiled modules halve the time a process needs to start.
