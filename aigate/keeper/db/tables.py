@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Table, Text, text
 
-SCHEMA_REVISION = "0003"  # newest file in migrations/versions
+SCHEMA_REVISION = "0008"  # newest file in migrations/versions
 
 metadata = MetaData()
 

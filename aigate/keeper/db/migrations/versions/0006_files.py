@@ -1,0 +1,10 @@
+"""Uploaded files, batches and their lines."""
+
+from __future__ import annotations
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    pass
