@@ -110,6 +110,19 @@ class Responses(Section):
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # they are deleted when this old; 0 = none is kept
 
 
+class Evals(Section):
+    """Evals of models on a dataset."""
+
+    judge_model: str = ""  # scores answers where an eval names no judge of its own; empty = none does
+    embedding_model: str = ""  # embeds answers where an eval names none of its own
+    max_answers: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000  # of one eval: items times candidates
+    max_output_tokens: Count = 4_096  # of an answer whose item does not say
+    sync_answers: Natural = 100  # an eval of so many answers or fewer is waited for by the request that makes it …
+    wait_s: Delay = 50.0  # … at most so long
+    concurrency: Annotated[int, Meta(ge=1, le=1000)] = 8  # calls of one eval at a time
+    retention_days: Natural = 0  # ended evals older than this are deleted, unless they answer as a model; 0 = kept for ever
+
+
 class Sim(Section):
     """The built-in simulated provider, `sim/…`."""
 
@@ -163,6 +176,7 @@ class Config(Section):
     upstream: Upstream = Upstream()
     routing: Routing = Routing()
     responses: Responses = Responses()
+    evals: Evals = Evals()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -179,6 +193,7 @@ SECTIONS: dict[str, type[Section]] = {
     "upstream": Upstream,
     "routing": Routing,
     "responses": Responses,
+    "evals": Evals,
     "sim": Sim,
     "log": Log,
 }

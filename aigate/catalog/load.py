@@ -19,6 +19,7 @@ from aigate.catalog.live import live_providers, url_prefix
 from aigate.catalog.models import Facts, find_facts, load_facts
 from aigate.catalog.prices import PriceBook, load_price_book
 from aigate.config import Config, ModelConfig
+from aigate.core.evals import ALIAS
 from aigate.core.price import usd_to_rate, with_id
 from aigate.core.target import Model, Price, Provider, Quirks, Target
 from aigate.errors import ClientError, model_not_found
@@ -52,6 +53,14 @@ def load_catalog(config: Config, *, sim_base_url: str | None) -> Catalog:
         rate = usd_to_rate(config.ledger.own_key_usd_per_mtok)
         catalog.own_key_price = with_id(Price(rates={"input": rate, "output": rate}, source="config"))
     return catalog
+
+
+class EvalNamed(ClientError):
+    """A model name that stands for the winner of an eval: whoever can look that up puts it in its place."""
+
+    status = 404
+    type = "model_not_found"
+    code = "unknown_model"
 
 
 class Catalog:
@@ -122,6 +131,8 @@ class Catalog:
 
     def _locate(self, slug: str) -> tuple[Provider, str]:
         """The live provider and its own name for the model."""
+        if slug.startswith(ALIAS):
+            raise EvalNamed(f"{slug[:100]!r} names an eval, and a model is due here", param="model")
         if not _SLUG.fullmatch(slug) or ".." in slug:
             raise model_not_found(
                 f"{slug[:200]!r} is not a model name: names are provider/model, of letters, digits and . _ : / @ + -"

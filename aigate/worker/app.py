@@ -26,6 +26,7 @@ from aigate.journal.writer import JournalWriter
 from aigate.messages import Health, Hello
 from aigate.process import ChildOptions, child_options, read_config, say_ready, watch_life
 from aigate.worker.admit import Admission
+from aigate.worker.aliases import Aliases
 from aigate.worker.attempt import Attempts, Limits
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
@@ -135,7 +136,7 @@ class Worker:
         policy = Policy(config.routing.max_attempts, config.routing.budget_s, config.routing.retry_base_ms)
         return Spine(
             ring=KeyRing(config.key_secret, config.root_key, self.link),
-            resolve=catalog.resolve,
+            aliases=Aliases(catalog.resolve, self.link, loop),
             attempts=attempts,
             breakers=self.breakers,
             policy=policy,

@@ -10,10 +10,12 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
+from aigate.catalog.load import EvalNamed
 from aigate.core.call import Call
 from aigate.core.target import Target
 from aigate.dialects.dialect import Dialect
 from aigate.errors import GateError
+from aigate.worker.aliases import Aliases
 from aigate.worker.answer import count_fields, error_fields, reply_fields, stream_fields
 from aigate.worker.attempt import Attempts, Failure
 from aigate.worker.auth import KeyRing
@@ -36,7 +38,7 @@ class Spine:
         self,
         *,
         ring: KeyRing,
-        resolve: Callable[[str, str], Target],
+        aliases: Aliases,
         attempts: Attempts,
         breakers: Breakers,
         policy: Policy,
@@ -44,12 +46,13 @@ class Spine:
         own_keys: OwnKeys,
     ):
         self._ring = ring
-        self._resolve = resolve
+        self._resolve = aliases.resolve
         self._attempts = attempts
         self._breakers = breakers
         self._policy = policy
         self._gate = gate
         self._own_keys = own_keys
+        self._aliases = aliases
         self._now = asyncio.get_running_loop().time
         self._waiting: dict[Run, float] = {}  # streams that have not begun yet → when the client last heard of them
 
@@ -68,7 +71,11 @@ class Spine:
                 run.call = call = await enter(run)
             if call.is_stream:
                 self._waiting[run] = exchange.started_at
-            targets = plan_targets(call, principal, self._resolve)
+            try:
+                targets = plan_targets(call, principal, self._resolve)
+            except EvalNamed:
+                await self._aliases.put_in(call, principal)
+                targets = plan_targets(call, principal, self._resolve)
             if self._own_keys.are_given(run, targets):
                 targets = await self._own_keys.put_in(run, principal, targets)
             if principal.rates:
@@ -126,7 +133,11 @@ class Spine:
             if enter is not None:
                 run.principal = principal
                 run.call = call = await enter(run)
-            target = plan_targets(call, principal, self._resolve)[0]
+            try:
+                target = plan_targets(call, principal, self._resolve)[0]
+            except EvalNamed:
+                await self._aliases.put_in(call, principal)
+                target = plan_targets(call, principal, self._resolve)[0]
             tokens, how = await self._attempts.count_tokens(run, target)
             exchange.reply(200, count_fields(run, how), write(tokens))
         except GateError as error:
