@@ -1,4 +1,7 @@
-"""Evals: made, run under the durable engine, and looked up as models. Owns who waits for one; how one is run is eval_run.py's."""
+"""Evals: made, run in the background, gone on with after a restart, and looked up as models. Owns which run and who waits for them.
+
+How one is run is eval_run.py's. All that is known of a running eval is in its rows, so going on needs no more than its id.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from msgspec.structs import replace
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,14 +19,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from aigate.config import Evals as Settings
 from aigate.core.evals import RUNNING, Eval, Item, Result
 from aigate.keeper.db.engine import Database
-from aigate.keeper.db.evals import delete_old_evals, find_alias, get_eval, list_evals, read_results
+from aigate.keeper.db.evals import delete_old_evals, find_alias, get_eval, list_evals, read_results, running_evals
 from aigate.keeper.eval_bounds import Bounds
 from aigate.keeper.eval_run import EvalRun, Lane
 from aigate.messages import FindEval, FoundEval
 
 log = logging.getLogger("aigate.keeper")
 
-WORKFLOW = "eval"  # name of what the engine runs; the eval's id is its argument
+AGAIN_S = 5.0  # after the database was away
 DAY_MS = 86_400_000
 LOOK_S = 3600.0
 PAUSE_S = 0.1
@@ -37,20 +40,16 @@ class Holds(Protocol):
         """At most what is left of it; None: all of that."""
 
 
-class Engine(Protocol):
-    async def start_workflow(self, name: str, workflow_id: str, *args: Any) -> None: ...
-
-
 class EvalStore:
-    def __init__(self, database: Database, *, lane: Lane, holds: Holds, engine: Engine, bounds: Bounds, settings: Settings):
+    def __init__(self, database: Database, *, lane: Lane, holds: Holds, bounds: Bounds, settings: Settings):
         self.settings = settings
         self._database = database
         self._lane = lane
         self._holds = holds
-        self._engine = engine
         self._bounds = bounds
         self._ends: dict[str, asyncio.Event] = {}  # of evals made here that still run
         self._runs: dict[str, EvalRun] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- for callers ------------------------------------------------------------------------------------------------------------
 
@@ -60,7 +59,7 @@ class EvalStore:
         new = replace(new, summary={"answers": new.dataset_size * len(new.candidates), "answered": 0})
         made = await self._holds.place(new, items, self._bounds.of_eval(new, items))
         self._ends[made.id] = asyncio.Event()
-        await self._engine.start_workflow(WORKFLOW, made.id, made.id)
+        self._start(made.id)
         return made
 
     async def wait(self, which: Eval, limit_s: float) -> Eval:
@@ -86,20 +85,53 @@ class EvalStore:
         run = self._runs.get(found.id) if found.status == RUNNING else None
         return found if run is None else replace(found, summary={**found.summary, "answered": run.answered})
 
-    # --- for the engine ---------------------------------------------------------------------------------------------------------
+    # --- running ----------------------------------------------------------------------------------------------------------------
 
-    async def run(self, eval_id: str) -> None:
-        """To its end, from wherever it was. Nothing happens where it has ended."""
-        run = self._runs[eval_id] = EvalRun(
-            eval_id, self._database, lane=self._lane, give_back=self._holds.give_back, bounds=self._bounds, concurrency=self.settings.concurrency
-        )
+    async def go_on(self) -> None:
+        """Until cancelled, and then all that run are: takes up what an earlier keeper left unfinished."""
         try:
-            await run.run()
+            for eval_id in await self._read_running():
+                self._start(eval_id)
+            await asyncio.Event().wait()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _read_running(self) -> list[str]:
+        while True:
+            try:
+                return await self._database.read(running_evals)
+            except SQLAlchemyError as error:
+                log.error("running evals cannot be read: %s", type(error).__name__)
+                await asyncio.sleep(AGAIN_S)
+
+    def _start(self, eval_id: str) -> None:
+        if eval_id not in self._runs:
+            run = self._runs[eval_id] = EvalRun(
+                eval_id, self._database, lane=self._lane, give_back=self._holds.give_back, bounds=self._bounds, concurrency=self.settings.concurrency
+            )
+            task = asyncio.get_running_loop().create_task(self._run(eval_id, run))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, eval_id: str, run: EvalRun) -> None:
+        try:
+            while not await self._has_ended(eval_id, run):
+                await asyncio.sleep(AGAIN_S)
         finally:
             del self._runs[eval_id]
             end = self._ends.pop(eval_id, None)
             if end is not None:
                 end.set()
+
+    async def _has_ended(self, eval_id: str, run: EvalRun) -> bool:
+        try:
+            await run.run()
+        except* SQLAlchemyError as group:
+            log.error("eval %s waits for the database: %s", eval_id, type(group.exceptions[0]).__name__)
+            return False
+        return True
 
     async def expire(self) -> None:
         """Until cancelled: what is older is deleted, within the hour."""
