@@ -41,7 +41,13 @@ class NewEval(Input):
 
 
 @router.post("", status_code=201)
-async def create_eval(new: NewEval, caller: Caller, services: Wired, x_aig_tag: Annotated[Tag | None, Header()] = None) -> Response:
+async def create_eval(
+    new: NewEval,
+    caller: Caller,
+    services: Wired,
+    x_aig_tag: Annotated[Tag | None, Header()] = None,
+    prefer: Annotated[str, Header(description="respond-async: do not wait for the end")] = "",
+) -> Response:
     """Every candidate answers every item, as metered calls of the key. What they may cost at most is set aside before the first is sent."""
     settings = services.evals.settings
     judge = new.judge_model or settings.judge_model or None
@@ -68,7 +74,6 @@ async def create_eval(new: NewEval, caller: Caller, services: Wired, x_aig_tag: 
             raise ClientError("embedding_model: name the model that embeds answers and what they are compared with.", param="embedding_model")
         embedder = _known(embedder, "embedding_model", caller, services, "embeddings")
     made = await services.evals.create(
-        caller,
         Eval(
             id="",
             account_id=caller.account_id,
@@ -86,7 +91,7 @@ async def create_eval(new: NewEval, caller: Caller, services: Wired, x_aig_tag: 
         ),
         items,
     )
-    if made.dataset_size * len(made.candidates) <= settings.sync_answers:
+    if "respond-async" not in prefer.lower() and made.dataset_size * len(made.candidates) <= settings.sync_answers:
         made = await services.evals.wait(made, settings.wait_s)
     return json_reply(_record(made), 201)
 

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from fastapi import Depends, Request
 
+from aigate import config
 from aigate.core.account import Account, Cap, Page, ProviderKey, Standing, StoredResponse, SubAccount, Whose
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
+from aigate.core.evals import Eval, Item, Result
 from aigate.journal.records import CallEnd
 
 
@@ -94,6 +96,20 @@ class Responses(Protocol):
     async def delete(self, account_id: str, owner_id: str, response_id: str) -> bool: ...
 
 
+class Evals(Protocol):
+    """Owners as in core/evals.py Eval. None: there is none of this id, or not theirs."""
+
+    settings: config.Evals
+
+    async def create(self, new: Eval, items: list[Item]) -> Eval:
+        """With an id, kept, its money set aside, and running. Raises ClientError 402."""
+
+    async def wait(self, which: Eval, limit_s: float) -> Eval: ...
+    async def get(self, account_id: str, owner_id: str | None, eval_id: str) -> Eval | None: ...
+    async def list(self, account_id: str, owner_id: str | None, limit: int, before_id: str | None) -> list[Eval]: ...
+    async def results(self, eval_id: str, limit: int, after: tuple[int, int]) -> list[Result]: ...
+
+
 class Totals(Protocol):
     """Sums over attempts; `requests` counts calls. `label`: the tag, sub-account, model, key or day that they are of ("" = none)."""
 
@@ -128,6 +144,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     accounts: Accounts
     provider_keys: ProviderKeys
     responses: Responses
+    evals: Evals
     usage: UsageStore
     workers: Workers
     catalog: Any  # catalog.Catalog

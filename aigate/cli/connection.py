@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,9 +36,9 @@ class Server:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, port, timeout=TIMEOUT_S)
 
-    def request(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    def request(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         with self._foreign_errors():
-            return json.loads(self._open(method, path, body).read())
+            return json.loads(self._open(method, path, body, headers).read())
 
     def stream(self, path: str, body: object) -> Iterator[dict[str, Any]]:
         """The data events of an SSE reply."""
@@ -48,9 +48,9 @@ class Server:
                 if line.startswith(b"data:") and data != b"[DONE]":
                     yield json.loads(data)
 
-    def _open(self, method: str, path: str, body: object) -> http.client.HTTPResponse:
-        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
-        self._connection.request(method, path, None if body is None else json.dumps(body), headers)
+    def _open(self, method: str, path: str, body: object, headers: Mapping[str, str] | None = None) -> http.client.HTTPResponse:
+        sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **(headers or {})}
+        self._connection.request(method, path, None if body is None else json.dumps(body), sent)
         reply = self._connection.getresponse()
         if reply.status >= 400:
             raise CommandError(f"{reply.status}: {_message(reply.read())}")
