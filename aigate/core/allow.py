@@ -11,6 +11,19 @@ from aigate.errors import ClientError
 NONE = ("(none)",)  # no slug has a bracket
 
 
+def check_allowed(principal: Principal, slug: str) -> None:
+    """403 scope_exceeded for a model outside the key's allow-list."""
+    allowed = principal.allowed_models
+    if allowed and not any(fnmatchcase(slug, pattern) for pattern in allowed):
+        raise ClientError(
+            f"this key may not use {slug!r}; it may use: {', '.join(allowed)}",
+            status=403,
+            type="permission_error",
+            code="scope_exceeded",
+            param="model",
+        )
+
+
 def narrow(outer: Sequence[str], inner: Sequence[str]) -> tuple[str, ...]:
     """What both lists allow, as one list: a key's inside its sub-account's.
 
@@ -28,16 +41,3 @@ def _holds(wide: str, narrow: str) -> bool:
         return True
     is_name = not set(narrow) & set("*?[")
     return (is_name or not set(wide) & set("?[")) and fnmatchcase(narrow, wide)
-
-
-def check_allowed(principal: Principal, slug: str) -> None:
-    """403 scope_exceeded for a model outside the key's allow-list."""
-    allowed = principal.allowed_models
-    if allowed and not any(fnmatchcase(slug, pattern) for pattern in allowed):
-        raise ClientError(
-            f"this key may not use {slug!r}; it may use: {', '.join(allowed)}",
-            status=403,
-            type="permission_error",
-            code="scope_exceeded",
-            param="model",
-        )
