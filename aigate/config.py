@@ -54,6 +54,7 @@ class Server(Section):
     drain_s: Delay = 30.0  # running calls may take this long after SIGTERM
     sse_keep_alive_s: Seconds = 15.0  # silence in a stream before a comment line keeps it open
     force_neutral: bool = False  # translate even where client and provider speak the same format (a check, not for production)
+    public_url: str = ""  # where others reach this server (https://gate.example.com): for links to results; empty = as the caller reached it
     allowed_hosts: tuple[str, ...] = ()  # Host headers answered, against DNS rebinding; empty = any
 
     @property
@@ -121,6 +122,19 @@ class Evals(Section):
     wait_s: Delay = 50.0  # … at most so long
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 8  # calls of one eval at a time
     retention_days: Natural = 0  # ended evals older than this are deleted, unless they answer as a model; 0 = kept for ever
+class Jobs(Section):
+    """Videos, music and 3D models: work that takes minutes, and its results."""
+
+    video_model: str = ""  # what auto/video stands for; empty = the first there is
+    music_model: str = ""  # … auto/music
+    model_3d: str = ""  # … auto/3d
+    deadline_s: Seconds = 3600.0  # a job that is not done by then has failed
+    poll_max_s: Seconds = 10.0  # longest wait between two looks at a job that runs
+    max_active: Count = 1000  # jobs of one account that are not done
+    retention_days: Annotated[int, Meta(ge=1, le=36_500)] = 7  # results are deleted when this old
+    max_result_bytes: Annotated[int, Meta(ge=1024)] = 2048 * MIB  # largest single file taken from a provider
+    store: str = ""  # where results are kept: empty = data_dir/files, or s3://bucket/prefix (needs the extra "s3")
+    s3_endpoint: str = ""  # of an S3-compatible store that is not Amazon's
 
 
 class Sim(Section):
@@ -139,6 +153,7 @@ class ProviderConfig(Section):
     """One upstream service, `[providers.NAME]`. A built-in name starts from its built-in row: what is left out here stays as it is there."""
 
     dialect: Literal["", "openai-chat", "openai-responses", "anthropic-messages", "gemini"] = ""  # wire format; needed for a name that is not built in
+    jobs: str = ""  # job format of its videos, music and 3D models: openai-videos, …; the built-in ones are listed in docs/jobs.md
     base_url: str = ""  # http(s)://host/prefix, or unix:///socket:/prefix; needed for a name that is not built in
     api_key: str = ""  # "env:NAME", a literal, or "none"; empty = the built-in row's variable, none for other names
     models: tuple[str, ...] | None = None  # patterns over upstream names that pass, ["*"] = all
@@ -159,9 +174,11 @@ class ModelConfig(Section):
     output_usd_per_mtok: Dollars | None = None  # dollars per million output tokens
     cached_input_usd_per_mtok: Dollars | None = None  # … read from the provider's cache; left out = as input
     cache_write_usd_per_mtok: Dollars | None = None  # … written to the provider's cache; left out = as input
+    usd_per_second: Dollars | None = None  # of a model whose calls are jobs: dollars per second of video or music
+    usd_per_item: Dollars | None = None  # … or per job
     context_window: Count | None = None  # tokens, input and output together
     max_output_tokens: Count | None = None  # most tokens of one reply
-    modality: str = ""  # text, embedding, image, video, audio-stt, audio-tts, rerank, moderation
+    modality: str = ""  # text, embedding, image, video, music, 3d, audio-stt, audio-tts, rerank, moderation
     capabilities: tuple[str, ...] | None = None  # tools, streaming, vision, json, caching, reasoning, …
     is_reasoning: bool | None = None  # it thinks before it answers
     fallbacks: tuple[str, ...] | None = None  # slugs that may answer when it fails
@@ -177,6 +194,7 @@ class Config(Section):
     routing: Routing = Routing()
     responses: Responses = Responses()
     evals: Evals = Evals()
+    jobs: Jobs = Jobs()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -194,6 +212,7 @@ SECTIONS: dict[str, type[Section]] = {
     "routing": Routing,
     "responses": Responses,
     "evals": Evals,
+    "jobs": Jobs,
     "sim": Sim,
     "log": Log,
 }

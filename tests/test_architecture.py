@@ -15,7 +15,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LAYERS = (
     ("errors",),
     ("core",),
-    ("dialects", "providers", "journal", "messages"),
+    ("dialects", "jobdialects", "providers", "journal", "messages"),
     ("config",),
     ("catalog", "process"),
     ("api",),
@@ -27,7 +27,7 @@ LAYERS = (
 PART_OF = {"credentials": "config", "supervisor": "serve", "probe": "serve", "datadir": "serve", "__init__": "errors"}
 RANK = {package: rank for rank, packages in enumerate(LAYERS) for package in packages}
 
-PURE = ("core", "dialects", "providers", "catalog")
+PURE = ("core", "dialects", "jobdialects", "providers", "catalog")
 IMPURE = {
     "asyncio", "http", "httptools", "httpx2", "logging", "os", "random", "secrets", "select", "selectors", "signal", "socket", "sqlalchemy",
     "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "urllib.request", "uuid", "uvloop",

@@ -63,8 +63,10 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
             stated[field] = value
     if configured.unpriced:
         stated["unpriced"] = configured.unpriced
+    if configured.jobs:
+        stated |= {"jobs": configured.jobs, "jobs_base_url": ""}
     stated["dialects"] = _dialects(row, configured)
-    if configured.dialect and configured.dialect != row.dialects["chat"]:
+    if configured.dialect and configured.dialect != row.dialects.get("chat"):
         stated |= {"paths": {}, "auth": AUTH_OF.get(configured.dialect, "bearer")}  # the row's belong to its own format
     if quirks := {field: value for field in ("on_cancel", "reasoning_field") if (value := getattr(configured, field))}:
         stated["quirks"] = tuple((pattern, replace(known, **quirks)) for pattern, known in row.quirks)
@@ -73,7 +75,9 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
 
 def _dialects(row: Provider, configured: ProviderConfig) -> dict[str, str]:
     """Endpoint → wire format. An operator's own provider is taken to have embeddings unless that is denied."""
-    chat = configured.dialect or row.dialects["chat"]
+    chat = configured.dialect or row.dialects.get("chat")
+    if chat is None:
+        return {}  # a provider of jobs alone
     dialects = {"chat": chat}
     if not configured.dialect and "responses" in row.dialects:
         dialects["responses"] = row.dialects["responses"]
