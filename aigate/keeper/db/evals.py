@@ -8,8 +8,13 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
+from aigate.core.budget import Change, Owner
 from aigate.core.evals import COMPLETED, RUNNING, Eval, Item, Result
 from aigate.keeper.db.eval_tables import eval_results, evals
+from aigate.keeper.db.holds import admit
+from aigate.keeper.db.ledger_rows import Share
+from aigate.keeper.db.limits import FindMonth
+from aigate.keeper.db.upkeep import change_windows
 
 _e, _r = evals.c, eval_results.c
 _SHOWN = [column for column in evals.columns if column.name != "dataset"]
@@ -21,6 +26,35 @@ def add_eval(connection: Connection, new: Eval, items: Sequence[Item]) -> None:
     values = msgspec.structs.asdict(new)
     values |= {"candidates": _json(new.candidates), "summary": _json(new.summary), "dataset": msgspec.json.encode(items)}
     connection.execute(insert(evals).values(values))
+
+
+def place_eval(
+    connection: Connection, new: Eval, items: Sequence[Item], owners: Sequence[Owner], *, limits_version: int, find_month: FindMonth
+) -> None:
+    """Kept, with what it may cost at most reserved on every budget of `owners`. Raises HoldRefused."""
+    month = find_month(connection)
+    admit(connection, owners, new.reserved_nanousd, month, limits_version)
+    add_eval(connection, msgspec.structs.replace(new, window=month), items)
+    change_windows(connection, _share(new, month), Change(reserved=new.reserved_nanousd), new.created_ms)
+
+
+def give_back(connection: Connection, eval_id: str, amount_nanousd: int | None, now_ms: int) -> None:
+    """So much less is reserved, at most what is left of it; None: all of that."""
+    row = connection.execute(select(*_SHOWN).where(_e.id == eval_id).with_for_update()).one()
+    amount = row.reserved_nanousd if amount_nanousd is None else min(amount_nanousd, row.reserved_nanousd)
+    if amount:
+        connection.execute(update(evals).where(_e.id == eval_id).values(reserved_nanousd=row.reserved_nanousd - amount))
+        change_windows(connection, _share(row, row.window), Change(reserved=-amount), now_ms)
+
+
+def reserved_by_evals(connection: Connection) -> list[tuple[Share, int]]:
+    """Whose and how much: `verify` adds them to what attempts have reserved."""
+    rows = connection.execute(select(*_SHOWN).where(_e.reserved_nanousd > 0)).all()
+    return [(_share(row, row.window), row.reserved_nanousd) for row in rows]
+
+
+def _share(which: Eval | Row, month: str) -> Share:
+    return Share(month, "", which.account_id, which.key_id, which.sub_account_id or "", which.tag or "", "")
 
 
 def get_eval(connection: Connection, account_id: str, owner_id: str | None, eval_id: str) -> Eval | None:

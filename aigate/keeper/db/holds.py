@@ -44,22 +44,27 @@ def reserve(connection: Connection, intent: Intent, owners: Sequence[Owner], *, 
     batch = Batch()
     batch.add_unsettled(intent)
     write_batch(connection, batch)
+    admit(connection, owners, intent.hold_nanousd, intent.window, limits_version)
+    Balances().write(connection, _NO_JOURNAL, batch, now_ms=intent.sent_ms)
+
+
+def admit(connection: Connection, owners: Sequence[Owner], hold_nanousd: int, month: str, limits_version: int) -> None:
+    """Raises HoldRefused unless so much more fits every budget of the owners; in this transaction nobody else can take it."""
     is_its = is_any_of((_b.scope, _b.account_id, _b.owner_id), list(owners))
     found = {row.id: row for row in connection.execute(select(budgets).where(is_its, _b.limit_nanousd.is_not(None)).order_by(_b.id))}
-    places = [(row.id, window_of(row.window_kind, intent.window)) for row in found.values()]
+    places = [(row.id, window_of(row.window_kind, month)) for row in found.values()]
     states = lock_windows(connection, places)
     for place in places:
         row = found[place[0]]
         states[place].limit = row.limit_nanousd
         if row.version > limits_version:
             raise HoldRefused(Refused(0, CHANGING, row.id))
-    wants = [Want(budget_id, intent.hold_nanousd, intent.hold_nanousd) for budget_id in found]
+    wants = [Want(budget_id, hold_nanousd, hold_nanousd) for budget_id in found]
     outcome = grant(wants, [states[place] for place in places], journals=1)
     if not isinstance(outcome, Given):
         row = found[outcome.budget_id]
-        refused = refusal_of(outcome, row, states[row.id, window_of(row.window_kind, intent.window)], intent.window)
-        raise HoldRefused(refused, exhausted_events(refused, row, intent.window))
-    Balances().write(connection, _NO_JOURNAL, batch, now_ms=intent.sent_ms)
+        refused = refusal_of(outcome, row, states[row.id, window_of(row.window_kind, month)], month)
+        raise HoldRefused(refused, exhausted_events(refused, row, month))
 
 
 def settle_reserved(connection: Connection, settled: Settled, now_ms: int) -> bool:
