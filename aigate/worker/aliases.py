@@ -26,10 +26,11 @@ _Which = tuple[str, str, str]  # account, owner, eval id
 class Aliases:
     """Takes over the keeper's FoundEval on `link`. `resolve`: a name and an endpoint → the target; raises EvalNamed for what leads here."""
 
-    def __init__(self, resolve: Callable[[str, str], Target], link: KeeperLink, loop: asyncio.AbstractEventLoop):
+    def __init__(self, resolve: Callable[[str, str], Target], link: KeeperLink, loop: asyncio.AbstractEventLoop, *, wait_s: float = WAIT_S):
         self.resolve = resolve
         self._link = link
         self._loop = loop
+        self._wait_s = wait_s
         self._number = 0
         self._winners: dict[_Which, str] = {}
         self._asked: dict[int, tuple[FindEval, asyncio.Future[FoundEval]]] = {}
@@ -60,7 +61,7 @@ class Aliases:
         self._asked[asked.number] = asked, answer
         self._link.send(asked)
         try:
-            await asyncio.wait((answer,), timeout=WAIT_S)
+            await asyncio.wait((answer,), timeout=self._wait_s)
         finally:
             del self._asked[asked.number]
         if not answer.done():
