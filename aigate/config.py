@@ -110,6 +110,13 @@ class Responses(Section):
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # they are deleted when this old; 0 = none is kept
 
 
+class Files(Section):
+    """Files of /v1/files, kept under data_dir."""
+
+    max_bytes: Annotated[int, Meta(ge=1024)] = 100_000_000  # largest file; the limit on uploads grows with it
+    max_tenant_bytes: Natural = 10_000_000_000  # all files of one sub-account, or of one key without; 0 = no limit
+
+
 class Sim(Section):
     """The built-in simulated provider, `sim/…`."""
 
@@ -163,6 +170,7 @@ class Config(Section):
     upstream: Upstream = Upstream()
     routing: Routing = Routing()
     responses: Responses = Responses()
+    files: Files = Files()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -179,6 +187,7 @@ SECTIONS: dict[str, type[Section]] = {
     "upstream": Upstream,
     "routing": Routing,
     "responses": Responses,
+    "files": Files,
     "sim": Sim,
     "log": Log,
 }
