@@ -122,8 +122,15 @@ class Jobs(Section):
     max_active: Count = 1000  # jobs of one account that are not done
     retention_days: Annotated[int, Meta(ge=1, le=36_500)] = 7  # results are deleted when this old
     max_result_bytes: Annotated[int, Meta(ge=1024)] = 2048 * MIB  # largest single file taken from a provider
-    store: str = ""  # where results are kept: empty = data_dir/files, or s3://bucket/prefix (needs the extra "s3")
-    s3_endpoint: str = ""  # of an S3-compatible store that is not Amazon's
+
+
+class Files(Section):
+    """Files of /v1/files, and where they and the results of jobs are kept."""
+
+    store: str = ""  # empty = data_dir/files, or s3://bucket/prefix (needs the extra "s3"; its credentials are the environment's)
+    s3_endpoint: str = ""  # address of an S3-compatible store that is not Amazon's
+    max_bytes: Annotated[int, Meta(ge=1024)] = 100_000_000  # largest file; the limit on uploads grows with it
+    max_tenant_bytes: Natural = 10_000_000_000  # all files of one sub-account, or of one key without; 0 = no limit
 
 
 class Sim(Section):
@@ -183,6 +190,7 @@ class Config(Section):
     routing: Routing = Routing()
     responses: Responses = Responses()
     jobs: Jobs = Jobs()
+    files: Files = Files()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -200,6 +208,7 @@ SECTIONS: dict[str, type[Section]] = {
     "routing": Routing,
     "responses": Responses,
     "jobs": Jobs,
+    "files": Files,
     "sim": Sim,
     "log": Log,
 }

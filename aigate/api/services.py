@@ -3,7 +3,7 @@
 Shapes only: the keeper fills them with its stores (keeper/app.py), tests with whatever they like. Routes reach nothing else.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -13,6 +13,7 @@ from aigate.core.account import Account, Cap, Page, ProviderKey, Standing, Store
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
+from aigate.core.file import FileFields, Listing, StoredFile
 from aigate.journal.records import CallEnd
 
 
@@ -94,6 +95,18 @@ class Responses(Protocol):
     async def delete(self, account_id: str, owner_id: str, response_id: str) -> bool: ...
 
 
+class Files(Protocol):
+    """Uploaded files of an owner: (account, owner) of core/account.py keeper_of. None: there is none of this id, or it is not theirs."""
+
+    async def add(self, owner: tuple[str, str], pieces: AsyncIterable[bytes], describe: Callable[[], FileFields]) -> StoredFile:
+        """`describe` is asked once the pieces have ended. ClientError 413 where it takes more than it may."""
+
+    async def get(self, owner: tuple[str, str], file_id: str) -> StoredFile | None: ...
+    async def list(self, owner: tuple[str, str], page: Listing, purpose: str | None) -> list[StoredFile]: ...
+    async def read(self, file_id: str, start: int, end: int) -> AsyncIterator[bytes]: ...
+    async def delete(self, owner: tuple[str, str], file_id: str) -> bool: ...
+
+
 class Totals(Protocol):
     """Sums over attempts; `requests` counts calls. `label`: the tag, sub-account, model, key or day that they are of ("" = none)."""
 
@@ -128,6 +141,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     accounts: Accounts
     provider_keys: ProviderKeys
     responses: Responses
+    files: Files
     usage: UsageStore
     workers: Workers
     catalog: Any  # catalog.Catalog

@@ -46,6 +46,7 @@ from aigate.worker.spine import Spine
 
 BACKLOG = 4096
 TICK_S = 1.0
+FORM_BYTES = 1 << 20  # what a form may add to its file
 GC_THRESHOLD = 20_000  # a call leaves no cycles behind, so a collection mostly looks at calls that are running
 
 
@@ -180,7 +181,7 @@ class Worker:
             fallback=Pipe(os.path.join(self.run_dir, "control.sock")),
             limits=ListenerLimits(
                 max_body_bytes=server.max_body_bytes,
-                max_upload_bytes=server.max_upload_bytes,
+                max_upload_bytes=max(server.max_upload_bytes, self.config.files.max_bytes + FORM_BYTES),
                 header_timeout_s=server.header_timeout_s,
                 body_timeout_s=server.body_timeout_s,
                 keep_alive_s=server.keep_alive_s,
