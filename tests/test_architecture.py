@@ -17,7 +17,7 @@ LAYERS = (
     ("core",),
     ("dialects", "jobdialects", "providers", "journal", "messages"),
     ("config",),
-    ("catalog", "process"),
+    ("catalog", "process", "guard"),
     ("api",),
     ("worker", "keeper", "sim"),
     ("serve",),
