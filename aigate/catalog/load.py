@@ -14,11 +14,13 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from aigate.catalog.describe import CAPABILITIES, describe_model
+from aigate.catalog.describe import CAPABILITIES, JOB_PATHS, describe_model
+from aigate.catalog.job_models import MILLIUNITS, JobModelRow, find_job_model, load_job_models
 from aigate.catalog.live import live_providers, url_prefix
 from aigate.catalog.models import Facts, find_facts, load_facts
 from aigate.catalog.prices import PriceBook, load_price_book
 from aigate.config import Config, ModelConfig
+from aigate.core.job import CREDIT, FIELDS, ITEM, MODALITIES, SECOND, JobLimits
 from aigate.core.price import usd_to_rate, with_id
 from aigate.core.target import Model, Price, Provider, Quirks, Target
 from aigate.errors import ClientError, model_not_found
@@ -41,12 +43,15 @@ _RATES = (
     ("cached_input", "cached_input_usd_per_mtok"),
     ("cache_write", "cache_write_usd_per_mtok"),
 )
+_UNIT_RATES = ((SECOND, "usd_per_second"), (ITEM, "usd_per_item"), (CREDIT, "usd_per_credit"))
+_GLOB = set("*?[")
+_UNKNOWN_JOB = JobLimits(takes=frozenset(FIELDS), max_units=60)  # of a model nothing is known of; no length said: a minute is set aside
 
 
 def load_catalog(config: Config, *, sim_base_url: str | None) -> Catalog:
     """`sim_base_url`: where the simulated provider listens, None where it is not to be offered."""
     live, dormant = live_providers(config, sim_base_url if config.sim.enabled else None)
-    catalog = Catalog(live, dormant, config.models, facts=load_facts(), book=load_price_book())
+    catalog = Catalog(live, dormant, config.models, facts=load_facts(), job_models=load_job_models(), book=load_price_book())
     catalog.url = config.server.url
     if config.ledger.own_key_usd_per_mtok:
         rate = usd_to_rate(config.ledger.own_key_usd_per_mtok)
@@ -64,6 +69,7 @@ class Catalog:
         overrides: dict[str, ModelConfig],
         *,
         facts: dict[str, Facts],
+        job_models: dict[str, JobModelRow],
         book: PriceBook,
     ):
         self.providers = live  # name → row in force
@@ -71,6 +77,7 @@ class Catalog:
         self.own_key_price: Price | None = None  # of calls on a caller's own provider key, where there is a fee
         self._dormant = dormant  # name → why it is not live
         self._facts = facts
+        self._job_models = job_models
         self._book = book
         self._targets: dict[str, dict[str, Target]] = {}  # endpoint → slug as asked → target
         self._names = {alias: row.name for row in ROWS.values() for alias in (row.name, *row.aliases)}
@@ -92,6 +99,8 @@ class Catalog:
 
     def _target(self, slug: str, endpoint: str) -> Target:
         provider, upstream = self._locate(slug)
+        if endpoint in MODALITIES:
+            return self._job_target(provider, upstream, endpoint)
         model = self._model(provider, upstream)
         if endpoint == "responses" and endpoint not in provider.dialects:
             endpoint = "chat"  # any model that chats can stand behind this surface
@@ -100,6 +109,8 @@ class Catalog:
             raise ClientError(f"{provider.name} has no {endpoint} endpoint here", code="unsupported_endpoint", param="model")
         if model.modality == "embedding" and endpoint != "embeddings":
             raise ClientError(f"{model.slug} makes embeddings: send it to /v1/embeddings", code="unsupported_endpoint", param="model")
+        if model.modality in MODALITIES:
+            raise ClientError(f"{model.slug} makes {model.modality}: send it to {JOB_PATHS[model.modality]}", code="unsupported_endpoint", param="model")
         if model.price is None and provider.unpriced == "refuse":
             raise self._unpriced(model.slug)
         quirks = _quirks(provider, upstream)
@@ -119,6 +130,26 @@ class Catalog:
             stream_url_path=stream_path and prefix + stream_path.replace("{model}", name),
             endpoint=endpoint,
         )
+
+    def _job_target(self, provider: Provider, upstream: str, modality: str) -> Target:
+        """Of a media job. What nothing is known of is taken to make what it is asked for: the provider will say."""
+        slug = f"{provider.name}/{upstream}"
+        model = self._model(provider, upstream)
+        known = find_job_model(self._job_models, slug)
+        if known is None and not (slug in self._overrides and self._overrides[slug].modality):
+            model = replace(model, modality=modality)
+        if not provider.jobs or (known is None and find_facts(self._facts, slug) is not None):
+            raise ClientError(f"{slug} makes no {modality} here", code="unsupported_endpoint", param="model")
+        if model.modality != modality:
+            path = JOB_PATHS.get(model.modality)
+            hint = f": send it to {path}" if path else ""
+            raise ClientError(f"{slug} makes {model.modality}, not {modality}{hint}", code="unsupported_endpoint", param="model")
+        model = replace(model, job=model.job or replace(_UNKNOWN_JOB, max_units=1))
+        if provider.unpriced == "refuse" and not _has_rate(model.price, model.job.unit):
+            raise self._unpriced(slug)
+        prefix = url_prefix(provider.jobs_base_url or provider.base_url)
+        quirks = _quirks(provider, upstream)
+        return Target(slug, provider, upstream, model, quirks, dialect=provider.jobs, url_path=prefix, endpoint=modality)
 
     def _locate(self, slug: str) -> tuple[Provider, str]:
         """The live provider and its own name for the model."""
@@ -168,8 +199,9 @@ class Catalog:
 
     def _known(self) -> list[str]:
         """Slugs of live providers that we could name: configured, limited to, or in our own file."""
-        limited = (f"{row.name}/{name}" for row in self.providers.values() for name in row.models if not set(name) & set("*?["))
-        own = (slug for slug in (*self._overrides, *self._facts) if slug.partition("/")[0] in self.providers)
+        limited = (f"{row.name}/{name}" for row in self.providers.values() for name in row.models if not set(name) & _GLOB)
+        media = (slug for slug in self._job_models if not set(slug) & _GLOB)
+        own = (slug for slug in (*self._overrides, *self._facts, *media) if slug.partition("/")[0] in self.providers)
         return list(dict.fromkeys((*limited, *own)))
 
     def _canonical(self, slug: str) -> str:
@@ -187,7 +219,14 @@ class Catalog:
         if facts is None:
             reasons = bool(quirks.effort or quirks.unsupported_when_reasoning)
             facts = Facts(is_reasoning=reasons, capabilities=("streaming",), context_window=self._context(_listed_as(provider), upstream))
-        model = Model(slug=slug, price=self._price(_listed_as(provider), upstream), **msgspec.structs.asdict(facts))
+        known = find_job_model(self._job_models, slug)
+        if known is not None:
+            model = Model(
+                slug=slug, modality=known.modality, capabilities=("async",), price=known.price(), job=known.job,
+                description=known.description, created=known.created,
+            )  # fmt: skip
+        else:
+            model = Model(slug=slug, price=self._price(_listed_as(provider), upstream), **msgspec.structs.asdict(facts))
         override = self._overrides.get(slug)
         return model if override is None else _override(model, override)
 
@@ -235,6 +274,7 @@ class Catalog:
         for name in {_listed_as(provider) for provider in self.providers.values()}:
             yield from _with_services(self._book.prices(name))
         yield with_id(SIM_PRICE)
+        yield from (price for row in self._job_models.values() if (price := row.price()) is not None)
         if self.own_key_price is not None:
             yield self.own_key_price
         for slug in self._overrides:
@@ -278,10 +318,19 @@ def _override(model: Model, override: ModelConfig) -> Model:
     given = {name: value for name in ("context_window", "max_output_tokens", "capabilities", "is_reasoning", "fallbacks", "modality")
              if (value := getattr(override, name)) not in (None, "")}  # fmt: skip
     rates = {name: usd_to_rate(usd) for name, field in _RATES if (usd := getattr(override, field)) is not None}
-    if rates:
+    units = {unit: usd_to_rate(usd, MILLIUNITS) for unit, field in _UNIT_RATES if (usd := getattr(override, field)) is not None}
+    if rates or units:
         known = {} if model.price is None else dict(model.price.rates)
-        given["price"] = with_id(Price(rates={**known, **rates}, source="config"))
+        known = {name: rate for name, rate in known.items() if name.partition(":")[0] not in units}
+        given["price"] = with_id(Price(rates={**known, **rates, **units}, source="config"))
+    job = model.job or _UNKNOWN_JOB
+    if units and job.unit not in units:  # the operator counts in something else than we
+        given["job"] = replace(job, unit=next(iter(units)), price_by=())
     return replace(model, **given)
+
+
+def _has_rate(price: Price | None, unit: str) -> bool:
+    return price is not None and any(name.partition(":")[0] == unit for name in price.rates)
 
 
 def _with_services(prices: Iterator[Price] | list[Price]) -> Iterator[Price]:

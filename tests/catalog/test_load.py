@@ -230,7 +230,7 @@ def test_models_lists_what_can_be_called_and_nothing_else():
     assert not [slug for slug in slugs if slug.startswith("deepseek/")]
     assert len(slugs) == len(set(slugs))
     for model in models:
-        endpoint = "embeddings" if model.modality == "embedding" else "chat"
+        endpoint = {"embedding": "embeddings", "text": "chat"}.get(model.modality, model.modality)
         assert catalog.resolve(model.slug, endpoint).model == model
         assert catalog.model(model.slug) == model
 
