@@ -58,6 +58,7 @@ class Server(Section):
     drain_s: Delay = 30.0  # running calls may take this long after SIGTERM
     sse_keep_alive_s: Seconds = 15.0  # silence in a stream before a comment line keeps it open
     force_neutral: bool = False  # translate even where client and provider speak the same format (a check, not for production)
+    public_url: str = ""  # where others reach this server (https://gate.example.com): for links to results; empty = as the caller reached it
     allowed_hosts: tuple[str, ...] = ()  # Host headers answered, against DNS rebinding; empty = any
 
     @property
@@ -112,6 +113,21 @@ class Responses(Section):
     """Responses of /v1/responses that are kept, for calls that go on from them with `previous_response_id`."""
 
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # they are deleted when this old; 0 = none is kept
+
+
+class Jobs(Section):
+    """Videos, music and 3D models: work that takes minutes, and its results."""
+
+    video_model: str = ""  # what auto/video stands for; empty = the first there is
+    music_model: str = ""  # … auto/music
+    model_3d: str = ""  # … auto/3d
+    deadline_s: Seconds = 3600.0  # a job that is not done by then has failed
+    poll_max_s: Seconds = 10.0  # longest wait between two looks at a job that runs
+    max_active: Count = 1000  # jobs of one account that are not done
+    retention_days: Annotated[int, Meta(ge=1, le=36_500)] = 7  # results are deleted when this old
+    max_result_bytes: Annotated[int, Meta(ge=1024)] = 2048 * MIB  # largest single file taken from a provider
+    store: str = ""  # where results are kept: empty = data_dir/files, or s3://bucket/prefix (needs the extra "s3")
+    s3_endpoint: str = ""  # of an S3-compatible store that is not Amazon's
 
 
 class Sim(Section):
@@ -172,6 +188,7 @@ class Config(Section):
     upstream: Upstream = Upstream()
     routing: Routing = Routing()
     responses: Responses = Responses()
+    jobs: Jobs = Jobs()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -188,6 +205,7 @@ SECTIONS: dict[str, type[Section]] = {
     "upstream": Upstream,
     "routing": Routing,
     "responses": Responses,
+    "jobs": Jobs,
     "sim": Sim,
     "log": Log,
 }

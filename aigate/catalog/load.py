@@ -37,21 +37,23 @@ _PATHS = {  # wire format → path after base_url
     "gemini": "/models/{model}:generateContent",
 }
 _STREAM_PATHS = {"gemini": "/models/{model}:streamGenerateContent?alt=sse"}  # where streams have another one
+_MAKES = {"video": "videos", "music": "music", "3d": "3D models"}
+_LONGEST_S = 600.0  # of what a model makes that only the operator knows, where nobody says how long
+_MOST_CREDITS = 100.0  # … of its credits
+_UNIT_RATES = {SECOND: "usd_per_second", ITEM: "usd_per_item", CREDIT: "usd_per_credit"}
 _RATES = (
     ("input", "input_usd_per_mtok"),
     ("output", "output_usd_per_mtok"),
     ("cached_input", "cached_input_usd_per_mtok"),
     ("cache_write", "cache_write_usd_per_mtok"),
 )
-_UNIT_RATES = ((SECOND, "usd_per_second"), (ITEM, "usd_per_item"), (CREDIT, "usd_per_credit"))
-_GLOB = set("*?[")
-_UNKNOWN_JOB = JobLimits(takes=frozenset(FIELDS), max_units=60)  # of a model nothing is known of; no length said: a minute is set aside
 
 
 def load_catalog(config: Config, *, sim_base_url: str | None) -> Catalog:
     """`sim_base_url`: where the simulated provider listens, None where it is not to be offered."""
     live, dormant = live_providers(config, sim_base_url if config.sim.enabled else None)
-    catalog = Catalog(live, dormant, config.models, facts=load_facts(), job_models=load_job_models(), book=load_price_book())
+    catalog = Catalog(live, dormant, config.models, facts=load_facts(), book=load_price_book(), job_models=load_job_models())
+    catalog.auto = {"video": config.jobs.video_model, "music": config.jobs.music_model, "3d": config.jobs.model_3d}
     catalog.url = config.server.url
     if config.ledger.own_key_usd_per_mtok:
         rate = usd_to_rate(config.ledger.own_key_usd_per_mtok)
@@ -69,15 +71,16 @@ class Catalog:
         overrides: dict[str, ModelConfig],
         *,
         facts: dict[str, Facts],
-        job_models: dict[str, JobModelRow],
         book: PriceBook,
+        job_models: dict[str, JobModelRow] | None = None,
     ):
         self.providers = live  # name → row in force
         self.url = ""  # where clients reach this gateway, for the examples
         self.own_key_price: Price | None = None  # of calls on a caller's own provider key, where there is a fee
+        self.auto: dict[str, str] = {}  # modality of jobs → the operator's choice for auto/<modality>; "" = none
+        self._job_models = job_models or {}
         self._dormant = dormant  # name → why it is not live
         self._facts = facts
-        self._job_models = job_models
         self._book = book
         self._targets: dict[str, dict[str, Target]] = {}  # endpoint → slug as asked → target
         self._names = {alias: row.name for row in ROWS.values() for alias in (row.name, *row.aliases)}
@@ -99,18 +102,16 @@ class Catalog:
 
     def _target(self, slug: str, endpoint: str) -> Target:
         provider, upstream = self._locate(slug)
-        if endpoint in MODALITIES:
-            return self._job_target(provider, upstream, endpoint)
         model = self._model(provider, upstream)
         if endpoint == "responses" and endpoint not in provider.dialects:
             endpoint = "chat"  # any model that chats can stand behind this surface
+        if model.job is not None:
+            raise ClientError(f"{model.slug} is run as a job: send it to {JOB_PATHS[model.modality]}", code="unsupported_endpoint", param="model")
         dialect = provider.dialects.get(endpoint)
         if dialect is None:
             raise ClientError(f"{provider.name} has no {endpoint} endpoint here", code="unsupported_endpoint", param="model")
         if model.modality == "embedding" and endpoint != "embeddings":
             raise ClientError(f"{model.slug} makes embeddings: send it to /v1/embeddings", code="unsupported_endpoint", param="model")
-        if model.modality in MODALITIES:
-            raise ClientError(f"{model.slug} makes {model.modality}: send it to {JOB_PATHS[model.modality]}", code="unsupported_endpoint", param="model")
         if model.price is None and provider.unpriced == "refuse":
             raise self._unpriced(model.slug)
         quirks = _quirks(provider, upstream)
@@ -131,25 +132,35 @@ class Catalog:
             endpoint=endpoint,
         )
 
-    def _job_target(self, provider: Provider, upstream: str, modality: str) -> Target:
-        """Of a media job. What nothing is known of is taken to make what it is asked for: the provider will say."""
-        slug = f"{provider.name}/{upstream}"
+    def resolve_job(self, slug: str, modality: str) -> Target:
+        """`slug`: "" or auto/<modality> takes the operator's choice, else the first there is. Raises ClientError as `resolve` does."""
+        if slug in ("", "auto", f"auto/{modality}"):
+            slug = self.auto.get(modality) or next(iter(self._jobs_of(modality)), "")
+            if not slug:
+                raise model_not_found(f"No model that makes {_MAKES[modality]} is live here; GET /v1/models?modality={modality} lists them")
+        provider, upstream = self._locate(slug)
         model = self._model(provider, upstream)
-        known = find_job_model(self._job_models, slug)
-        if known is None and not (slug in self._overrides and self._overrides[slug].modality):
-            model = replace(model, modality=modality)
-        if not provider.jobs or (known is None and find_facts(self._facts, slug) is not None):
-            raise ClientError(f"{slug} makes no {modality} here", code="unsupported_endpoint", param="model")
-        if model.modality != modality:
-            path = JOB_PATHS.get(model.modality)
-            hint = f": send it to {path}" if path else ""
-            raise ClientError(f"{slug} makes {model.modality}, not {modality}{hint}", code="unsupported_endpoint", param="model")
-        model = replace(model, job=model.job or replace(_UNKNOWN_JOB, max_units=1))
-        if provider.unpriced == "refuse" and not _has_rate(model.price, model.job.unit):
-            raise self._unpriced(slug)
-        prefix = url_prefix(provider.jobs_base_url or provider.base_url)
-        quirks = _quirks(provider, upstream)
-        return Target(slug, provider, upstream, model, quirks, dialect=provider.jobs, url_path=prefix, endpoint=modality)
+        if model.job is None and find_facts(self._facts, model.slug) is None:  # nobody knows it: the provider will say
+            model = _job_model(model.slug, JobModelRow(modality=""), replace(self._overrides.get(model.slug) or ModelConfig(), modality=modality))
+        if model.job is None or not provider.jobs or model.modality != modality:
+            there = ", ".join(self._jobs_of(modality)[:10]) or "there is none here"
+            problem = f"makes {_MAKES[model.modality]}" if model.modality in _MAKES else f"is no model that makes {_MAKES[modality]}"
+            raise ClientError(f"{model.slug} {problem}; for {_MAKES[modality]} take: {there}", code="unsupported_endpoint", param="model")
+        if provider.unpriced == "refuse" and not has_rate(model.price, model.job.unit):
+            raise self._unpriced(model.slug)
+        return Target(
+            slug=model.slug,
+            provider=provider,
+            upstream_model=upstream,
+            model=model,
+            quirks=Quirks(),
+            dialect=provider.jobs,
+            url_path=url_prefix(provider.jobs_base_url or provider.base_url),
+            endpoint=modality,
+        )
+
+    def _jobs_of(self, modality: str) -> list[str]:
+        return [model.slug for model in self.models() if model.job is not None and model.modality == modality]
 
     def _locate(self, slug: str) -> tuple[Provider, str]:
         """The live provider and its own name for the model."""
@@ -199,9 +210,9 @@ class Catalog:
 
     def _known(self) -> list[str]:
         """Slugs of live providers that we could name: configured, limited to, or in our own file."""
-        limited = (f"{row.name}/{name}" for row in self.providers.values() for name in row.models if not set(name) & _GLOB)
-        media = (slug for slug in self._job_models if not set(slug) & _GLOB)
-        own = (slug for slug in (*self._overrides, *self._facts, *media) if slug.partition("/")[0] in self.providers)
+        limited = (f"{row.name}/{name}" for row in self.providers.values() for name in row.models if not set(name) & set("*?["))
+        jobs = (slug for slug in self._job_models if not set(slug) & set("*?["))
+        own = (slug for slug in (*self._overrides, *self._facts, *jobs) if slug.partition("/")[0] in self.providers)
         return list(dict.fromkeys((*limited, *own)))
 
     def _canonical(self, slug: str) -> str:
@@ -212,6 +223,10 @@ class Catalog:
 
     def _model(self, provider: Provider, upstream: str) -> Model:
         slug = f"{provider.name}/{upstream}"
+        row = find_job_model(self._job_models, slug) if provider.jobs else None
+        override = self._overrides.get(slug)
+        if row is not None or (override is not None and override.modality in MODALITIES):
+            return _job_model(slug, row or JobModelRow(modality=""), override)
         facts = find_facts(self._facts, slug)
         if facts is None and provider.kin and (known := find_facts(self._facts, f"{provider.kin}/{upstream}")):
             facts = replace(known, fallbacks=())
@@ -219,15 +234,7 @@ class Catalog:
         if facts is None:
             reasons = bool(quirks.effort or quirks.unsupported_when_reasoning)
             facts = Facts(is_reasoning=reasons, capabilities=("streaming",), context_window=self._context(_listed_as(provider), upstream))
-        known = find_job_model(self._job_models, slug)
-        if known is not None:
-            model = Model(
-                slug=slug, modality=known.modality, capabilities=("async",), price=known.price(), job=known.job,
-                description=known.description, created=known.created,
-            )  # fmt: skip
-        else:
-            model = Model(slug=slug, price=self._price(_listed_as(provider), upstream), **msgspec.structs.asdict(facts))
-        override = self._overrides.get(slug)
+        model = Model(slug=slug, price=self._price(_listed_as(provider), upstream), **msgspec.structs.asdict(facts))
         return model if override is None else _override(model, override)
 
     def _context(self, provider: str, upstream: str) -> int:
@@ -274,14 +281,16 @@ class Catalog:
         for name in {_listed_as(provider) for provider in self.providers.values()}:
             yield from _with_services(self._book.prices(name))
         yield with_id(SIM_PRICE)
-        yield from (price for row in self._job_models.values() if (price := row.price()) is not None)
+        for row in self._job_models.values():
+            if (price := row.price()) is not None:
+                yield price
         if self.own_key_price is not None:
             yield self.own_key_price
-        for slug in self._overrides:
+        for slug, override in self._overrides.items():
             prefix, _, upstream = slug.partition("/")
             if prefix in self.providers:
-                price = self._model(self.providers[prefix], upstream).price
-                yield from _with_services([price] if price is not None else [])
+                found = (self._model(self.providers[prefix], upstream).price, _job_model(slug, JobModelRow(modality=""), override).price)
+                yield from _with_services([price for price in found if price is not None])
 
     def describe(self, slug: str) -> dict[str, object]:
         """{"schema": how to call it}: endpoint, examples of request, reply and stream, quirks, snippets."""
@@ -318,18 +327,30 @@ def _override(model: Model, override: ModelConfig) -> Model:
     given = {name: value for name in ("context_window", "max_output_tokens", "capabilities", "is_reasoning", "fallbacks", "modality")
              if (value := getattr(override, name)) not in (None, "")}  # fmt: skip
     rates = {name: usd_to_rate(usd) for name, field in _RATES if (usd := getattr(override, field)) is not None}
-    units = {unit: usd_to_rate(usd, MILLIUNITS) for unit, field in _UNIT_RATES if (usd := getattr(override, field)) is not None}
-    if rates or units:
+    if rates:
         known = {} if model.price is None else dict(model.price.rates)
-        known = {name: rate for name, rate in known.items() if name.partition(":")[0] not in units}
-        given["price"] = with_id(Price(rates={**known, **rates, **units}, source="config"))
-    job = model.job or _UNKNOWN_JOB
-    if units and job.unit not in units:  # the operator counts in something else than we
-        given["job"] = replace(job, unit=next(iter(units)), price_by=())
+        given["price"] = with_id(Price(rates={**known, **rates}, source="config"))
     return replace(model, **given)
 
 
-def _has_rate(price: Price | None, unit: str) -> bool:
+def _job_model(slug: str, row: JobModelRow, override: ModelConfig | None) -> Model:
+    """`row` as the operator has it. A model that only the operator knows takes all there is, priced by what its price is given for."""
+    price, job, modality, description = row.price(), row.job, row.modality, row.description
+    rates = {unit: usd_to_rate(usd, MILLIUNITS) for unit, field in _UNIT_RATES.items() if (usd := getattr(override, field, None)) is not None}
+    if not modality:
+        unit = next(iter(rates), ITEM)
+        most = {SECOND: _LONGEST_S, CREDIT: _MOST_CREDITS}.get(unit, 1)
+        job = JobLimits(takes=frozenset(FIELDS), takes_extra=None, needs_prompt=False, unit=unit, max_units=most)
+    elif rates and job.unit not in rates:  # the operator counts in something else than we
+        job = replace(job, unit=next(iter(rates)), price_by=())
+    if override is not None:
+        modality = override.modality or modality
+        if rates:  # variants were the vendor's
+            price = with_id(Price(rates=rates, source="config"))
+    return Model(slug=slug, modality=modality, capabilities=("async",), price=price, description=description, created=row.created, job=job)
+
+
+def has_rate(price: Price | None, unit: str) -> bool:
     return price is not None and any(name.partition(":")[0] == unit for name in price.rates)
 
 

@@ -22,7 +22,7 @@ def make(**config):
 
 def refusal(catalog, slug, endpoint):
     with pytest.raises(ClientError) as caught:
-        catalog.resolve(slug, endpoint)
+        catalog.resolve(slug, endpoint) if endpoint == "chat" else catalog.resolve_job(slug, endpoint)
     return caught.value
 
 
@@ -59,15 +59,15 @@ def test_a_pattern_is_found_by_the_names_it_is_for_and_a_name_of_its_own_wins():
     ("gemini/gemini-omni-1.2-flash", "video", "google-omni", "/v1beta"),
 ])  # fmt: skip
 def test_a_media_model_resolves_under_its_modality(slug, endpoint, dialect, url_path):
-    target = make().resolve(slug, endpoint)
+    target = make().resolve_job(slug, endpoint)
     assert (target.dialect, target.url_path, target.endpoint, target.model.modality) == (dialect, url_path, endpoint, endpoint)
     assert target.model.job is not None
 
 
 @pytest.mark.parametrize("slug,endpoint,says", [
-    ("sim/video", "music", "send it to /v1/videos/generations"), ("sim/video", "chat", "send it to /v1/videos/generations"),
-    ("openai/gpt-5.4", "video", "makes no video here"), ("anthropic/claude-opus-5.5", "3d", "makes no 3d here"),
-    ("luma/ray-3.2", "chat", "no chat endpoint"), ("meshy/meshy-6", "3d", "has no price here"), ("fal/owner/new", "video", "has no price here"),
+    ("sim/video", "music", "makes videos; for music take: "), ("sim/video", "chat", "send it to /v1/videos/generations"),
+    ("openai/gpt-5.4", "video", "is no model that makes videos"), ("anthropic/claude-opus-5.5", "3d", "is no model that makes 3D models"),
+    ("luma/ray-3.2", "chat", "send it to /v1/videos/generations"), ("meshy/meshy-6", "3d", "has no price here"), ("fal/owner/new", "video", "has no price here"),
 ])  # fmt: skip
 def test_what_cannot_be_made_is_refused_with_the_reason(slug, endpoint, says):
     assert says in refusal(make(), slug, endpoint).message
@@ -75,27 +75,27 @@ def test_what_cannot_be_made_is_refused_with_the_reason(slug, endpoint, says):
 
 @pytest.mark.parametrize("field,unit", [("usd_per_second", "second"), ("usd_per_item", "item"), ("usd_per_credit", "credit")])
 def test_an_operator_prices_a_model_in_the_unit_it_is_sold_by(field, unit):
-    model = make(models={"fal/owner/new": ModelConfig(**{field: 0.25})}).resolve("fal/owner/new", "video").model
+    model = make(models={"fal/owner/new": ModelConfig(**{field: 0.25})}).resolve_job("fal/owner/new", "video").model
     assert model.job.unit == unit and model.job.takes == set(FIELDS)
     picodollars, milliunits = model.price.rates[unit]
     assert 1000 * picodollars == DOLLARS // 4 * 1000 * milliunits
 
 
 def test_a_price_of_the_operators_replaces_the_unit_with_its_variants():
-    price = make(models={"luma/ray-3.2": ModelConfig(usd_per_item=0.5)}).resolve("luma/ray-3.2", "video").model.price
+    price = make(models={"luma/ray-3.2": ModelConfig(usd_per_item=0.5)}).resolve_job("luma/ray-3.2", "video").model.price
     assert set(price.rates) == {"item"} and price.source == "config"
 
 
 def test_a_provider_may_have_jobs_and_nothing_else():
     providers = {"own": ProviderConfig(jobs="openai-videos", base_url="http://127.0.0.1:9/v1", unpriced="allow", api_key="none")}
-    target = make(providers=providers).resolve("own/any", "video")
+    target = make(providers=providers).resolve_job("own/any", "video")
     assert (target.dialect, target.provider.dialects, target.provider.auth) == ("openai-videos", {}, "none")
     assert "no chat endpoint" in refusal(make(providers=providers), "own/any", "chat").message
 
 
 def test_a_built_in_row_can_be_given_jobs_and_keeps_its_own_key():
     catalog = make(providers={"openai": ProviderConfig(jobs="openai-videos", unpriced="allow")})
-    row = catalog.resolve("openai/clips", "video").provider
+    row = catalog.resolve_job("openai/clips", "video").provider
     assert (row.auth, row.credential, row.dialects["chat"]) == ("bearer", "k", "openai-chat")
 
 
@@ -105,13 +105,13 @@ def test_the_formats_own_headers_and_way_of_sending_a_key_come_with_it():
         "r": ProviderConfig(jobs="runway", base_url="https://r.example", api_key="k", unpriced="allow"),
     }
     catalog = load_catalog(Config(credentials={"f": "k", "r": "k"}, providers=providers), sim_base_url=None)
-    assert catalog.resolve("f/a/b", "video").provider.auth == "scheme:Key"
-    assert dict(catalog.resolve("r/gen4.5", "video").provider.headers) == {"x-runway-version": "2024-11-06"}
+    assert catalog.resolve_job("f/a/b", "video").provider.auth == "scheme:Key"
+    assert dict(catalog.resolve_job("r/gen4.5", "video").provider.headers) == {"x-runway-version": "2024-11-06"}
 
 
 def test_every_price_of_a_job_can_be_found_again_by_its_id():
     catalog = make(models={"fal/owner/new": ModelConfig(usd_per_second=0.25)})
     known = {price.id for price in catalog.prices()}
     for slug, endpoint in (("sim/video", "video"), ("luma/ray-3.2", "video"), ("fal/owner/new", "video")):
-        assert catalog.resolve(slug, endpoint).model.price.id in known
+        assert catalog.resolve_job(slug, endpoint).model.price.id in known
     assert all(re.fullmatch(r"prc_[0-9a-f]{32}", price_id) for price_id in known)
