@@ -15,8 +15,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LAYERS = (
     ("errors",),
     ("core",),
-    ("dialects", "jobdialects", "providers", "journal", "messages"),
-    ("config",),
+    ("dialects", "providers", "journal", "messages"),
+    ("config", "jobdialects"),
     ("catalog", "process", "guard"),
     ("api",),
     ("worker", "keeper", "sim"),

@@ -141,5 +141,5 @@ def unit_name(request: JobRequest, limits: JobLimits) -> str:
         if value is True:
             parts.append(name)
         elif value is not None and value is not False:
-            parts.append(str(value))
+            parts.append(f"{value:g}" if isinstance(value, float) else str(value))
     return limits.unit + (":" + "+".join(parts) if parts else "")
