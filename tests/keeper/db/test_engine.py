@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import subprocess
 import sys
 import threading
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,8 @@ from aigate.keeper.db.engine import Database, NewerSchema, database_url, open_da
 from aigate.keeper.db.migrations.run import upgrade
 from aigate.keeper.db.tables import SCHEMA_REVISION, meta
 
-FOLDER = Path(sys.modules["aigate.keeper.db.tables"].__file__ or "").parent
-ALL = [import_module(f"aigate.keeper.db.{path.stem}").metadata for path in sorted(FOLDER.glob("*tables.py"))]
-
-
-def drop_all(connection: Connection) -> None:
-    connection.execute(text("DROP TABLE alembic_version"))
-    for metadata in ALL:
-        metadata.drop_all(connection)
+FOLDER = Path(sys.modules["aigate.keeper.db"].__file__ or "").parent
+METADATA = {importlib.import_module(f"aigate.keeper.db.{path.stem}").metadata for path in FOLDER.glob("*tables.py")}
 
 
 def shape(engine: Engine) -> dict[str, Any]:
@@ -42,11 +36,12 @@ def shape(engine: Engine) -> dict[str, Any]:
 def test_a_migrated_schema_is_the_schema_of_the_tables(url: str, database: Database) -> None:
     migrated = shape(database.engine)
     with database.engine.begin() as connection:
-        drop_all(connection)
-        for metadata in ALL:
+        connection.execute(text("DROP TABLE alembic_version"))
+        for metadata in METADATA:
+            metadata.drop_all(connection)
             metadata.create_all(connection)
     assert shape(database.engine) == migrated
-    assert set(migrated) == {name for metadata in ALL for name in metadata.tables}
+    assert set(migrated) == {table for metadata in METADATA for table in metadata.tables}
 
 
 def test_the_revision_of_the_tables_is_that_of_the_newest_migration(database: Database) -> None:
@@ -72,7 +67,9 @@ def test_a_newer_schema_is_refused_and_not_touched(url: str, database: Database)
 def test_a_migration_that_fails_leaves_the_database_empty(url: str) -> None:
     database = Database(open_database(url).engine)
     with database.engine.begin() as connection:
-        drop_all(connection)
+        connection.execute(text("DROP TABLE alembic_version"))
+        for metadata in METADATA:
+            metadata.drop_all(connection)
 
     def upgrade_and_fail(connection: Connection) -> None:
         upgrade(connection)
