@@ -15,9 +15,9 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LAYERS = (
     ("errors",),
     ("core",),
-    ("dialects", "jobdialects", "providers", "journal", "messages"),
-    ("config",),
-    ("catalog", "process"),
+    ("dialects", "providers", "journal", "messages"),
+    ("config", "jobdialects"),
+    ("catalog", "process", "guard"),
     ("api",),
     ("worker", "keeper", "sim"),
     ("serve",),

@@ -22,7 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from aigate.dialects.openai_errors import write_error
 from aigate.errors import ClientError, GateError, GatewayError, ledger_unavailable
 
-MAX_BODY_BYTES = 1 << 20  # of any request of the control plane
+MAX_BODY_BYTES = 1 << 20  # of any request of the control plane but an upload, whose route counts for itself
+UPLOADS = frozenset({("POST", "/v1/files")})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,80}\Z")
 _encode = msgspec.json.Encoder().encode
 
@@ -47,7 +48,8 @@ class Boundary:
             return
         path = scope["path"]
         if len(path) > 1 and path.endswith("/"):
-            scope["path"] = path[:-1]
+            scope["path"] = path = path[:-1]
+        limit_bytes = math.inf if (scope["method"], path) in UPLOADS else MAX_BODY_BYTES
         request_id = _request_id(scope["headers"])
         scope["state"] = {"request_id": request_id}
         is_started = False
@@ -57,7 +59,7 @@ class Boundary:
             nonlocal body_bytes
             message = await receive()
             body_bytes += len(message.get("body", b""))
-            if body_bytes > MAX_BODY_BYTES:
+            if body_bytes > limit_bytes:
                 raise HTTPException(413)
             return message
 

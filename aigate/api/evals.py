@@ -17,6 +17,7 @@ from aigate.core.account import keeper_of
 from aigate.core.allow import check_allowed
 from aigate.core.call import Principal
 from aigate.core.evals import ALIAS, QUALITY, Defaults, Eval, Result, read_dataset
+from aigate.core.refusal import owners_of
 from aigate.core.scoring import AUTO
 from aigate.errors import ClientError
 
@@ -73,6 +74,7 @@ async def create_eval(
         if embedder is None:
             raise ClientError("embedding_model: name the model that embeds answers and what they are compared with.", param="embedding_model")
         embedder = _known(embedder, "embedding_model", caller, services, "embeddings")
+    tag = x_aig_tag or caller.default_tag
     made = await services.evals.create(
         Eval(
             id="",
@@ -80,7 +82,7 @@ async def create_eval(
             owner_id=_owner(caller),
             key_id=caller.key_id,
             sub_account_id=caller.sub_account_id,
-            tag=x_aig_tag or caller.default_tag,
+            tag=tag,
             name=new.name,
             metric=new.metric,
             candidates=candidates,
@@ -90,6 +92,7 @@ async def create_eval(
             created_ms=0,
         ),
         items,
+        owners_of(caller, tag),
     )
     if "respond-async" not in prefer.lower() and made.dataset_size * len(made.candidates) <= settings.sync_answers:
         made = await services.evals.wait(made, settings.wait_s)

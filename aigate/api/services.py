@@ -3,7 +3,7 @@
 Shapes only: the keeper fills them with its stores (keeper/app.py), tests with whatever they like. Routes reach nothing else.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -15,6 +15,7 @@ from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
 from aigate.core.evals import Eval, Item, Result
+from aigate.core.file import FileFields, Listing, StoredFile
 from aigate.journal.records import CallEnd
 
 
@@ -101,13 +102,25 @@ class Evals(Protocol):
 
     settings: config.Evals
 
-    async def create(self, new: Eval, items: list[Item]) -> Eval:
-        """With an id, kept, its money set aside, and running. Raises ClientError 402."""
+    async def create(self, new: Eval, items: list[Item], owners: Sequence[Owner]) -> Eval:
+        """With an id, kept, its money set aside on the owners' budgets, and running. Raises ClientError 402."""
 
     async def wait(self, which: Eval, limit_s: float) -> Eval: ...
     async def get(self, account_id: str, owner_id: str | None, eval_id: str) -> Eval | None: ...
     async def list(self, account_id: str, owner_id: str | None, limit: int, before_id: str | None) -> list[Eval]: ...
     async def results(self, eval_id: str, limit: int, after: tuple[int, int]) -> list[Result]: ...
+
+
+class Files(Protocol):
+    """Uploaded files of an owner: (account, owner) of core/account.py keeper_of. None: there is none of this id, or it is not theirs."""
+
+    async def add(self, owner: tuple[str, str], pieces: AsyncIterable[bytes], describe: Callable[[], FileFields]) -> StoredFile:
+        """`describe` is asked once the pieces have ended. ClientError 413 where it takes more than it may."""
+
+    async def get(self, owner: tuple[str, str], file_id: str) -> StoredFile | None: ...
+    async def list(self, owner: tuple[str, str], page: Listing, purpose: str | None) -> list[StoredFile]: ...
+    async def read(self, file_id: str, start: int, end: int) -> AsyncIterator[bytes]: ...
+    async def delete(self, owner: tuple[str, str], file_id: str) -> bool: ...
 
 
 class Totals(Protocol):
@@ -145,6 +158,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     provider_keys: ProviderKeys
     responses: Responses
     evals: Evals
+    files: Files
     usage: UsageStore
     workers: Workers
     catalog: Any  # catalog.Catalog

@@ -14,14 +14,14 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from aigate.catalog.describe import CAPABILITIES, describe_model
+from aigate.catalog.describe import CAPABILITIES, JOB_PATHS, describe_model
 from aigate.catalog.job_models import MILLIUNITS, JobModelRow, find_job_model, load_job_models
 from aigate.catalog.live import live_providers, url_prefix
 from aigate.catalog.models import Facts, find_facts, load_facts
 from aigate.catalog.prices import PriceBook, load_price_book
 from aigate.config import Config, ModelConfig
 from aigate.core.evals import ALIAS
-from aigate.core.job import FIELDS, ITEM, MODALITIES, SECOND, JobLimits
+from aigate.core.job import CREDIT, FIELDS, ITEM, MODALITIES, SECOND, JobLimits
 from aigate.core.price import usd_to_rate, with_id
 from aigate.core.target import Model, Price, Provider, Quirks, Target
 from aigate.errors import ClientError, model_not_found
@@ -38,9 +38,10 @@ _PATHS = {  # wire format → path after base_url
     "gemini": "/models/{model}:generateContent",
 }
 _STREAM_PATHS = {"gemini": "/models/{model}:streamGenerateContent?alt=sse"}  # where streams have another one
-JOB_PATHS = {"video": "/v1/videos/generations", "music": "/v1/audio/music", "3d": "/v1/3d/generations"}
 _MAKES = {"video": "videos", "music": "music", "3d": "3D models"}
 _LONGEST_S = 600.0  # of what a model makes that only the operator knows, where nobody says how long
+_MOST_CREDITS = 100.0  # … of its credits
+_UNIT_RATES = {SECOND: "usd_per_second", ITEM: "usd_per_item", CREDIT: "usd_per_credit"}
 _RATES = (
     ("input", "input_usd_per_mtok"),
     ("output", "output_usd_per_mtok"),
@@ -148,11 +149,13 @@ class Catalog:
                 raise model_not_found(f"No model that makes {_MAKES[modality]} is live here; GET /v1/models?modality={modality} lists them")
         provider, upstream = self._locate(slug)
         model = self._model(provider, upstream)
+        if model.job is None and find_facts(self._facts, model.slug) is None:  # nobody knows it: the provider will say
+            model = _job_model(model.slug, JobModelRow(modality=""), replace(self._overrides.get(model.slug) or ModelConfig(), modality=modality))
         if model.job is None or not provider.jobs or model.modality != modality:
             there = ", ".join(self._jobs_of(modality)[:10]) or "there is none here"
             problem = f"makes {_MAKES[model.modality]}" if model.modality in _MAKES else f"is no model that makes {_MAKES[modality]}"
             raise ClientError(f"{model.slug} {problem}; for {_MAKES[modality]} take: {there}", code="unsupported_endpoint", param="model")
-        if model.price is None and provider.unpriced == "refuse":
+        if provider.unpriced == "refuse" and not has_rate(model.price, model.job.unit):
             raise self._unpriced(model.slug)
         return Target(
             slug=model.slug,
@@ -294,11 +297,11 @@ class Catalog:
                 yield price
         if self.own_key_price is not None:
             yield self.own_key_price
-        for slug in self._overrides:
+        for slug, override in self._overrides.items():
             prefix, _, upstream = slug.partition("/")
             if prefix in self.providers:
-                price = self._model(self.providers[prefix], upstream).price
-                yield from _with_services([price] if price is not None else [])
+                found = (self._model(self.providers[prefix], upstream).price, _job_model(slug, JobModelRow(modality=""), override).price)
+                yield from _with_services([price for price in found if price is not None])
 
     def describe(self, slug: str) -> dict[str, object]:
         """{"schema": how to call it}: endpoint, examples of request, reply and stream, quirks, snippets."""
@@ -344,16 +347,22 @@ def _override(model: Model, override: ModelConfig) -> Model:
 def _job_model(slug: str, row: JobModelRow, override: ModelConfig | None) -> Model:
     """`row` as the operator has it. A model that only the operator knows takes all there is, priced by what its price is given for."""
     price, job, modality, description = row.price(), row.job, row.modality, row.description
+    rates = {unit: usd_to_rate(usd, MILLIUNITS) for unit, field in _UNIT_RATES.items() if (usd := getattr(override, field, None)) is not None}
     if not modality:
-        unit = ITEM if override is None or override.usd_per_second is None else SECOND
-        job = JobLimits(takes=frozenset(FIELDS), takes_extra=None, needs_prompt=False, unit=unit, max_units=1 if unit == ITEM else _LONGEST_S)
+        unit = next(iter(rates), ITEM)
+        most = {SECOND: _LONGEST_S, CREDIT: _MOST_CREDITS}.get(unit, 1)
+        job = JobLimits(takes=frozenset(FIELDS), takes_extra=None, needs_prompt=False, unit=unit, max_units=most)
+    elif rates and job.unit not in rates:  # the operator counts in something else than we
+        job = replace(job, unit=next(iter(rates)), price_by=())
     if override is not None:
         modality = override.modality or modality
-        given = ((SECOND, override.usd_per_second), (ITEM, override.usd_per_item))
-        rates = {unit: usd_to_rate(usd, MILLIUNITS) for unit, usd in given if usd is not None}
         if rates:  # variants were the vendor's
             price = with_id(Price(rates=rates, source="config"))
     return Model(slug=slug, modality=modality, capabilities=("async",), price=price, description=description, created=row.created, job=job)
+
+
+def has_rate(price: Price | None, unit: str) -> bool:
+    return price is not None and any(name.partition(":")[0] == unit for name in price.rates)
 
 
 def _with_services(prices: Iterator[Price] | list[Price]) -> Iterator[Price]:

@@ -54,6 +54,7 @@ class JobLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     duration_range_s: tuple[float, float] | None = None
     values: Mapping[str, tuple[str, ...]] = {}  # allowed values of aspect_ratio and resolution; another one becomes the default
     defaults: Mapping[str, Any] = {}  # sent, and priced, where nothing is asked
+    written: Mapping[str, str] = {}  # field → its name at a service of many models, or `name={format}` for a text (jobdialects/inputs.py)
     image_as: str = "url"  # how the provider wants image_url: url | data (the gateway fetches it; JobRequest.image_url is then a data: URL)
     unit: str = ITEM  # what is priced: second | item | image | credit
     price_by: tuple[str, ...] = ()  # fields whose values choose the rate: ("resolution", "audio") → second:720p+audio
@@ -141,5 +142,5 @@ def unit_name(request: JobRequest, limits: JobLimits) -> str:
         if value is True:
             parts.append(name)
         elif value is not None and value is not False:
-            parts.append(str(value))
+            parts.append(f"{value:g}" if isinstance(value, float) else str(value))
     return limits.unit + (":" + "+".join(parts) if parts else "")

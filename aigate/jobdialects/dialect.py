@@ -38,9 +38,11 @@ class HttpReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One file that came out. `request` fetches it; None: it is the body of the submission's own reply. The first one is *the* result."""
+    """One file that came out. `request` fetches it; None: it is `data`, or, where that is empty too, the body of the submission's own
+    reply. The first one is *the* result."""
 
     request: HttpRequest | None = None
+    data: bytes = b""  # the file itself, where a provider puts it into its JSON
     media_type: str = ""  # "" = as its reply says
     filename: str = ""  # video.mp4; "" = made from modality and type
     duration_s: float | None = None
@@ -83,12 +85,14 @@ class JobDialect(Protocol):
     modalities: tuple[str, ...]  # core/job.py MODALITIES
     has_idempotency_key: bool  # write_submit sends the key, and the same key never makes a second job
     can_look_up: bool  # a job can be found by our key after a submission whose reply was lost
-    takes_webhook: bool  # write_submit tells the provider where to call when it is done (the keeper then polls at once)
+    takes_webhook: bool  # write_submit tells the provider where to call when it is done (the keeper then polls at once: a call is a
+    # hint and never believed, so that none of their signatures needs to be known)
 
     def write_submit(self, request: JobRequest, target: Target, key: str, webhook_url: str | None) -> HttpRequest:
         """`key`: ours, unguessable, the same for every try of one job. ClientError for what the provider cannot be told."""
 
-    def read_submit(self, reply: HttpReply, target: Target) -> Submitted: ...
+    def read_submit(self, reply: HttpReply, request: JobRequest, target: Target) -> Submitted:
+        """`request`: what write_submit was given (where a job is asked for may depend on it)."""
 
     def write_look_up(self, key: str, target: Target) -> HttpRequest: ...
     def read_look_up(self, reply: HttpReply, key: str, target: Target) -> Submitted | None:

@@ -26,10 +26,12 @@ from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
+from aigate.keeper.blobs import LocalBlobs
 from aigate.keeper.db.accounts import add_account_if_missing
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.prices import save_prices
 from aigate.keeper.durable.engine import Engine
+from aigate.keeper.files import FileStore
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.provider_keys import ProviderKeyStore
@@ -76,6 +78,9 @@ class Keeper:
         self._provider_keys = ProviderKeyStore(self._database, Vault(data_dir / "provider.key", config.auth.provider_key))
         self._messages.reveal_key = self._provider_keys.reveal
         self._messages.responses = self._responses = ResponseStore(self._database)
+        blobs = LocalBlobs(data_dir / "files")
+        blobs.clear_drafts()
+        self._files = FileStore(self._database, blobs, max_bytes=config.files.max_bytes, max_tenant_bytes=config.files.max_tenant_bytes)
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()
@@ -90,6 +95,7 @@ class Keeper:
             self._leases.run(),
             keep_days(self._database, self._config.ledger.retention_days),
             self._responses.expire(self._config.responses.retention_days),
+            self._files.sweep(),
         )
         others = [loop.create_task(work) for work in upkeep]
         serving = loop.create_task(http.serve([control]))
@@ -115,6 +121,7 @@ class Keeper:
             accounts=AccountStore(self._database, self._messages, self._leases),
             provider_keys=self._provider_keys,
             responses=self._responses,
+            files=self._files,
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,
             catalog=self._catalog,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -19,7 +19,7 @@ from aigate.core.price import format_cents
 from aigate.core.scoring import EMBEDDING, JUDGE, cosine, embedding_request, judge_request, read_verdict, score
 from aigate.errors import GateError
 from aigate.keeper.db.engine import Database
-from aigate.keeper.db.evals import end_eval, put_result, read_results, read_running
+from aigate.keeper.db.evals import end_eval, give_back, put_result, read_results, read_running
 from aigate.keeper.eval_bounds import Bounds
 
 MAX_OUTPUT_CHARS = 64_000  # of an answer, as it is kept
@@ -46,18 +46,14 @@ class Lane(Protocol):
         """Whom the key stands for now; None: nobody any more."""
 
 
-GiveBack = Callable[[str, int | None], Awaitable[None]]
-
-
 class EvalRun:
     """`answered`: how many answers are known so far."""
 
-    def __init__(self, eval_id: str, database: Database, *, lane: Lane, give_back: GiveBack, bounds: Bounds, concurrency: int):
+    def __init__(self, eval_id: str, database: Database, *, lane: Lane, bounds: Bounds, concurrency: int):
         self.answered = 0
         self._id = eval_id
         self._database = database
         self._lane = lane
-        self._give_back = give_back
         self._bounds = bounds
         self._room = asyncio.Semaphore(concurrency)
 
@@ -76,8 +72,11 @@ class EvalRun:
                 group.create_task(self._answer(which, items[item], item, candidate))
         results = (await self._database.read(read_results, self._id)) if missing else known
         ended = await asyncio.to_thread(conclude, which, results)  # sums over many answers would hold up everything else
-        await self._give_back(self._id, None)
+        await self._give_back(None)
         await self._database.write(end_eval, self._id, {**ended, "ended_ms": int(time.time() * 1000)})
+
+    async def _give_back(self, amount_nanousd: int | None) -> None:
+        await self._database.write(give_back, self._id, amount_nanousd, int(time.time() * 1000))
 
     async def _answer(self, which: Eval, item: Item, place: int, candidate: int) -> None:
         try:
@@ -91,7 +90,7 @@ class EvalRun:
         call_id = _call_id(which.id, place, candidate, _ASK)
         result = Result(item=place, candidate=candidate, call_id=call_id)
         try:
-            await self._give_back(self._id, self._bounds.of_answer(which, item, candidate))
+            await self._give_back(self._bounds.of_answer(which, item, candidate))
             request = {**item.request, "model": which.candidates[candidate], "fallbacks": False}
             answer = await self._call(which, "/v1/chat/completions", request, call_id)
             result.cost_nanousd, result.latency_ms = answer.cost_nanousd, answer.latency_ms

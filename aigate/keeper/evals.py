@@ -10,16 +10,19 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec.structs import replace
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from aigate.config import Evals as Settings
+from aigate.core.budget import Owner
 from aigate.core.evals import RUNNING, Eval, Item, Result
 from aigate.keeper.db.engine import Database
-from aigate.keeper.db.evals import delete_old_evals, find_alias, get_eval, list_evals, read_results, running_evals
+from aigate.keeper.db.evals import delete_old_evals, find_alias, get_eval, list_evals, place_eval, read_results, running_evals
+from aigate.keeper.db.holds import InForce
 from aigate.keeper.eval_bounds import Bounds
 from aigate.keeper.eval_run import EvalRun, Lane
 from aigate.messages import FindEval, FoundEval
@@ -32,20 +35,18 @@ LOOK_S = 3600.0
 PAUSE_S = 0.1
 
 
-class Holds(Protocol):
-    async def place(self, new: Eval, items: Sequence[Item], hold_nanousd: int) -> Eval:
-        """Kept, with its hold on every budget of its key and tag, in one transaction. Raises ClientError 402."""
+class Desk(Protocol):
+    """keeper/hold_desk.py"""
 
-    async def give_back(self, eval_id: str, amount_nanousd: int | None) -> None:
-        """At most what is left of it; None: all of that."""
+    async def write(self, query: Callable[[Connection, InForce], None], now_ms: int, *, what: str) -> None: ...
 
 
 class EvalStore:
-    def __init__(self, database: Database, *, lane: Lane, holds: Holds, bounds: Bounds, settings: Settings):
+    def __init__(self, database: Database, *, lane: Lane, desk: Desk, bounds: Bounds, settings: Settings):
         self.settings = settings
         self._database = database
         self._lane = lane
-        self._holds = holds
+        self._desk = desk
         self._bounds = bounds
         self._ends: dict[str, asyncio.Event] = {}  # of evals made here that still run
         self._runs: dict[str, EvalRun] = {}
@@ -53,14 +54,16 @@ class EvalStore:
 
     # --- for callers ------------------------------------------------------------------------------------------------------------
 
-    async def create(self, new: Eval, items: list[Item]) -> Eval:
+    async def create(self, new: Eval, items: list[Item], owners: Sequence[Owner]) -> Eval:
+        """`owners`: whose budgets it is held on. Raises ClientError 402."""
         now_ms = int(time.time() * 1000)
         new = replace(new, id=f"eval_{now_ms:011x}{secrets.token_hex(6)}", created_ms=now_ms)  # rises with time, so that ids sort by age
         new = replace(new, summary={"answers": new.dataset_size * len(new.candidates), "answered": 0})
-        made = await self._holds.place(new, items, self._bounds.of_eval(new, items))
-        self._ends[made.id] = asyncio.Event()
-        self._start(made.id)
-        return made
+        new = replace(new, reserved_nanousd=self._bounds.of_eval(new, items))
+        await self._desk.write(lambda connection, in_force: place_eval(connection, in_force, new, items, owners), now_ms, what="eval")
+        self._ends[new.id] = asyncio.Event()
+        self._start(new.id)
+        return new
 
     async def wait(self, which: Eval, limit_s: float) -> Eval:
         """As it is when it ends, or after so long."""
@@ -109,7 +112,7 @@ class EvalStore:
     def _start(self, eval_id: str) -> None:
         if eval_id not in self._runs:
             run = self._runs[eval_id] = EvalRun(
-                eval_id, self._database, lane=self._lane, give_back=self._holds.give_back, bounds=self._bounds, concurrency=self.settings.concurrency
+                eval_id, self._database, lane=self._lane, bounds=self._bounds, concurrency=self.settings.concurrency
             )
             task = asyncio.get_running_loop().create_task(self._run(eval_id, run))
             self._tasks.add(task)

@@ -22,6 +22,7 @@ from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.dialects import DIALECTS
 from aigate.errors import GateError
+from aigate.guard import Guard
 from aigate.journal.writer import JournalWriter
 from aigate.messages import Health, Hello
 from aigate.process import ChildOptions, child_options, read_config, say_ready, watch_life
@@ -33,7 +34,6 @@ from aigate.worker.breaker import Breakers
 from aigate.worker.client import Pool, tls_context
 from aigate.worker.fetch import Fetcher
 from aigate.worker.gemini_routes import gemini_routes, is_gemini
-from aigate.worker.guard import Guard
 from aigate.worker.kept import KeptResponses
 from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange, Listener
@@ -47,6 +47,7 @@ from aigate.worker.spine import Spine
 
 BACKLOG = 4096
 TICK_S = 1.0
+FORM_BYTES = 1 << 20  # what a form may add to its file
 GC_THRESHOLD = 20_000  # a call leaves no cycles behind, so a collection mostly looks at calls that are running
 
 
@@ -181,7 +182,7 @@ class Worker:
             fallback=Pipe(os.path.join(self.run_dir, "control.sock")),
             limits=ListenerLimits(
                 max_body_bytes=server.max_body_bytes,
-                max_upload_bytes=server.max_upload_bytes,
+                max_upload_bytes=max(server.max_upload_bytes, self.config.files.max_bytes + FORM_BYTES),
                 header_timeout_s=server.header_timeout_s,
                 body_timeout_s=server.body_timeout_s,
                 keep_alive_s=server.keep_alive_s,

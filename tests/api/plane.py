@@ -15,8 +15,10 @@ from aigate.errors import ClientError, model_not_found
 from aigate.journal.records import CallEnd
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
+from aigate.keeper.blobs import LocalBlobs
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.usage import LabelTotals
+from aigate.keeper.files import FileStore
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
@@ -127,6 +129,7 @@ class Plane:
         self.pushed = self.workers.pushed
         self.provider_keys = ProviderKeyStore(database, Vault(folder / "provider.key"))
         self.responses = ResponseStore(database)
+        self.files = FileStore(database, LocalBlobs(folder / "files"), max_bytes=1_000_000, max_tenant_bytes=2_000_000)
         self.keys.push = self.workers.push
         self.usage = Usage()
         self.checks = {"database": "ok"}
@@ -144,6 +147,7 @@ class Plane:
                 "accounts": AccountStore(database, self.workers, Limits()),
                 "provider_keys": self.provider_keys,
                 "responses": self.responses,
+                "files": self.files,
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),

@@ -17,8 +17,8 @@ from aigate.errors import GatewayError
 from aigate.keeper import eval_run
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.evals import get_eval, place_eval, read_results
-from aigate.keeper.db.grants import month_now
 from aigate.keeper.eval_run import EvalRun
+from aigate.keeper.leases import InForce
 
 
 class Reply(msgspec.Struct):
@@ -66,16 +66,10 @@ def run_eval(database: Database, lane: Lane, items: list[Item], **fields: Any) -
         embedding_model=fields.get("embedder"), dataset_size=len(items), reserved_nanousd=1_000, created_ms=1,
     )  # fmt: skip
     if database.read_now(get_eval, "acc_a", None, new.id) is None:
-        database.write_now(place_eval, new, items, [("key", "acc_a", "key_a")], limits_version=9, find_month=month_now)
-    given_back: list[int | None] = []
-
-    async def give_back(eval_id: str, amount: int | None) -> None:
-        given_back.append(amount)
-
-    asyncio.run(EvalRun(new.id, database, lane=lane, give_back=give_back, bounds=Bounds(), concurrency=2).run())
-    assert given_back[-1:] in ([None], [])
+        database.write_now(place_eval, InForce(9, frozenset()), new, items, [("key", "acc_a", "key_a")])
+    asyncio.run(EvalRun(new.id, database, lane=lane, bounds=Bounds(), concurrency=2).run())
     found = database.read_now(get_eval, "acc_a", None, new.id)
-    assert found is not None
+    assert found is not None and found.reserved_nanousd == 0
     return found
 
 

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 from aigate.core.budget import Change, Owner
 from aigate.core.evals import COMPLETED, RUNNING, Eval, Item, Result
 from aigate.keeper.db.eval_tables import eval_results, evals
-from aigate.keeper.db.holds import admit
+from aigate.keeper.db.grants import month_now
+from aigate.keeper.db.holds import InForce, admit
 from aigate.keeper.db.ledger_rows import Share
-from aigate.keeper.db.limits import FindMonth
 from aigate.keeper.db.upkeep import change_windows
 
 _e, _r = evals.c, eval_results.c
@@ -28,12 +28,10 @@ def add_eval(connection: Connection, new: Eval, items: Sequence[Item]) -> None:
     connection.execute(insert(evals).values(values))
 
 
-def place_eval(
-    connection: Connection, new: Eval, items: Sequence[Item], owners: Sequence[Owner], *, limits_version: int, find_month: FindMonth
-) -> None:
+def place_eval(connection: Connection, in_force: InForce, new: Eval, items: Sequence[Item], owners: Sequence[Owner]) -> None:
     """Kept, with what it may cost at most reserved on every budget of `owners`. Raises HoldRefused."""
-    month = find_month(connection)
-    admit(connection, owners, new.reserved_nanousd, month, limits_version)
+    month = month_now(connection)
+    admit(connection, owners, new.reserved_nanousd, month, in_force)
     add_eval(connection, msgspec.structs.replace(new, window=month), items)
     change_windows(connection, _share(new, month), Change(reserved=new.reserved_nanousd), new.created_ms)
 

@@ -21,9 +21,9 @@ from aigate.keeper.db.evals import (
     read_running,
     running_evals,
 )
-from aigate.keeper.db.grants import month_now
 from aigate.keeper.db.holds import HoldRefused
 from aigate.keeper.db.limits import find_standings, set_limit
+from aigate.keeper.leases import InForce
 from aigate.keeper.ledger import verify
 
 KEY_OWNER: Owner = (KEY, "acc_a", "key_a")
@@ -39,7 +39,7 @@ def an_eval(eval_id: str = "eval_01", *, hold: int = 700, owner_id: str = "key_a
 
 
 def place(database: Database, new: Eval) -> None:
-    database.write_now(place_eval, new, ITEMS, OWNERS, limits_version=99, find_month=month_now)
+    database.write_now(place_eval, InForce(99, frozenset()), new, ITEMS, OWNERS)
 
 
 def reserved(database: Database) -> int:

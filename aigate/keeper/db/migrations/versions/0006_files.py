@@ -1,10 +1,64 @@
-"""Uploaded files, batches and their lines."""
+"""Uploaded files, batches."""
 
 from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0006"
 down_revision = "0005"
 
 
+def _text(name: str) -> sa.Column:
+    return sa.Column(name, sa.Text, nullable=False)
+
+
+def _integer(name: str) -> sa.Column:
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
 def upgrade() -> None:
-    pass
+    op.create_table(
+        "files",
+        sa.Column("id", sa.Text, primary_key=True),
+        _text("account_id"),
+        _text("owner_id"),
+        _text("filename"),
+        _text("purpose"),
+        _integer("size_bytes"),
+        _integer("created_ms"),
+        sa.Column("expires_ms", sa.BigInteger),
+    )
+    op.create_index("files_by_owner", "files", ["account_id", "owner_id", "id"])
+    op.create_index("files_by_expiry", "files", ["expires_ms"])
+    op.create_table(
+        "batches",
+        sa.Column("id", sa.Text, primary_key=True),
+        _text("account_id"),
+        _text("owner_id"),
+        _text("key_id"),
+        sa.Column("tag", sa.Text),
+        _text("endpoint"),
+        _text("input_file_id"),
+        sa.Column("output_expires_s", sa.BigInteger),
+        _text("metadata"),
+        _text("status"),
+        _text("errors"),
+        _integer("total"),
+        _integer("completed"),
+        _integer("failed"),
+        sa.Column("output_file_id", sa.Text),
+        sa.Column("error_file_id", sa.Text),
+        _text("usage"),
+        _integer("created_ms"),
+        _integer("expires_ms"),
+        sa.Column("in_progress_ms", sa.BigInteger),
+        sa.Column("cancelling_ms", sa.BigInteger),
+        sa.Column("finalizing_ms", sa.BigInteger),
+        sa.Column("ended_ms", sa.BigInteger),
+        _text("checkpoint"),
+    )
+    op.create_index("batches_by_owner", "batches", ["account_id", "owner_id", "id"])
+    running = sa.text("ended_ms IS NULL")
+    op.create_index("batches_running", "batches", ["id"], sqlite_where=running, postgresql_where=running)
+    op.create_index("batches_by_input", "batches", ["input_file_id"], sqlite_where=running, postgresql_where=running)
