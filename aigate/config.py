@@ -110,6 +110,12 @@ class Responses(Section):
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # they are deleted when this old; 0 = none is kept
 
 
+class Batches(Section):
+    """Batches."""
+
+    price_factor: Annotated[float, Meta(ge=0, le=10)] = 1.0  # of a model's price, charged for a call in a batch; 0.5 = half
+
+
 class Sim(Section):
     """The built-in simulated provider, `sim/…`."""
 
@@ -163,6 +169,7 @@ class Config(Section):
     upstream: Upstream = Upstream()
     routing: Routing = Routing()
     responses: Responses = Responses()
+    batches: Batches = Batches()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -179,6 +186,7 @@ SECTIONS: dict[str, type[Section]] = {
     "upstream": Upstream,
     "routing": Routing,
     "responses": Responses,
+    "batches": Batches,
     "sim": Sim,
     "log": Log,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from urllib.parse import quote
 
@@ -19,12 +20,14 @@ from aigate.catalog.live import live_providers, url_prefix
 from aigate.catalog.models import Facts, find_facts, load_facts
 from aigate.catalog.prices import PriceBook, load_price_book
 from aigate.config import Config, ModelConfig
-from aigate.core.price import usd_to_rate, with_id
+from aigate.core.price import every_price, usd_to_rate, with_id, with_variant
 from aigate.core.target import Model, Price, Provider, Quirks, Target
 from aigate.errors import ClientError, model_not_found
 from aigate.providers.table import ROWS, SIM, SIM_PRICE
 
 MAX_REMEMBERED = 4096  # names; any name may pass a provider that takes all, so what callers ask must not grow without end
+
+BATCH = "batch"  # the variant of a price that calls in a batch are charged
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 _PATHS = {  # wire format → path after base_url
@@ -48,6 +51,7 @@ def load_catalog(config: Config, *, sim_base_url: str | None) -> Catalog:
     live, dormant = live_providers(config, sim_base_url if config.sim.enabled else None)
     catalog = Catalog(live, dormant, config.models, facts=load_facts(), book=load_price_book())
     catalog.url = config.server.url
+    catalog.batch_factor = Decimal(str(config.batches.price_factor))
     if config.ledger.own_key_usd_per_mtok:
         rate = usd_to_rate(config.ledger.own_key_usd_per_mtok)
         catalog.own_key_price = with_id(Price(rates={"input": rate, "output": rate}, source="config"))
@@ -68,6 +72,7 @@ class Catalog:
     ):
         self.providers = live  # name → row in force
         self.url = ""  # where clients reach this gateway, for the examples
+        self.batch_factor = Decimal(1)  # of a price, charged for a call in a batch
         self.own_key_price: Price | None = None  # of calls on a caller's own provider key, where there is a fee
         self._dormant = dormant  # name → why it is not live
         self._facts = facts
@@ -189,7 +194,12 @@ class Catalog:
             facts = Facts(is_reasoning=reasons, capabilities=("streaming",), context_window=self._context(_listed_as(provider), upstream))
         model = Model(slug=slug, price=self._price(_listed_as(provider), upstream), **msgspec.structs.asdict(facts))
         override = self._overrides.get(slug)
-        return model if override is None else _override(model, override)
+        if override is not None:
+            model = _override(model, override)
+        return replace(model, price=self._with_batch(model.price)) if model.price is not None and self.batch_factor != 1 else model
+
+    def _with_batch(self, price: Price) -> Price:
+        return with_variant(price, BATCH, self.batch_factor)
 
     def _context(self, provider: str, upstream: str) -> int:
         entry = self._book.find(provider, upstream)
@@ -233,15 +243,17 @@ class Catalog:
     def prices(self) -> Iterator[Price]:
         """Every price that a call could be settled at; some more than once."""
         for name in {_listed_as(provider) for provider in self.providers.values()}:
-            yield from _with_services(self._book.prices(name))
-        yield with_id(SIM_PRICE)
+            for price in self._book.prices(name):
+                yield from every_price(self._with_batch(price))
+        yield from every_price(self._with_batch(with_id(SIM_PRICE)))
         if self.own_key_price is not None:
             yield self.own_key_price
         for slug in self._overrides:
             prefix, _, upstream = slug.partition("/")
             if prefix in self.providers:
                 price = self._model(self.providers[prefix], upstream).price
-                yield from _with_services([price] if price is not None else [])
+                if price is not None:
+                    yield from every_price(price)
 
     def describe(self, slug: str) -> dict[str, object]:
         """{"schema": how to call it}: endpoint, examples of request, reply and stream, quirks, snippets."""
@@ -282,9 +294,3 @@ def _override(model: Model, override: ModelConfig) -> Model:
         known = {} if model.price is None else dict(model.price.rates)
         given["price"] = with_id(Price(rates={**known, **rates}, source="config"))
     return replace(model, **given)
-
-
-def _with_services(prices: Iterator[Price] | list[Price]) -> Iterator[Price]:
-    for price in prices:
-        yield price
-        yield from price.services.values()

@@ -24,8 +24,10 @@ from aigate.api.services import Services
 from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
+from aigate.inner import inner_secret
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
+from aigate.keeper.data_plane import DataPlane
 from aigate.keeper.db.accounts import add_account_if_missing
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.prices import save_prices
@@ -73,6 +75,14 @@ class Keeper:
         self._provider_keys = ProviderKeyStore(self._database, Vault(data_dir / "provider.key", config.auth.provider_key))
         self._messages.reveal_key = self._provider_keys.reveal
         self._messages.responses = self._responses = ResponseStore(self._database)
+        self._data_plane = DataPlane(
+            str(data_dir / "run"),
+            inner_secret(config.key_secret),
+            config.server.workers,
+            database=self._database,
+            shipper=self._shipper,
+            journals=self._messages.journals,
+        )
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()
@@ -97,6 +107,7 @@ class Keeper:
         listener.close()
         self._messages.close()
         self._leases.close()
+        self._data_plane.close()
         for task in (shipping, *others):
             task.cancel()
         await asyncio.gather(shipping, *others, return_exceptions=True)
