@@ -150,6 +150,12 @@ class Files(Section):
     max_tenant_bytes: Natural = 10_000_000_000  # all files of one sub-account, or of one key without; 0 = no limit
 
 
+class Batches(Section):
+    """Batches."""
+
+    price_factor: Annotated[float, Meta(ge=0, le=10)] = 1.0  # of a model's price, charged for a call in a batch; 0.5 = half
+
+
 class Sim(Section):
     """The built-in simulated provider, `sim/…`."""
 
@@ -211,6 +217,7 @@ class Config(Section):
     evals: Evals = Evals()
     jobs: Jobs = Jobs()
     files: Files = Files()
+    batches: Batches = Batches()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -230,6 +237,7 @@ SECTIONS: dict[str, type[Section]] = {
     "evals": Evals,
     "jobs": Jobs,
     "files": Files,
+    "batches": Batches,
     "sim": Sim,
     "log": Log,
 }

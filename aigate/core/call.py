@@ -48,6 +48,7 @@ class Call(msgspec.Struct):
     holds_proofs: bool = False  # its messages carry sealed proofs of several dialects (dialects/proof.py): only the neutral form sorts them
     previous_response: str = ""  # id of the response that it goes on from
     is_kept: bool = False  # its response is to be kept, so that another call can go on from it
+    price_variant: str = ""  # which of its prices' variants is charged; said by the gateway itself only
     received_at: int = 0  # unix seconds: `created` of a reply whose provider gives none
 
 

@@ -24,14 +24,20 @@ from aigate.api.services import Services
 from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
+from aigate.inner import inner_secret
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
 from aigate.keeper.blobs import LocalBlobs
+from aigate.keeper.data_plane import DataPlane
 from aigate.keeper.db.accounts import add_account_if_missing
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.prices import save_prices
 from aigate.keeper.durable.engine import Engine
+from aigate.keeper.eval_bounds import Bounds
+from aigate.keeper.eval_lane import EvalLane
+from aigate.keeper.evals import EvalStore
 from aigate.keeper.files import FileStore
+from aigate.keeper.hold_desk import HoldDesk
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.provider_keys import ProviderKeyStore
@@ -81,6 +87,21 @@ class Keeper:
         blobs = LocalBlobs(data_dir / "files")
         blobs.clear_drafts()
         self._files = FileStore(self._database, blobs, max_bytes=config.files.max_bytes, max_tenant_bytes=config.files.max_tenant_bytes)
+        self._data_plane = DataPlane(
+            str(data_dir / "run"),
+            inner_secret(config.key_secret),
+            config.server.workers,
+            database=self._database,
+            shipper=self._shipper,
+            journals=self._messages.journals,
+        )
+        self._messages.evals = self._evals = EvalStore(
+            self._database,
+            lane=EvalLane(self._database, self._data_plane),
+            desk=HoldDesk(self._database, self._leases),
+            bounds=Bounds(self._catalog.resolve, config.ledger.default_max_output_tokens),
+            settings=config.evals,
+        )
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()
@@ -96,6 +117,8 @@ class Keeper:
             keep_days(self._database, self._config.ledger.retention_days),
             self._responses.expire(self._config.responses.retention_days),
             self._files.sweep(),
+            self._evals.go_on(),
+            self._evals.expire(),
         )
         others = [loop.create_task(work) for work in upkeep]
         serving = loop.create_task(http.serve([control]))
@@ -108,6 +131,7 @@ class Keeper:
         listener.close()
         self._messages.close()
         self._leases.close()
+        self._data_plane.close()
         for task in (shipping, *others):
             task.cancel()
         await asyncio.gather(shipping, *others, return_exceptions=True)
@@ -121,6 +145,7 @@ class Keeper:
             accounts=AccountStore(self._database, self._messages, self._leases),
             provider_keys=self._provider_keys,
             responses=self._responses,
+            evals=self._evals,
             files=self._files,
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,

@@ -92,7 +92,7 @@ class EvalRun:
         try:
             await self._give_back(self._bounds.of_answer(which, item, candidate))
             request = {**item.request, "model": which.candidates[candidate], "fallbacks": False}
-            answer = await self._call(which, "/v1/chat/completions", request, call_id)
+            result.call_id, answer = await self._call(which, "/v1/chat/completions", request, call_id)
             result.cost_nanousd, result.latency_ms = answer.cost_nanousd, answer.latency_ms
             result.output = _text_of(answer.body)[:MAX_OUTPUT_CHARS]
         except GateError as error:
@@ -108,7 +108,7 @@ class EvalRun:
         result.score = score(item.rule, result.output)
         if item.rule.method == JUDGE:
             request = {**judge_request(item.rule, item.request, result.output), "model": which.judge_model}
-            judged = await self._call(which, "/v1/chat/completions", request, _call_id(which.id, place, candidate, _JUDGE))
+            _, judged = await self._call(which, "/v1/chat/completions", request, _call_id(which.id, place, candidate, _JUDGE))
             result.scoring_nanousd = judged.cost_nanousd
             verdict = read_verdict(_text_of(judged.body))
             if verdict is None:
@@ -117,12 +117,12 @@ class EvalRun:
                 result.score, result.reason = verdict
         elif item.rule.method == EMBEDDING:
             request = {**embedding_request(item.rule, result.output), "model": which.embedding_model}
-            embedded = await self._call(which, "/v1/embeddings", request, _call_id(which.id, place, candidate, _EMBED))
+            _, embedded = await self._call(which, "/v1/embeddings", request, _call_id(which.id, place, candidate, _EMBED))
             result.scoring_nanousd = embedded.cost_nanousd
             result.score = _likeness(embedded.body)
 
-    async def _call(self, which: Eval, path: str, request: Mapping[str, Any], call_id: str) -> Answered:
-        """Raises GateError for anything but an answer. What a rate limit or a busy provider puts off is asked again, under another id."""
+    async def _call(self, which: Eval, path: str, request: Mapping[str, Any], call_id: str) -> tuple[str, Answered]:
+        """(id it was answered under, answer). Raises GateError for anything but an answer. What a rate limit or a busy provider puts off is asked again, under another id."""
         principal = await self._lane.principal(which.key_id)
         if principal is None:
             raise GateError("the key of this eval was revoked", status=401)
@@ -131,7 +131,7 @@ class EvalRun:
         for number in range(BUSY_TRIES):
             answer = await self._lane.ask_once(principal, path, body, call_id=f"{call_id}{number}", tag=which.tag)
             if answer.status == 200:
-                return answer
+                return f"{call_id}{number}", answer
             if answer.status not in (429, 503) or number == BUSY_TRIES - 1:
                 break
             await asyncio.sleep(min(answer.retry_after_s or wait_s, LONGEST_WAIT_S))

@@ -131,10 +131,10 @@ class EvalStore:
     async def _has_ended(self, eval_id: str, run: EvalRun) -> bool:
         try:
             await run.run()
+            return True
         except* SQLAlchemyError as group:
             log.error("eval %s waits for the database: %s", eval_id, type(group.exceptions[0]).__name__)
-            return False
-        return True
+        return False
 
     async def expire(self) -> None:
         """Until cancelled: what is older is deleted, within the hour."""

@@ -124,6 +124,10 @@ class MessageServer:
     def worker_count(self) -> int:
         return sum(connection.hello is not None for connection in self._connections)
 
+    def journals(self) -> dict[str, str]:
+        """Journal id → worker, of the connected ones."""
+        return {connection.hello.journal_id: connection.hello.worker for connection in self._connections if connection.hello}
+
     def counters(self) -> dict[str, float]:
         """Counters of all workers since the keeper started, those of ended workers included. Gauges only of living ones."""
         living = {connection.hello.journal_id for connection in self._connections if connection.hello}

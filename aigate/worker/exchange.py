@@ -12,11 +12,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from aigate.inner import InnerCall
 from aigate.worker.framing import RequestHead
 from aigate.worker.heads import FieldBlock, Fields, reply_head
 
 if TYPE_CHECKING:
     from aigate.worker.connection import Connection
+    from aigate.worker.listener import Listener
 
 MAX_HELD_BYTES = 256 << 10  # of a piped body: more pauses the client
 _BODILESS = frozenset({*range(100, 200), 204, 304})
@@ -24,11 +26,12 @@ _BODILESS = frozenset({*range(100, 200), 204, 304})
 
 class Exchange:
     """`path` has one trailing slash less than it came with and is not percent-decoded; `headers` are frozen, their names lower-case,
-    repeated ones joined. `on_gone` is called once when the client leaves before its reply has ended, `on_drain` when `is_full` ends."""
+    repeated ones joined. `on_gone` is called once when the client leaves before its reply has ended, `on_drain` when `is_full` ends.
+    `inner`: what the keeper says of a call of its own (worker/inner.py); no client can set it."""
 
     __slots__ = (
         "request_id", "method", "path", "query", "headers", "body", "started_at", "is_websocket", "is_http_1_0", "keeps_alive",
-        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "_connection", "_is_chunked", "_is_cut_by_close", "_is_bodiless",
+        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "inner", "_connection", "_is_chunked", "_is_cut_by_close", "_is_bodiless",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, request_id: str, started_at: float):
@@ -44,6 +47,7 @@ class Exchange:
         self.is_gone = self.is_started = self.is_ended = self._is_chunked = self._is_cut_by_close = self._is_bodiless = False
         self.on_gone: Callable[[], None] | None = None
         self.on_drain: Callable[[], None] | None = None
+        self.inner: InnerCall | None = None
         self._connection = connection
 
     @property
@@ -122,11 +126,38 @@ class Exchange:
         return self._connection.tunnel(head)
 
     def leave(self) -> None:
-        """For the connection: the client is gone."""
+        """For the connection: the client is gone. A call of the gateway's own goes on: who made it will find its reply in the archive."""
+        if self.inner is not None:
+            self._connection = _Nobody(self._connection.listener)  # type: ignore[assignment]
+            if self.on_drain is not None:
+                self.on_drain()
+            return
         if not self.is_gone and not self.is_ended:
             self.is_gone = True
             if self.on_gone is not None:
                 self.on_gone()
+
+
+class _Nobody:
+    """In place of a connection that has gone."""
+
+    __slots__ = ("listener",)
+    is_full = False
+
+    def __init__(self, listener: Listener):
+        self.listener = listener
+
+    def option(self, exchange: Exchange, must_close: bool = False) -> bytes:
+        return b"close"
+
+    def write(self, data: bytes) -> None:
+        """Nobody reads it."""
+
+    def finish(self) -> None:
+        """Nothing comes next."""
+
+    def cut(self, is_ambiguous: bool) -> None:
+        """There is nothing to cut."""
 
 
 def _second_reply() -> RuntimeError:

@@ -59,12 +59,19 @@ class Spine:
     async def run_call(self, exchange: Exchange, surface: Dialect, endpoint: str, enter: Enter | None = None) -> None:
         run = Run(exchange, surface, endpoint)
         try:
-            run.principal = principal = self._ring.find(exchange.headers) or await self._ring.authenticate(
-                exchange.headers, self._now() + self._attempts.unix_offset_s
-            )
+            inner = exchange.inner
+            if inner is not None:
+                principal = inner.principal
+            else:
+                principal = self._ring.find(exchange.headers) or await self._ring.authenticate(
+                    exchange.headers, self._now() + self._attempts.unix_offset_s
+                )
+            run.principal = principal
             run.read_headers(principal)
             run.call = call = surface.read_call(exchange.body, endpoint, exchange)
             call.received_at = int(exchange.started_at + self._attempts.unix_offset_s)
+            if inner is not None:
+                call.price_variant = inner.price_variant
             if call.models:
                 run.asked = call.models[0]
             if enter is not None:
@@ -125,7 +132,7 @@ class Spine:
         """How many tokens a prompt is, without a model call. `write` says it in the surface's words."""
         run = Run(exchange, surface, "count_tokens")
         try:
-            principal = self._ring.find(exchange.headers)
+            principal = self._ring.find(exchange.headers) if exchange.inner is None else exchange.inner.principal
             if principal is None:
                 principal = await self._ring.authenticate(exchange.headers, self._now() + self._attempts.unix_offset_s)
             run.call = call = surface.read_call(exchange.body, "count_tokens", exchange)

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, or_, select, update
 from aigate.core.allow import narrow
 from aigate.core.budget import ACCOUNT, KEY, SUB_ACCOUNT, Owner
 from aigate.core.call import Principal
-from aigate.core.client_key import ClientKey
+from aigate.core.client_key import ROOT, ClientKey
 from aigate.core.rate import REQUESTS, STREAMS, TOKENS, Rate
 from aigate.keeper.db.conditions import is_any_of
 from aigate.keeper.db.keys import key_of
@@ -45,6 +45,16 @@ def principals_of(connection: Connection, column: str, value: str) -> KeyPrincip
         if key.next_digest is not None and principal is None:
             told.append((key.next_digest, None))
     return told
+
+
+def principal_of_key(connection: Connection, key_id: str, now_s: float) -> Principal | None:
+    """Whom a key stands for now, for work that the gateway does on its behalf; None once it is revoked or has expired."""
+    if key_id == ROOT.key_id:
+        return ROOT
+    principal = next((principal for _, principal in _principals(connection, keys.c.id == key_id)), None)
+    if principal is None or (principal.expires_at is not None and principal.expires_at <= now_s):
+        return None
+    return principal
 
 
 def take_over(connection: Connection, digests: Sequence[bytes]) -> list[bytes]:
