@@ -156,6 +156,14 @@ class Batches(Section):
     price_factor: Annotated[float, Meta(ge=0, le=10)] = 1.0  # of a model's price, charged for a call in a batch; 0.5 = half
 
 
+class Archive(Section):
+    """Bodies of calls, kept so that they can be replayed. A tenant's or key's archive_days and `x-aig-archive: off` come first."""
+
+    bodies: Literal["on", "off"] = "on"  # whether they are kept of whom nothing else is said
+    retention_days: Annotated[int, Meta(ge=1, le=3650)] = 7  # how long
+    max_body_bytes: Annotated[int, Meta(ge=0)] = MIB  # of a call with a larger request or reply neither is kept
+
+
 class Sim(Section):
     """The built-in simulated provider, `sim/…`."""
 
@@ -215,6 +223,7 @@ class Config(Section):
     routing: Routing = Routing()
     responses: Responses = Responses()
     evals: Evals = Evals()
+    archive: Archive = Archive()
     jobs: Jobs = Jobs()
     files: Files = Files()
     batches: Batches = Batches()
@@ -235,6 +244,7 @@ SECTIONS: dict[str, type[Section]] = {
     "routing": Routing,
     "responses": Responses,
     "evals": Evals,
+    "archive": Archive,
     "jobs": Jobs,
     "files": Files,
     "batches": Batches,

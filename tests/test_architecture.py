@@ -15,7 +15,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LAYERS = (
     ("errors",),
     ("core",),
-    ("dialects", "providers", "journal", "messages"),
+    ("dialects", "providers", "journal", "archive", "messages"),
     ("config", "jobdialects"),
     ("catalog", "process", "guard"),
     ("api",),

@@ -22,6 +22,7 @@ class Principal(msgspec.Struct, frozen=True):
     expires_at: float | None = None  # unix seconds
     budgets: tuple[int, ...] = ()  # ids of those with a limit, in the order account, sub-account, key
     rates: tuple[Rate, ...] = ()  # limits of the key, its sub-account and its account
+    archive_days: int | None = None  # how long bodies of its calls are kept; None = as the operator has it
 
 
 class Call(msgspec.Struct):

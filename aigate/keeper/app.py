@@ -27,6 +27,7 @@ from aigate.config import Config
 from aigate.inner import inner_secret
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
+from aigate.keeper.archive import Archive
 from aigate.keeper.blobs import LocalBlobs
 from aigate.keeper.data_plane import DataPlane
 from aigate.keeper.db.accounts import add_account_if_missing
@@ -95,6 +96,7 @@ class Keeper:
             shipper=self._shipper,
             journals=self._messages.journals,
         )
+        self._archive = Archive(data_dir / "archive")
         self._messages.evals = self._evals = EvalStore(
             self._database,
             lane=EvalLane(self._database, self._data_plane),
@@ -117,6 +119,7 @@ class Keeper:
             keep_days(self._database, self._config.ledger.retention_days),
             self._responses.expire(self._config.responses.retention_days),
             self._files.sweep(),
+            self._archive.run(),
             self._evals.go_on(),
             self._evals.expire(),
         )
@@ -136,6 +139,7 @@ class Keeper:
             task.cancel()
         await asyncio.gather(shipping, *others, return_exceptions=True)
         await self._ship_the_rest()
+        self._archive.close()
         self._database.close()
         return 0
 

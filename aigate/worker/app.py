@@ -14,10 +14,12 @@ import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import uvloop
 
+from aigate.archive.spool import Spool
 from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
@@ -37,6 +39,7 @@ from aigate.worker.client import Pool, tls_context
 from aigate.worker.fetch import Fetcher
 from aigate.worker.gemini_routes import gemini_routes, is_gemini
 from aigate.worker.inner import InnerLane, listen_inner
+from aigate.worker.keep import Keeping
 from aigate.worker.kept import KeptResponses
 from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange, FindRoute, Handler, Listener
@@ -74,6 +77,9 @@ class Worker:
             segment_bytes=config.ledger.segment_bytes,
         )
         self.inner = InnerLane(inner_secret(config.key_secret), self.journal.journal_id)
+        self.spool = Spool(
+            Path(config.server.data_dir) / "archive" / "spool", self.journal.journal_id, max_body_bytes=config.archive.max_body_bytes
+        )
         self.breakers = Breakers(failures=config.routing.breaker_failures, open_s=config.routing.breaker_open_s)
         self.link = KeeperLink(
             os.path.join(self.run_dir, "keeper.sock"),
@@ -93,6 +99,7 @@ class Worker:
             link=self.link, journal=self.journal, default_max_output_tokens=self.config.ledger.default_max_output_tokens, loop=loop
         )
         spine = self._spine(loop, admission)
+        spine.keeping = Keeping(self.spool, days=self.config.archive.retention_days if self.config.archive.bodies == "on" else 0)
         listener, inner = self._listeners(spine, loop)
         inner_path = socket_path(self.run_dir, slot_of_worker(self.options.name))
         inner_server = await listen_inner(inner_path, inner.protocol, loop)
@@ -114,6 +121,7 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.spool.close()
         self.journal.close()
 
     def _spine(self, loop: asyncio.AbstractEventLoop, admission: Admission) -> Spine:
@@ -227,6 +235,7 @@ class Worker:
             await asyncio.sleep(TICK_S)
             spine.tick(loop.time(), self.config.server.sse_keep_alive_s)
             self.kept.tick(loop.time())
+            self.spool.tick(loop.time())
 
     async def _say_ready(self, admission: Admission) -> None:
         """Until the keeper has told the limits once, calls wait for it; from then on they go on without it."""
@@ -239,6 +248,7 @@ class Worker:
             "lost_records": float(self.journal.lost_records),
             "journal_healthy": float(self.journal.healthy),
             "responses_not_kept_total": float(self.kept.lost),
+            "bodies_not_archived_total": float(self.spool.lost),
         }
         return Health(self.options.name, counters, self.breakers.states(now))
 

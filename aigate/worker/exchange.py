@@ -31,7 +31,8 @@ class Exchange:
 
     __slots__ = (
         "request_id", "method", "path", "query", "headers", "body", "started_at", "is_websocket", "is_http_1_0", "keeps_alive",
-        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "inner", "_connection", "_is_chunked", "_is_cut_by_close", "_is_bodiless",
+        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "inner", "status", "tape",
+        "_connection", "_is_chunked", "_is_cut_by_close", "_is_bodiless",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, request_id: str, started_at: float):
@@ -48,6 +49,8 @@ class Exchange:
         self.on_gone: Callable[[], None] | None = None
         self.on_drain: Callable[[], None] | None = None
         self.inner: InnerCall | None = None
+        self.status = 0  # of the reply; 0 = there is none yet
+        self.tape: Tape | None = None  # takes what is sent, where it is to be kept
         self._connection = connection
 
     @property
@@ -59,6 +62,9 @@ class Exchange:
         """The whole reply, in one write."""
         if self.is_started:
             raise _second_reply()
+        self.status = status
+        if self.tape is not None:
+            self.tape.add(body)
         if self.is_gone:
             return
         connection = self._connection
@@ -72,6 +78,7 @@ class Exchange:
         """A streamed reply: of `length` bytes where that is known, else chunked, else (HTTP/1.0) until the connection closes."""
         if self.is_started:
             raise _second_reply()
+        self.status = status
         if self.is_gone:
             return
         connection = self._connection
@@ -94,6 +101,8 @@ class Exchange:
     def send(self, data: bytes) -> None:
         """One piece of a streamed reply, in one write."""
         if data and not self.is_gone and not self.is_ended and not self._is_bodiless:
+            if self.tape is not None:
+                self.tape.add(data)
             self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
     def end(self) -> None:
@@ -105,6 +114,8 @@ class Exchange:
             return
         self.is_ended = True
         if not self._is_bodiless:
+            if self.tape is not None:
+                self.tape.add(data)
             if self._is_chunked:
                 data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
             if data:
@@ -136,6 +147,24 @@ class Exchange:
             self.is_gone = True
             if self.on_gone is not None:
                 self.on_gone()
+
+
+class Tape:
+    """What was sent of a reply, as long as it is not more than `max_bytes`: then nothing of it."""
+
+    __slots__ = ("max_bytes", "pieces", "size")
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self.pieces: list[bytes] = []
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+        if self.size <= self.max_bytes:
+            self.pieces.append(data)
+        else:
+            self.pieces.clear()
 
 
 class _Nobody:

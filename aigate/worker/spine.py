@@ -21,6 +21,7 @@ from aigate.worker.attempt import Attempts, Failure
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
 from aigate.worker.choices import add_up, join, makes_one, split
+from aigate.worker.keep import Keeping
 from aigate.worker.listener import Exchange
 from aigate.worker.own_keys import OwnKeys
 from aigate.worker.plan import Plan, Policy, plan_targets
@@ -53,6 +54,7 @@ class Spine:
         self._gate = gate
         self._own_keys = own_keys
         self._aliases = aliases
+        self.keeping: Keeping | None = None  # where bodies are archived
         self._now = asyncio.get_running_loop().time
         self._waiting: dict[Run, float] = {}  # streams that have not begun yet → when the client last heard of them
 
@@ -68,6 +70,8 @@ class Spine:
                 )
             run.principal = principal
             run.read_headers(principal)
+            if self.keeping is not None:
+                self.keeping.begin(run)
             run.call = call = surface.read_call(exchange.body, endpoint, exchange)
             call.received_at = int(exchange.started_at + self._attempts.unix_offset_s)
             if inner is not None:
@@ -97,6 +101,8 @@ class Spine:
             self._waiting.pop(run, None)
             if run.permits:
                 self._gate.leave(run)
+            if exchange.tape is not None and self.keeping is not None:
+                self.keeping.end(run, self._attempts.unix_offset_s)
 
     async def _answer(self, run: Run, targets: list[Target]) -> None:
         """Attempts until the client has its answer, or the part that it is of one."""

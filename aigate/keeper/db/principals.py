@@ -20,6 +20,7 @@ from aigate.keeper.db.tables import accounts, budgets, keys, sub_accounts
 KeyPrincipals = list[tuple[bytes, Principal | None]]  # digest → whom it stands for; None: nobody any more
 
 _RATES = (("rate_limit_rpm", REQUESTS), ("rate_limit_tpm", TOKENS), ("max_streams", STREAMS))
+_ARCHIVE = "archive_days"
 
 
 def find_principals(connection: Connection, digests: Sequence[bytes]) -> tuple[dict[bytes, Principal], bool]:
@@ -73,7 +74,7 @@ def _principals(connection: Connection, which: ColumnElement[bool]) -> list[tupl
     above = [
         table.c[name].label(f"{prefix}_{name}")
         for prefix, table in (("sub", sub_accounts), ("account", accounts))
-        for name, _ in _RATES
+        for name in (*(name for name, _ in _RATES), _ARCHIVE)
     ]
     sub = [sub_accounts.c[name].label(f"sub_{name}") for name in ("default_tag", "allowed_models", "deleted_ms")]
     rows = connection.execute(select(keys, *above, *sub).select_from(join).where(which)).all()
@@ -99,6 +100,7 @@ def _principal(row: Row, limited: dict[Owner, int]) -> Principal | None:
         allowed_models=narrow(allowed, key.allowed_models),
         budgets=tuple(limited[owner] for owner in _owners(row) if owner in limited),
         rates=tuple(rates),
+        archive_days=next((days for prefix in ("", "sub_", "account_") if (days := getattr(row, prefix + _ARCHIVE)) is not None), None),
     )
 
 
