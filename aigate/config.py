@@ -162,6 +162,7 @@ class Archive(Section):
     bodies: Literal["on", "off"] = "on"  # whether they are kept of whom nothing else is said
     retention_days: Annotated[int, Meta(ge=1, le=3650)] = 7  # how long
     max_body_bytes: Annotated[int, Meta(ge=0)] = MIB  # of a call with a larger request or reply neither is kept
+    replay_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30  # replays, with the answers they compare, are deleted when this old
 
 
 class Sim(Section):

@@ -16,6 +16,7 @@ from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
 from aigate.core.evals import Eval, Item, Result
 from aigate.core.file import FileFields, Listing, StoredFile
+from aigate.core.replay import Replay, Shadow
 from aigate.journal.records import CallEnd
 
 
@@ -123,6 +124,23 @@ class Files(Protocol):
     async def delete(self, owner: tuple[str, str], file_id: str) -> bool: ...
 
 
+class Replays(Protocol):
+    """Owners as in core/replay.py. None: there is none of this id, or not theirs."""
+
+    async def source(self, account_id: str, call_id: str) -> CallEnd | None: ...
+    async def create(self, new: Replay, source: CallEnd) -> Replay:
+        """With an id, and running. Raises ClientError 409 where the source's bodies are not there."""
+
+    async def wait(self, which: Replay, limit_s: float) -> Replay: ...
+    async def get(self, account_id: str, owner_id: str | None, replay_id: str) -> Replay | None: ...
+    async def add_shadow(self, new: Shadow) -> Shadow: ...
+    async def shadows(self, account_id: str, owner_id: str | None, limit: int) -> Sequence[Shadow]: ...
+    async def stop_shadow(self, account_id: str, owner_id: str | None, shadow_id: str) -> Shadow | None: ...
+    async def list(
+        self, account_id: str, owner_id: str | None, limit: int, before_id: str | None, shadow_id: str | None
+    ) -> list[Replay]: ...
+
+
 class Totals(Protocol):
     """Sums over attempts; `requests` counts calls. `label`: the tag, sub-account, model, key or day that they are of ("" = none)."""
 
@@ -158,6 +176,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     provider_keys: ProviderKeys
     responses: Responses
     evals: Evals
+    replays: Replays
     files: Files
     usage: UsageStore
     workers: Workers

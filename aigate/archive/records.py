@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-MAX_FRAME_BYTES = 1 << 30
 _LENGTH = struct.Struct("<I")
+FRAME_HEAD_BYTES = _LENGTH.size
 
 
 class ArchivedCall(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -34,6 +34,7 @@ class ArchivedCall(msgspec.Struct, array_like=True, frozen=True, gc=False):
     request: bytes
     reply: bytes
     is_cut: bool = False  # a body was larger than is kept: then neither is
+    is_inner: bool = False  # made by the gateway itself, for somebody
     is_ours: bool = False  # kept for the gateway's own work alone: its tenant wants no bodies kept
 
 

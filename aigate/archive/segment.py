@@ -44,7 +44,7 @@ class _Index(msgspec.Struct, array_like=True):
 
 def write_segment(file: BinaryIO, bodies: Iterable[bytes]) -> tuple[int, Span]:
     """(how many calls, their span). `bodies`: as `read_frames` gives them."""
-    compressor = zstandard.ZstdCompressor(level=LEVEL)
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
     index = _Index([], [])
     first_ms, last_ms = 2**62, 0
     file.write(MAGIC)
@@ -98,15 +98,15 @@ def _read_index(file: BinaryIO) -> _Index:
         if magic != MAGIC:
             raise BadSegment("no archive segment")
         return msgspec.msgpack.decode(_read_block(file, begin, length), type=_Index)
-    except (OSError, struct.error, msgspec.DecodeError) as error:
+    except (OSError, struct.error, OverflowError, msgspec.DecodeError) as error:
         raise BadSegment(f"archive segment cannot be read: {error}") from None
 
 
 def _read_block(file: BinaryIO, begin: int, length: int) -> bytes:
-    file.seek(begin)
     try:
+        file.seek(begin)
         return zstandard.ZstdDecompressor().decompress(file.read(length), max_output_size=MAX_BLOCK_BYTES)
-    except zstandard.ZstdError as error:
+    except (zstandard.ZstdError, OverflowError, MemoryError) as error:
         raise BadSegment(f"archive segment is damaged: {error}") from None
 
 

@@ -35,14 +35,15 @@ from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.prices import save_prices
 from aigate.keeper.durable.engine import Engine
 from aigate.keeper.eval_bounds import Bounds
-from aigate.keeper.eval_lane import EvalLane
 from aigate.keeper.evals import EvalStore
 from aigate.keeper.files import FileStore
 from aigate.keeper.hold_desk import HoldDesk
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
+from aigate.keeper.once import Once
 from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
+from aigate.keeper.replays import ReplayStore
 from aigate.keeper.responses import ResponseStore
 from aigate.keeper.retention import keep_days
 from aigate.keeper.shipper import Shipper
@@ -97,12 +98,16 @@ class Keeper:
             journals=self._messages.journals,
         )
         self._archive = Archive(data_dir / "archive")
+        once = Once(self._database, self._data_plane, self._archive)
         self._messages.evals = self._evals = EvalStore(
             self._database,
-            lane=EvalLane(self._database, self._data_plane),
+            lane=once,
             desk=HoldDesk(self._database, self._leases),
             bounds=Bounds(self._catalog.resolve, config.ledger.default_max_output_tokens),
             settings=config.evals,
+        )
+        self._replays = ReplayStore(
+            self._database, lane=once, archive=self._archive, shipper=self._shipper, retention_days=config.archive.replay_retention_days
         )
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
@@ -121,6 +126,7 @@ class Keeper:
             self._files.sweep(),
             self._archive.run(),
             self._evals.go_on(),
+            self._replays.run(),
             self._evals.expire(),
         )
         others = [loop.create_task(work) for work in upkeep]
@@ -150,6 +156,7 @@ class Keeper:
             provider_keys=self._provider_keys,
             responses=self._responses,
             evals=self._evals,
+            replays=self._replays,
             files=self._files,
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from aigate.archive.records import ArchivedCall, decode_call, read_frames
+from aigate.archive.records import FRAME_HEAD_BYTES, ArchivedCall, decode_call, read_frames
 from aigate.archive.segment import BadSegment, find_call, segment_name, span_of, write_segment
 from aigate.archive.spool import SUFFIX as SPOOL_SUFFIX
 from aigate.archive.spool import days_of
@@ -32,13 +32,15 @@ DAMAGED = ".damaged"
 
 
 class Archive:
-    """`on_kept`: told of each batch of calls that has left a spool, in the archive's thread."""
+    """`kept`: calls that were put into segments."""
 
     def __init__(self, folder: Path):
         self.spools = folder / "spool"
-        self.kept = 0  # calls that were put into segments
+        self.kept = 0
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, "archive")
+        self._places: dict[str, int] | None = None  # how far each spool was read, while somebody follows the traffic
+        self._left: list[ArchivedCall] = []  # of spools that were taken over before they were read to their ends
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -56,9 +58,9 @@ class Archive:
     async def find(self, call_id: str, started_ms: int) -> ArchivedCall | None:
         return await self._in_thread(self.find_now, call_id, started_ms)
 
-    async def read_on(self, place: dict[str, int]) -> list[ArchivedCall]:
-        """Calls that were kept since: `place` holds how far each spool was read, and is moved on. For who follows the traffic."""
-        return await self._in_thread(self._read_on, place)
+    async def follow(self, is_on: bool) -> list[ArchivedCall]:
+        """Calls that were kept since it was asked last: none the first time, and none once `is_on` is False."""
+        return await self._in_thread(self.follow_now, is_on)
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -84,6 +86,9 @@ class Archive:
     def _take_over(self, path: Path, data: bytes) -> None:
         days = days_of(path.name)
         assert days is not None
+        if self._places is not None:
+            self._left += self._read_on(path)
+            self._places.pop(path.name, None)
         bodies = [body for _, body in read_frames(data)]
         if bodies:
             folder = self._folder / f"{days}d"
@@ -128,22 +133,29 @@ class Archive:
                 return found
         return None
 
-    def _read_on(self, place: dict[str, int]) -> list[ArchivedCall]:
-        calls = []
-        names = set()
+    def follow_now(self, is_on: bool) -> list[ArchivedCall]:
+        if not is_on:
+            self._places, self._left = None, []
+            return []
+        is_first = self._places is None
+        self._places = self._places or {}
+        found, self._left = self._left, []
         for path in self._spool_files():
-            names.add(path.name)
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                file.seek(place.get(path.name, 0))
-                data = file.read()
-                read = 0
-                for _, body in read_frames(data):
-                    calls.append(decode_call(body))
-                    read += 4 + len(body)
-                place[path.name] = place.get(path.name, 0) + read
-        for name in place.keys() - names:
-            del place[name]
-        return calls
+            with contextlib.suppress(FileNotFoundError):
+                if is_first:
+                    self._places[path.name] = path.stat().st_size
+                else:
+                    found += self._read_on(path)
+        return found
+
+    def _read_on(self, path: Path) -> list[ArchivedCall]:
+        assert self._places is not None
+        begin = self._places.get(path.name, 0)
+        with path.open("rb") as file:
+            file.seek(begin)
+            bodies = [body for _, body in read_frames(file.read())]
+        self._places[path.name] = begin + sum(FRAME_HEAD_BYTES + len(body) for body in bodies)
+        return [decode_call(body) for body in bodies]
 
     def expire(self, now_ms: int) -> int:
         """How many files were older than their retention."""

@@ -21,10 +21,9 @@ from aigate.errors import GateError
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.evals import end_eval, give_back, put_result, read_results, read_running
 from aigate.keeper.eval_bounds import Bounds
+from aigate.keeper.once import error_words, until_free
 
 MAX_OUTPUT_CHARS = 64_000  # of an answer, as it is kept
-BUSY_TRIES = 8  # of a call that is told to come again
-BUSY_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 _ASK, _JUDGE, _EMBED = "a", "b", "c"  # what a call is for, in its id
 
 
@@ -127,16 +126,12 @@ class EvalRun:
         if principal is None:
             raise GateError("the key of this eval was revoked", status=401)
         body = msgspec.json.encode(request)
-        wait_s = BUSY_WAIT_S
-        for number in range(BUSY_TRIES):
-            answer = await self._lane.ask_once(principal, path, body, call_id=f"{call_id}{number}", tag=which.tag)
-            if answer.status == 200:
-                return f"{call_id}{number}", answer
-            if answer.status not in (429, 503) or number == BUSY_TRIES - 1:
-                break
-            await asyncio.sleep(min(answer.retry_after_s or wait_s, LONGEST_WAIT_S))
-            wait_s *= 2
-        raise GateError(f"{answer.status}: {_error_words(answer.body)}", status=answer.status)
+        number, answer = await until_free(
+            lambda number: self._lane.ask_once(principal, path, body, call_id=f"{call_id}{number}", tag=which.tag)
+        )
+        if answer.status != 200:
+            raise GateError(f"{answer.status}: {error_words(answer.body)}", status=answer.status)
+        return f"{call_id}{number}", answer
 
 
 def _call_id(eval_id: str, item: int, candidate: int, purpose: str) -> str:
@@ -193,13 +188,6 @@ def _likeness(body: bytes) -> float | None:
         return cosine(*vectors)
     except (msgspec.DecodeError, LookupError, TypeError):
         raise GateError("the embeddings cannot be read", status=502) from None
-
-
-def _error_words(body: bytes) -> str:
-    try:
-        return str(msgspec.json.decode(body)["error"]["message"])
-    except (msgspec.DecodeError, LookupError, TypeError):
-        return "no reason was given"
 
 
 def _cents(nanousd: int) -> float:

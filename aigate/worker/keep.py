@@ -52,6 +52,7 @@ class Keeping:
                 b"" if is_cut else exchange.body,
                 b"" if is_cut else tape.pieces[0] if len(tape.pieces) == 1 else b"".join(tape.pieces),
                 is_cut,
+                exchange.inner is not None,
                 not days,
             ),
             days or OWN_DAYS,

@@ -148,6 +148,8 @@ class Plane:
                 "provider_keys": self.provider_keys,
                 "responses": self.responses,
                 "files": self.files,
+                "evals": None,  # theirs need workers: tests/e2e
+                "replays": None,
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),

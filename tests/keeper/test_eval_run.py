@@ -14,7 +14,7 @@ from aigate.core.call import Principal
 from aigate.core.evals import Eval, Item
 from aigate.core.scoring import Rule
 from aigate.errors import GatewayError
-from aigate.keeper import eval_run
+from aigate.keeper import once
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.evals import get_eval, place_eval, read_results
 from aigate.keeper.eval_run import EvalRun
@@ -150,4 +150,4 @@ def test_call_ids_are_ids_of_the_ledger(database: Database) -> None:
     lane = Lane(lambda path, request, call_id: says("x"))
     run_eval(database, lane, [ask("?", Rule("exact", "x"))])
     assert all(call_id.startswith("req_") and call_id[4:].isalnum() for call_id in lane.sent)
-    assert eval_run.BUSY_TRIES <= 10  # the number of the try is one character
+    assert once.BUSY_TRIES <= 10  # the number of the try is one character
