@@ -15,7 +15,7 @@ from tools import reference
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
-RUN_PAGES = ("evals.md",)  # whose Python and shell blocks are run
+RUN_PAGES = ("evals.md", "replays.md")  # whose Python and shell blocks are run
 DEFAULT_URL = "http://127.0.0.1:4000"
 
 

@@ -16,6 +16,7 @@ from aigate.cli.evals import evals
 from aigate.cli.ledger import ledger
 from aigate.cli.options import ConfigFile, on_server
 from aigate.cli.output import show_line, show_note, show_rows, show_text
+from aigate.cli.replay import replay
 from aigate.config import ConfigError
 
 app = typer.Typer(
@@ -23,6 +24,8 @@ app = typer.Typer(
 )
 for _name, _commands in (("keys", keys), ("sub-accounts", sub_accounts), ("provider-keys", provider_keys), ("eval", evals), ("ledger", ledger)):
     app.add_typer(_commands, name=_name)
+
+app.command()(replay)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from aigate.config import Evals as Settings
 from aigate.core.budget import Owner
-from aigate.core.evals import RUNNING, Eval, Item, Result
+from aigate.core.evals import FAILED, RUNNING, Eval, Item, Result
 from aigate.keeper.db.engine import Database
-from aigate.keeper.db.evals import delete_old_evals, find_alias, get_eval, list_evals, place_eval, read_results, running_evals
+from aigate.keeper.db.evals import delete_old_evals, end_eval, find_alias, get_eval, give_back, list_evals, place_eval, read_results, running_evals
 from aigate.keeper.db.holds import InForce
 from aigate.keeper.eval_bounds import Bounds
 from aigate.keeper.eval_run import EvalRun, Lane
@@ -134,6 +134,11 @@ class EvalStore:
             return True
         except* SQLAlchemyError as group:
             log.error("eval %s waits for the database: %s", eval_id, type(group.exceptions[0]).__name__)
+        except* Exception as group:  # noqa: BLE001  a bug of ours: it must not leave an eval that never ends
+            log.error("eval %s: %s", eval_id, type(group.exceptions[0]).__name__, exc_info=group)
+            await self._database.write(give_back, eval_id, None, int(time.time() * 1000))
+            ended = {"status": FAILED, "error": "an error of the gateway's own; its log says more", "ended_ms": int(time.time() * 1000)}
+            await self._database.write(end_eval, eval_id, ended)
         return False
 
     async def expire(self) -> None:

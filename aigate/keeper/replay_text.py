@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from typing import Any
 
 import msgspec
@@ -71,9 +73,17 @@ def _of_reply(reply: Reply) -> Output:
 
 def _vectors(reply: bytes) -> Output:
     try:
-        return Output(vectors=tuple(tuple(each["embedding"]) for each in msgspec.json.decode(reply)["data"]))
-    except (msgspec.DecodeError, LookupError, TypeError):
+        return Output(vectors=tuple(_vector(each["embedding"]) for each in msgspec.json.decode(reply)["data"]))
+    except (msgspec.DecodeError, LookupError, TypeError, ValueError):
         raise GateError("the reply cannot be read as embeddings", status=502) from None
+
+
+def _vector(embedding: str | list[float]) -> tuple[float, ...]:
+    """A list of numbers, or little-endian floats in base64."""
+    if isinstance(embedding, str):
+        data = base64.b64decode(embedding)
+        return struct.unpack(f"<{len(data) // 4}f", data)
+    return tuple(map(float, embedding))
 
 
 def _completion(reply: bytes, is_stream: bool) -> Output:

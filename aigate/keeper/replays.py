@@ -142,6 +142,9 @@ class ReplayStore:
                 found = await self._compare(replay)
             except GateError as error:
                 found = {"status": FAILED, "error": error.message[:1000]}
+            except Exception as error:  # noqa: BLE001  a bug of ours: it must not leave a replay that never ends
+                log.error("replay %s: %s", replay.id, type(error).__name__, exc_info=error)
+                found = {"status": FAILED, "error": "an error of the gateway's own; its log says more"}
             await self._database.write(queries.end_replay, replay.id, {**found, "ended_ms": int(time.time() * 1000)})
         except SQLAlchemyError as error:
             log.error("replay %s waits for the next start: %s", replay.id, type(error).__name__)

@@ -41,7 +41,8 @@ def test_a_past_call_is_asked_of_another_model_and_compared(client, gateway):
     made = client.replays.run(source_request_id=source, target_model="sim/ttft-1ms")
     assert made["source_request_id"] == source and (made["source_model"], made["target_model"]) == ("sim/echo", "sim/ttft-1ms")
     assert made["source_cost_cents"] == made["cost_source_cents"] > 0 and made["target_cost_cents"] == made["cost_target_cents"] > 0
-    assert made["score_delta"] == 1.0 and made["diff"]["is_equal"] and made["source_output"] == made["target_output"] != ""
+    assert 0.5 < made["score_delta"] <= 1.0 and "hello to the world" in made["source_output"] and "hello to the world" in made["target_output"]
+    assert made["diff"]["is_equal"] == (made["source_output"] == made["target_output"])
     assert made["target_latency_ms"] == made["latency_target_ms"] and made["source_latency_ms"] >= 0
     assert client.replays.get(made["id"]) == made
     assert client.replays.list(limit=1)[0]["id"] == made["id"]
@@ -80,7 +81,7 @@ def test_other_formats_are_replayed_in_their_own(client, gateway):
     ):
         made = client.replays.run(source_request_id=request_id, target_model=target)
         assert (made["status"], made["error"]) == ("completed", None)
-        assert made["score_delta"] == pytest.approx(1.0)
+        assert made["score_delta"] == pytest.approx(1.0) if target == "sim/embed" else 0.5 < made["score_delta"] <= 1.0
 
 
 def test_what_was_not_kept_cannot_be_replayed_and_says_why(client, gateway):
@@ -136,7 +137,7 @@ def test_a_shadow_mirrors_live_calls_of_its_key_until_it_is_stopped(client, gate
     found = wait_until(lambda: sources <= {each["source_request_id"] for each in _of_shadow(gateway, made)} and _of_shadow(gateway, made), 20)
     assert all(each["status"] in ("running", "completed") and each["shadow"] for each in found)
     done = wait_until(lambda: all(each["status"] == "completed" for each in _of_shadow(gateway, made)) and _of_shadow(gateway, made), 20)
-    assert all(each["source_cost_cents"] > 0 and each["score_delta"] == 1.0 for each in done)
+    assert all(each["source_cost_cents"] > 0 and each["score_delta"] > 0.5 for each in done)
     assert len({each["source_request_id"] for each in done}) == len(done)  # and mirrored calls are not mirrored again
     stopped = gateway.request("DELETE", f"/v1/replays/shadows/{made['shadow_id']}")[2]
     assert stopped["status"] == "ended" and stopped["mirrored"] == len(done)
