@@ -18,7 +18,7 @@ from aigate.errors import GatewayError
 from aigate.keeper.archive import Archive
 from aigate.keeper.data_plane import DataPlane, InnerOptions, InnerReply, NotSent, OutcomeUnknown
 from aigate.keeper.db.engine import Database
-from aigate.keeper.db.fates import ENDED, UNSETTLED, Fate
+from aigate.keeper.db.fates import ENDED, UNSETTLED, Fate, read_fate
 from aigate.keeper.db.principals import principal_of_key
 
 AGAIN_S = 0.5
@@ -88,6 +88,12 @@ class Once:
                     return await self._found(call_id, fate)
                 if fate.state == UNSETTLED:
                     raise GatewayError("its worker died in the middle: nobody can say how this call ended", status=502) from None
+
+    async def recall(self, call_id: str) -> tuple[int, bytes] | None:
+        """(status, body) of a call that has ended; None where its reply was not kept."""
+        fate = await self._database.read(read_fate, call_id)
+        archived = None if fate is None else await self._archive.find(call_id, fate.started_ms)
+        return None if archived is None or archived.is_cut else (archived.status, archived.reply)
 
     async def _found(self, call_id: str, fate: Fate) -> Answer:
         archived = await self._archive.find(call_id, fate.started_ms)
