@@ -23,6 +23,11 @@ class Finish:
         self._results = results
         self._retention_days = retention_days
 
+    async def take(self, job: Job, polled: Polled) -> tuple[str, str]:
+        """(files that came with the reply and are stored now, the reply without them), as JSON."""
+        files, polled = await self._results.store_given(job, polled)
+        return msgspec.json.encode(files).decode(), msgspec.json.encode(polled).decode()
+
     async def fetch(self, job_id: str) -> bool:
         """Whether all files are here; else it is tried again later, or has failed."""
         job = await self._work.get(job_id)

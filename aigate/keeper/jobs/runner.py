@@ -13,7 +13,6 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
-import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from aigate.config import Jobs
@@ -33,7 +32,7 @@ from aigate.core.target import Target
 from aigate.errors import ClientError, GateError, ProviderError
 from aigate.jobdialects import dialect as at_provider
 from aigate.jobdialects.dialect import JobDialect, JobFailure, Polled
-from aigate.keeper.db.jobs import claim_due, count_active, next_due, set_due
+from aigate.keeper.db.jobs import CLAIMED_MS, claim_due, count_active, next_due, set_due
 from aigate.keeper.durable.engine import Engine, Limits
 from aigate.keeper.jobs.finish import Finish, charged_units, polled_of
 from aigate.keeper.jobs.submit import Submission
@@ -214,10 +213,9 @@ class JobRunner:
             if job.stage == STOPPING:
                 watch = await self._stop(job, target, dialect, watch)
             polled = polled_of(job) if job.polled else await self._poll(job, target, dialect)
+            await self._heard(job, watch, polled)
         except ProviderError as error:
             await self._poll_failed(job, watch, error, target)
-        else:
-            await self._heard(job, watch, polled)
 
     async def _poll(self, job: Job, target: Target, dialect: JobDialect) -> Polled:
         request = dialect.write_poll(job.handle, target)
@@ -237,8 +235,8 @@ class JobRunner:
 
     async def _heard(self, job: Job, watch: _Watch, polled: Polled) -> None:
         if polled.state in at_provider.ENDS:
-            self._watched.pop(job.id, None)
             await self._ended_there(job, polled)
+            self._watched.pop(job.id, None)
             return
         if now_ms() >= job.deadline_ms and await self._is_late(job):
             return
@@ -254,8 +252,9 @@ class JobRunner:
             await self._work.fail(job, (STOPPING,), (CANCELLED, CANCELLED), units)
             await self._finish.drop_files(job)
         elif polled.state == at_provider.COMPLETED:
-            text = msgspec.json.encode(polled).decode()
-            moved = await self._work.change(job.id, (WAITING,), stage=FETCHING, polled=text, due_ms=now_ms() + 60_000, tries=0)
+            results, text = await self._finish.take(job, polled)
+            over = {"stage": FETCHING, "polled": text, "results": results, "due_ms": now_ms() + CLAIMED_MS, "tries": 0}
+            moved = await self._work.change(job.id, (WAITING,), **over)
             if moved is not None:
                 await self._run_workflow(FINISH, moved, FINISH_QUEUE, is_new=True)
         else:

@@ -37,7 +37,8 @@ MAX_IMAGE_BYTES, IMAGE_S = 20 << 20, 30.0
 MAX_TRIES, FIRST_WAIT_MS, LAST_WAIT_MS = 8, 1_000, 60_000
 FIRST_POLL_MS = 1_000
 _NOT_TAKEN = frozenset({"refused", "rate_limited", "overloaded"})  # ProviderError kinds after which it may be sent again
-_KNOWN_REFUSALS = frozenset({"rejected", "auth", "error"})  # replies: the provider has no job of it
+_KNOWN_REFUSALS = frozenset({"rejected", "auth", "error"})  # replies: the provider has no job of it …
+_GATEWAYS_WORDS = frozenset({502, 520, 521, 522, 523, 524})  # … unless it was not the provider who said so
 
 
 class Submission:
@@ -76,7 +77,7 @@ class Submission:
         hook_url = self._work.hook_url(job) if dialect.takes_webhook else None
         message = dialect.write_submit(request, target, job.submit_key, hook_url)
         async with self._work.client.submit(target, message) as media:
-            submitted = dialect.read_submit(media.reply, target)
+            submitted = dialect.read_submit(media.reply, request, target)
             await self._taken(job, submitted, media)
 
     async def _look_up(self, job: Job, target: Target, dialect: JobDialect) -> Submitted | None:
@@ -86,21 +87,16 @@ class Submission:
     async def _taken(self, job: Job, submitted: Submitted, media: Media | None = None) -> None:
         """The provider has it. Where its reply was the media itself, that is stored first: it cannot be asked for again."""
         polled = submitted.polled
-        if media is not None and polled.state == COMPLETED and any(result.request is None for result in polled.results):
-            file = await self._results.store_reply(job, polled.results[0], media)
-            await self._fetching(job, submitted, msgspec.json.encode([file]).decode())
-        elif polled.state == COMPLETED:
-            await self._fetching(job, submitted, "[]")
+        if polled.state == COMPLETED:
+            files, polled = await self._results.store_given(job, polled, media)
+            texts = {"polled": msgspec.json.encode(polled).decode(), "results": msgspec.json.encode(files).decode()}
+            await self._move(job, FETCHING, {**texts, "handle": submitted.handle, "due_ms": now_ms(), "tries": 0})
         elif polled.state in ENDS:
             failure = polled.failure
             await self._work.fail(job, (SENDING,), (failure.code, failure.message) if failure else (CANCELLED, CANCELLED))
         else:
             values = {"handle": submitted.handle, "due_ms": now_ms() + FIRST_POLL_MS, "tries": 0, "progress": polled.progress}
             await self._move(job, WAITING, values)
-
-    async def _fetching(self, job: Job, submitted: Submitted, results: str) -> None:
-        polled = msgspec.json.encode(submitted.polled).decode()
-        await self._move(job, FETCHING, {"handle": submitted.handle, "polled": polled, "results": results, "due_ms": now_ms(), "tries": 0})
 
     async def _move(self, job: Job, stage: str, values: dict[str, object]) -> None:
         """To `stage`, or to be stopped at once where its caller has cancelled it meanwhile."""
@@ -117,7 +113,7 @@ class Submission:
                 await self._work.change(job.id, (SENDING,), stage=NEW, due_ms=now_ms() + wait_ms, tries=job.tries + 1)
                 return
             await self._work.fail(job, (SENDING,), (PROVIDER_UNAVAILABLE, message))
-        elif error.kind in _KNOWN_REFUSALS:
+        elif error.kind in _KNOWN_REFUSALS and error.provider_status not in _GATEWAYS_WORDS:
             code = PROVIDER_REJECTED if error.kind == "rejected" else PROVIDER_UNAVAILABLE
             await self._work.fail(job, (SENDING,), (code, message))
         else:

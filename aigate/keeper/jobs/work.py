@@ -32,19 +32,29 @@ MAX_ERROR_CHARS = 500
 class JobWork:
     """`base_url`: where others reach this gateway, for links in events."""
 
-    def __init__(self, database: Database, catalog: Catalog, client: ProviderClient, links: LinkKeys, base_url: str):
+    def __init__(
+        self,
+        database: Database,
+        catalog: Catalog,
+        client: ProviderClient,
+        links: LinkKeys,
+        base_url: str,
+        *,
+        dialects: Mapping[str, JobDialect] = JOB_DIALECTS,
+    ):
         self.database = database
         self.catalog = catalog
         self.client = client
         self.links = links
         self._base_url = base_url
+        self.dialects = dialects
         self._prices: dict[str, Price] = {}
         self.news = asyncio.Event()  # some job has come to another stage: the loop looks what is due
 
     def target(self, job: Job) -> tuple[Target, JobDialect]:
         """Raises ClientError where the operator has taken its model away since."""
         target = self.catalog.resolve_job(job.model, job.modality)
-        return target, JOB_DIALECTS[target.dialect]
+        return target, self.dialects[target.dialect]
 
     def hook_url(self, job: Job) -> str | None:
         """Where a provider may say that it is done; None where nobody outside reaches this gateway."""
