@@ -33,7 +33,7 @@ from aigate.keeper.db.prices import save_prices
 from aigate.keeper.durable.engine import Engine
 from aigate.keeper.files import FileStore
 from aigate.keeper.guarded import GuardedClient
-from aigate.keeper.jobs.build import JobDesk
+from aigate.keeper.jobs.build import JobDesk, Parts
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.provider_keys import ProviderKeyStore
@@ -83,9 +83,7 @@ class Keeper:
         blobs = open_blobs(config.files, data_dir)
         self._files = FileStore(self._database, blobs, max_bytes=config.files.max_bytes, max_tenant_bytes=config.files.max_tenant_bytes)
         guarded = GuardedClient()
-        self._jobs = JobDesk(
-            config, self._database, self._catalog, leases=self._leases, engine=self._engine, blobs=blobs, guarded=guarded
-        )
+        self._jobs = JobDesk(config, self._database, self._catalog, Parts(self._leases, self._engine, blobs, guarded))
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()

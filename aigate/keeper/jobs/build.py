@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from aigate.catalog.load import Catalog
 from aigate.config import Config
@@ -27,6 +28,15 @@ from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.vault import Vault
 
 
+class Parts(NamedTuple):
+    """Of the keeper, which jobs share with others."""
+
+    leases: LeaseDesk
+    engine: Engine
+    blobs: Blobs
+    guarded: GuardedClient
+
+
 class JobDesk:
     """`service` is what routes are given, `runner` what the keeper runs. `run` and `close` are the keeper's to call."""
 
@@ -35,14 +45,12 @@ class JobDesk:
         config: Config,
         database: Database,
         catalog: Catalog,
+        parts: Parts,
         *,
-        leases: LeaseDesk,
-        engine: Engine,
-        blobs: Blobs,
-        guarded: GuardedClient,
         dialects: Mapping[str, JobDialect] = JOB_DIALECTS,
         pace: Pace = Pace(),
     ):
+        leases, engine, blobs, guarded = parts
         data_dir = Path(config.server.data_dir).resolve()
         settings = config.jobs
         vault = Vault(data_dir / "provider.key", config.auth.provider_key)

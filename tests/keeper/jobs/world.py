@@ -27,7 +27,7 @@ from aigate.keeper.db.limits import find_standings, set_limit
 from aigate.keeper.db.tables import attempts, calls, outbox
 from aigate.keeper.durable.engine import Engine
 from aigate.keeper.guarded import GuardedClient
-from aigate.keeper.jobs.build import JobDesk
+from aigate.keeper.jobs.build import JobDesk, Parts
 from aigate.keeper.jobs.work import Pace
 from aigate.keeper.leases import InForce
 from aigate.keeper.ledger import verify
@@ -94,8 +94,8 @@ class World:
         self.engine = Engine(self.folder)
         catalog: Catalog = load_catalog(self.config, sim_base_url=None)
         self.desk = JobDesk(
-            self.config, self.database, catalog, leases=Leases(), engine=self.engine, blobs=self.blobs,
-            guarded=GuardedClient(allow_loopback=True), dialects=self.dialects, pace=Pace(0.02, 0.05, 0.05, is_queued=False),
+            self.config, self.database, catalog, Parts(Leases(), self.engine, self.blobs, GuardedClient(allow_loopback=True)),
+            dialects=self.dialects, pace=Pace(0.02, 0.05, 0.05, is_queued=False),
         )  # type: ignore[arg-type]  # fmt: skip
         self.service = self.desk.service
         work = (self.engine.run(), self.desk.runner.run())
