@@ -110,6 +110,16 @@ class Responses(Section):
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # they are deleted when this old; 0 = none is kept
 
 
+class Webhooks(Section):
+    """Events sent to URLs that callers give."""
+
+    allow_loopback: bool = False  # also to this machine, http:// too (development, tests); otherwise https:// on the public internet only
+    retry_delays_s: tuple[Seconds, ...] = (10, 60, 300, 1800, 7200, 21_600, 54_000)  # between tries; one try more than there are of them
+    timeout_s: Seconds = 10.0  # for one try
+    per_host: Count = 4  # tries at once to one host
+    retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # the log of deliveries; 0 = kept for ever
+
+
 class Sim(Section):
     """The built-in simulated provider, `sim/…`."""
 
@@ -163,6 +173,7 @@ class Config(Section):
     upstream: Upstream = Upstream()
     routing: Routing = Routing()
     responses: Responses = Responses()
+    webhooks: Webhooks = Webhooks()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -179,6 +190,7 @@ SECTIONS: dict[str, type[Section]] = {
     "upstream": Upstream,
     "routing": Routing,
     "responses": Responses,
+    "webhooks": Webhooks,
     "sim": Sim,
     "log": Log,
 }

@@ -30,6 +30,7 @@ from aigate.keeper.db.accounts import add_account_if_missing
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.prices import save_prices
 from aigate.keeper.durable.engine import Engine
+from aigate.keeper.guarded import GuardedClient
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.provider_keys import ProviderKeyStore
@@ -40,6 +41,8 @@ from aigate.keeper.shipper import Shipper
 from aigate.keeper.traffic import Traffic
 from aigate.keeper.usage import UsageStore
 from aigate.keeper.vault import Vault
+from aigate.keeper.webhooks.deliver import Policy
+from aigate.keeper.webhooks.service import Webhooks
 from aigate.process import ChildOptions, say_ready, watch_life
 
 log = logging.getLogger("aigate.keeper")
@@ -73,7 +76,10 @@ class Keeper:
         self._leases = LeaseDesk(self._database, self._shipper)
         self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers, leases=self._leases)
         self._keys.push = self._messages.push
-        self._provider_keys = ProviderKeyStore(self._database, Vault(data_dir / "provider.key", config.auth.provider_key))
+        vault = Vault(data_dir / "provider.key", config.auth.provider_key)
+        self._provider_keys = ProviderKeyStore(self._database, vault)
+        self._guarded = GuardedClient(allow_loopback=config.webhooks.allow_loopback)
+        self._webhooks = Webhooks(self._database, vault, self._guarded, _webhook_policy(config))
         self._messages.reveal_key = self._provider_keys.reveal
         self._messages.responses = self._responses = ResponseStore(self._database)
 
@@ -87,6 +93,7 @@ class Keeper:
         shipping = loop.create_task(self._shipper.run())
         upkeep = (
             self._engine.run(),
+            self._webhooks.run(),
             self._leases.run(),
             keep_days(self._database, self._config.ledger.retention_days),
             self._responses.expire(self._config.responses.retention_days),
@@ -98,7 +105,7 @@ class Keeper:
         if shipping.done():
             shipping.result()  # raises: a keeper that cannot ship is of no use, and the next one starts clean
         await serving
-        await self._engine.drain(WORK_DRAIN_S)
+        await asyncio.gather(self._engine.drain(WORK_DRAIN_S), self._webhooks.drain(WORK_DRAIN_S))
         listener.close()
         self._messages.close()
         self._leases.close()
@@ -115,6 +122,8 @@ class Keeper:
             accounts=AccountStore(self._database, self._messages, self._leases),
             provider_keys=self._provider_keys,
             responses=self._responses,
+            webhooks=self._webhooks.store,
+            caller_urls=self._guarded,
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,
             catalog=self._catalog,
@@ -159,6 +168,11 @@ class Keeper:
             "ledger_rows_shipped_total": status.shipped_rows,
         }
         return metrics.render({**self._messages.counters(), **own}, self._traffic)
+
+
+def _webhook_policy(config: Config) -> Policy:
+    webhooks = config.webhooks
+    return Policy(webhooks.retry_delays_s, webhooks.timeout_s, webhooks.per_host, webhooks.retention_days)
 
 
 class _HttpServer(uvicorn.Server):

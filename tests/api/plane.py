@@ -17,11 +17,14 @@ from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.usage import LabelTotals
+from aigate.keeper.guarded import GuardedClient
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
 from aigate.keeper.responses import ResponseStore
 from aigate.keeper.vault import Vault
+from aigate.keeper.webhooks.secrets import WebhookSecrets
+from aigate.keeper.webhooks.store import WebhookStore
 
 ROOT_KEY = "root-secret"
 SECRET = b"s" * 32
@@ -125,7 +128,9 @@ class Plane:
         self.keys = KeyStore(database)
         self.workers = Workers(self.keys.find, expected_workers=0)
         self.pushed = self.workers.pushed
-        self.provider_keys = ProviderKeyStore(database, Vault(folder / "provider.key"))
+        vault = Vault(folder / "provider.key")
+        self.provider_keys = ProviderKeyStore(database, vault)
+        self.webhooks = WebhookStore(database, WebhookSecrets(database, vault))
         self.responses = ResponseStore(database)
         self.keys.push = self.workers.push
         self.usage = Usage()
@@ -144,6 +149,8 @@ class Plane:
                 "accounts": AccountStore(database, self.workers, Limits()),
                 "provider_keys": self.provider_keys,
                 "responses": self.responses,
+                "webhooks": self.webhooks,
+                "caller_urls": GuardedClient(allow_loopback=True),
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),
