@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ COMPLETED, FAILED = "completed", "failed"
 STATUS = {
     NEW: "queued", SENDING: "queued", WAITING: "processing", FETCHING: "processing", STOPPING: "failed", COMPLETED: "completed", FAILED: "failed",
 }  # fmt: skip
-ENDED = frozenset({COMPLETED, FAILED, STOPPING})  # for its caller
+_OVER = frozenset({COMPLETED, FAILED, STOPPING})
 
 # error_code of a failed job, beside those that a provider gives
 CANCELLED = "cancelled"
@@ -72,6 +73,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int
     due_ms: int | None = None
     tries: int = 0
+    node: str = ""
     handle: str = ""
     submit_key: str
     polled: str = ""
@@ -84,8 +86,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     expires_ms: int | None = None
 
     @property
+    def is_over(self) -> bool:
+        """For its caller; what it costs may still have to be heard."""
+        return self.stage in _OVER or self.cancelled_ms is not None
+
+    @property
     def status(self) -> str:
-        return STATUS[self.stage]
+        return "failed" if self.is_over and self.stage != COMPLETED else STATUS[self.stage]
+
+    @property
+    def hook_token(self) -> str:
+        """What a provider's call about it must name."""
+        return hashlib.sha256(b"hook\0" + self.submit_key.encode()).hexdigest()[:32]
 
     @property
     def files(self) -> list[StoredResult]:
@@ -103,3 +115,4 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     client_request_id: str | None = None
     idempotency_key: str | None = None
     digest: bytes = b""  # of what was asked, for the key
+    call_id: str  # req_…

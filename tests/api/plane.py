@@ -148,6 +148,7 @@ class Plane:
                 "provider_keys": self.provider_keys,
                 "responses": self.responses,
                 "files": self.files,
+                "jobs": None,
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),

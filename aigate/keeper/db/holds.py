@@ -8,6 +8,7 @@ on one database never wait for each other in a ring; a refusal is an exception, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from msgspec.structs import astuple
 from sqlalchemy import Connection, select, update
@@ -26,6 +27,16 @@ _NO_JOURNAL = ""  # what a keeper sends out stands in no journal
 _SETTLED = Settled.__struct_fields__[1:17]  # columns of `attempts` that a settled record fills
 _INTENT = [name for name in Intent.__struct_fields__ if name != "leases"]
 
+
+class InForce(Protocol):
+    """Limits that every worker acts by (keeper/leases.py)."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def settling(self) -> frozenset[int]: ...
+
+
 _b, _a = budgets.c, attempts.c
 
 
@@ -38,9 +49,9 @@ class HoldRefused(Exception):
         self.events = events
 
 
-def reserve(connection: Connection, intent: Intent, owners: Sequence[Owner], *, limits_version: int) -> None:
+def reserve(connection: Connection, intent: Intent, owners: Sequence[Owner], in_force: InForce) -> None:
     """Sets the hold of an attempt about to be sent aside on every budget of its path, and writes its row. Raises HoldRefused.
-    `limits_version`: the newest that is in force on the workers. `intent.window`: by the database's clock."""
+    `intent.window`: by the database's clock."""
     batch = Batch()
     batch.add_unsettled(intent)
     write_batch(connection, batch)
@@ -51,7 +62,7 @@ def reserve(connection: Connection, intent: Intent, owners: Sequence[Owner], *, 
     for place in places:
         row = found[place[0]]
         states[place].limit = row.limit_nanousd
-        if row.version > limits_version:
+        if row.version > in_force.version or row.id in in_force.settling:
             raise HoldRefused(Refused(0, CHANGING, row.id))
     wants = [Want(budget_id, intent.hold_nanousd, intent.hold_nanousd) for budget_id in found]
     outcome = grant(wants, [states[place] for place in places], journals=1)

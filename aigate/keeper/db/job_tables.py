@@ -50,6 +50,7 @@ jobs = Table(
     _integer("deadline_ms"),
     Column("due_ms", BigInteger),  # something is to be done for it then; NULL = nothing
     Column("tries", Integer, nullable=False),  # of the stage that it is in
+    _text("node"),  # that sends, or sent it; "" = none yet
     # at the provider
     _text("handle"),  # "" = not told yet
     _text("submit_key"),  # sent as the idempotency key; also names its webhook route

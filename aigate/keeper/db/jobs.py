@@ -14,11 +14,11 @@ from sqlalchemy.dialects.sqlite import insert as insert_or_leave_sqlite
 
 from aigate.core.account import Whose
 from aigate.core.budget import Owner
-from aigate.core.job_state import NEW, SENDING, STOPPING, WAITING, Job
+from aigate.core.job_state import FETCHING, NEW, SENDING, STOPPING, WAITING, Job
 from aigate.errors import ClientError
 from aigate.journal.records import CallEnd, Intent, Settled
 from aigate.keeper.db.balances import Balances
-from aigate.keeper.db.holds import reserve, settle_reserved
+from aigate.keeper.db.holds import InForce, reserve, settle_reserved
 from aigate.keeper.db.job_tables import job_submissions, jobs
 from aigate.keeper.db.ledger_rows import Batch, write_batch
 from aigate.keeper.db.limits import FindMonth
@@ -41,7 +41,6 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None
     digest: bytes
     max_active: int
-    limits_version: int
     find_month: FindMonth
 
 
@@ -55,7 +54,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     events: Sequence[Event] = ()
 
 
-def add_job(connection: Connection, new: Submission) -> tuple[Job, bool]:
+def add_job(connection: Connection, in_force: InForce, new: Submission) -> tuple[Job, bool]:
     """(the job, whether it was there before under its idempotency key). Raises HoldRefused, ClientError 409 and 429."""
     job = new.job
     if new.idempotency_key is not None:
@@ -67,7 +66,7 @@ def add_job(connection: Connection, new: Submission) -> tuple[Job, bool]:
         words = f"{new.max_active} jobs of this account are not done yet, the most there may be; try again when some are."
         raise ClientError(words, status=429, type="rate_limit_error", code="too_many_jobs", retryable=True, retry_after_s=10)
     intent = msgspec.structs.replace(new.intent, window=new.find_month(connection))
-    reserve(connection, intent, new.owners, limits_version=new.limits_version)
+    reserve(connection, intent, new.owners, in_force)
     connection.execute(insert(jobs).values(msgspec.structs.asdict(job)))
     return job, False
 
@@ -104,9 +103,11 @@ def list_jobs(connection: Connection, whose: Whose, limit: int, before_id: str |
     return [Job(**row._mapping) for row in connection.execute(query)]
 
 
-def claim_due(connection: Connection, now_ms: int, limit: int) -> list[Job]:
-    """Jobs that something is to be done for, each given to one who asks: it is due again CLAIMED_MS later, unless changed before."""
-    query = select(jobs).where(_IS_DUE, _c.due_ms <= now_ms).order_by(_c.due_ms).limit(limit)
+def claim_due(connection: Connection, node: str, now_ms: int, limit: int) -> list[Job]:
+    """Jobs that something is to be done for, each given to one who asks: it is due again CLAIMED_MS later, unless changed before. What a
+    node sends, only itself may judge, as long as its deadline has not passed."""
+    is_mine = or_(_c.stage != SENDING, _c.node == node, _c.deadline_ms < now_ms)
+    query = select(jobs).where(_IS_DUE, _c.due_ms <= now_ms, is_mine).order_by(_c.due_ms).limit(limit)
     found = [Job(**row._mapping) for row in connection.execute(query.with_for_update(skip_locked=True))]
     for start in range(0, len(found), ROWS_A_STEP):
         ids = [job.id for job in found[start : start + ROWS_A_STEP]]
@@ -131,17 +132,53 @@ def change_job(connection: Connection, job_id: str, from_stages: Collection[str]
     return None if row is None else Job(**row._mapping)
 
 
-def begin_sending(connection: Connection, job_id: str, now_ms: int) -> tuple[Job | None, bool]:
+def _sending(node: str, now_ms: int) -> dict[str, object]:
+    return {"stage": SENDING, "node": node, "submitted_ms": now_ms, "updated_ms": now_ms, "due_ms": now_ms + CLAIMED_MS}
+
+
+def begin_sending(connection: Connection, job_id: str, node: str, now_ms: int) -> tuple[Job | None, bool]:
     """(the job, now being sent; whether it was before, and nobody knows with what end). None: it is not to be sent any more."""
-    job = change_job(connection, job_id, (NEW,), {"stage": SENDING, "submitted_ms": now_ms, "updated_ms": now_ms, "due_ms": now_ms + CLAIMED_MS})
+    job = change_job(connection, job_id, (NEW,), _sending(node, now_ms))
     if job is not None:
         return job, False
     known = get_job(connection, job_id)
     return (known, True) if known is not None and known.stage == SENDING else (None, False)
 
 
+def move_on(connection: Connection, job_id: str, stage: str, values: dict[str, object], now_ms: int) -> Job | None:
+    """What was sent is now at the provider, in `stage`; to be stopped at once where its caller has cancelled it meanwhile."""
+    job = change_job(connection, job_id, (SENDING,), {**values, "stage": stage, "updated_ms": now_ms})
+    if job is None or job.cancelled_ms is None:
+        return job
+    return change_job(connection, job_id, (stage,), {"stage": STOPPING, "due_ms": now_ms, "tries": 0})
+
+
+def cancel_job(connection: Connection, job_id: str, over: dict[str, object], ending: Ending, now_ms: int) -> Job | None:
+    """By its caller, with its event. What was not sent ends (`ending`); what may be at the provider is stopped there (`over`: for its caller
+    it has ended). None where it is over already."""
+    ended = end_job(connection, job_id, (NEW,), ending, now_ms)
+    if ended is not None:
+        return ended
+    stopped = stop_job(connection, job_id, over, ending.events, now_ms)
+    if stopped is not None:
+        return stopped
+    which = and_(_c.id == job_id, _c.stage == SENDING, _c.cancelled_ms.is_(None))
+    row = connection.execute(update(jobs).where(which).values(over).returning(*jobs.c)).one_or_none()
+    if row is None:
+        return None
+    add_events(connection, ending.events, now_ms)
+    return Job(**row._mapping)
+
+
+def stop_job(connection: Connection, job_id: str, over: dict[str, object], events: Sequence[Event], now_ms: int) -> Job | None:
+    job = change_job(connection, job_id, (WAITING, FETCHING), {**over, "stage": STOPPING, "due_ms": now_ms, "tries": 0})
+    if job is not None:
+        add_events(connection, events, now_ms)
+    return job
+
+
 def end_job(connection: Connection, job_id: str, from_stages: Collection[str], ending: Ending, now_ms: int) -> Job | None:
-    """Once: None where it has ended, or is elsewhere by now. A STOPPING job has told its caller before: no event then."""
+    """Once: None where it has ended, or is in another stage by now."""
     job = change_job(connection, job_id, from_stages, {**ending.values, "stage": ending.stage, "due_ms": None, "updated_ms": now_ms})
     if job is None:
         return None

@@ -6,6 +6,7 @@ to elsewhere (results, mostly) is read through the guarded client.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -120,6 +121,7 @@ class ProviderClient:
 def _new_client(provider: Provider, *, keeps: bool) -> httpx2.AsyncClient:
     import httpx2
 
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
     limits = httpx2.Limits(max_connections=200, max_keepalive_connections=50 if keeps else 0, keepalive_expiry=30)
     base_url = _base_url(provider)
     path = unquote(base_url[7:].partition(":/")[0]) if base_url.startswith("unix://") else None

@@ -19,7 +19,7 @@ KNOWN_S = 60.0  # so late may a rotation by another keeper be seen
 _s = signing_keys.c
 
 
-class Links:
+class LinkKeys:
     """Remembers the keys in force for a minute."""
 
     def __init__(self, database: Database, vault: Vault):

@@ -35,6 +35,7 @@ def upgrade() -> None:
         _integer("deadline_ms"),
         sa.Column("due_ms", sa.BigInteger),
         sa.Column("tries", sa.Integer, nullable=False),
+        _text("node"),
         *map(_text, ("handle", "submit_key", "polled", "attempt_id", "call_id", "price_id", "units")),
         sa.Column("cost_nanousd", sa.BigInteger),
         _text("results"),
