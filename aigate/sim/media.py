@@ -130,7 +130,7 @@ class MediaService:
         return {
             "id": submission.id, "object": "video", "model": submission.model, "created_at": int(submission.created_s),
             "status": _VIDEO_STATES.get(stand.state, "failed"), "progress": int(stand.progress * 100), "prompt": submission.prompt,
-            "seconds": f"{submission.seconds:g}", "size": f"{submission.shape} at {submission.resolution}",
+            "seconds": f"{submission.seconds:g}", "size": self.desk.size(submission),
             "completed_at": None if stand.ended_s is None else int(stand.ended_s),
             "error": {"code": code, "message": stand.message} if stand.state == "failed" else None,
         }  # fmt: skip

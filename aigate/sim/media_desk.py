@@ -151,6 +151,10 @@ class MediaDesk:
         model = glb.make_model(seed, note)
         return MediaFile("model/gltf-binary", "model.glb", glb.padded(model, pad) if pad else model, pad)
 
+    def size(self, submission: Submission) -> str:
+        """Of the picture as it really is, whatever was asked for and is charged."""
+        return "x".join(map(str, mp4.size_of(submission.shape)))
+
     def tell(self) -> dict[str, object]:
         """For tests: every order, in order, with where it stands and what it costs."""
         rows = []

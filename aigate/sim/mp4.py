@@ -33,6 +33,12 @@ def make_video(seconds: float, shape: str, seed: int, note: str) -> bytes:
     return head + index + _box(b"mdat", *samples)
 
 
+def size_of(shape: str) -> tuple[int, int]:
+    """Pixels wide and high."""
+    wide, high = _SHAPES.get(shape, _SHAPES["16:9"])
+    return wide * _MB, high * _MB
+
+
 def padding(size: int) -> bytes:
     """The head of a box that players skip, for `size` bytes to follow."""
     return struct.pack(">I4s", size + 8, b"free")

@@ -102,10 +102,11 @@ def test_a_built_in_row_can_be_given_jobs_and_keeps_its_own_key():
 def test_the_formats_own_headers_and_way_of_sending_a_key_come_with_it():
     providers = {
         "f": ProviderConfig(jobs="fal", base_url="https://f.example", api_key="k", unpriced="allow"),
-        "r": ProviderConfig(jobs="runway", base_url="https://r.example", api_key="k", unpriced="allow"),
+        "r": ProviderConfig(jobs="runway", base_url="https://r.example", api_key="k", unpriced="allow", idempotency_header="idempotency-key"),
     }
     catalog = load_catalog(Config(credentials={"f": "k", "r": "k"}, providers=providers), sim_base_url=None)
     assert catalog.resolve_job("f/a/b", "video").provider.auth == "scheme:Key"
+    assert catalog.resolve_job("r/gen4.5", "video").provider.idempotency_header == "idempotency-key"
     assert dict(catalog.resolve_job("r/gen4.5", "video").provider.headers) == {"x-runway-version": "2024-11-06"}
 
 

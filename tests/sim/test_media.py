@@ -126,8 +126,9 @@ def test_the_same_order_is_the_same_file_and_a_seed_makes_another(fresh):
 def test_a_video_has_the_shape_that_was_asked_for(fresh):
     client = Client(fresh, "openai-videos", "video+fast")
     client.request.aspect_ratio, client.request.resolution = "9:16", "1080p"
-    data = client.fetch(client.done(client.submit())).body
-    moov = dict(boxes(data))[b"moov"]
+    polled = client.done(client.submit())
+    assert polled.results[0].resolution == "64x112"  # of the file as it is
+    moov = dict(boxes(client.fetch(polled).body))[b"moov"]
     track = dict(boxes(dict(boxes(moov))[b"trak"]))[b"tkhd"]
     wide, high = struct.unpack(">II", track[-8:])
     assert (wide >> 16, high >> 16) == (64, 112)
