@@ -161,8 +161,8 @@ class MediaService:
         if asked == ("PUT", "cancel"):
             is_stopped = self.desk.cancel(submission)
             return _Answer(202 if is_stopped else 400, encode({"status": "CANCELLATION_REQUESTED" if is_stopped else "ALREADY_COMPLETED"}))
-        self._be_flaky(submission)
         if asked == ("GET", "status"):
+            self._be_flaky(submission)
             return _Answer(200, encode(self._fal_status(submission)))
         if asked == ("GET",):
             return self._fal_output(submission)

@@ -200,8 +200,9 @@ def test_a_submission_is_taken_after_so_many_refusals(fresh):
     assert client.done(client.submit()).state == "completed"
 
 
-def test_every_second_look_at_a_flaky_job_fails(fresh):
-    client = Client(fresh, "openai-videos", "video+fast+flaky")
+@pytest.mark.parametrize("form", ["fal", "openai-videos"])
+def test_every_second_look_at_a_flaky_job_fails(fresh, form):
+    client = Client(fresh, form, "video+fast+flaky")
     handle = client.submit()
     with pytest.raises(ProviderError, match="503"):
         client.poll(handle)
