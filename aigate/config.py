@@ -166,6 +166,7 @@ class ProviderConfig(Section):
     jobs: JobFormat = ""  # wire format of its videos, music and 3D models; a provider may have this one alone
     base_url: str = ""  # http(s)://host/prefix, or unix:///socket:/prefix; needed for a name that is not built in
     jobs_base_url: str = ""  # where jobs are at another address
+    idempotency_header: HeaderText | None = None  # header under which it takes a key for a job, so that one can be sent again after a crash
     api_key: str = ""  # "env:NAME", a literal, or "none"; empty = the built-in row's variable, none for other names
     models: tuple[str, ...] | None = None  # patterns over upstream names that pass, ["*"] = all
     unpriced: Literal["", "allow", "refuse"] = ""  # calls to a model without a price: refuse is the default

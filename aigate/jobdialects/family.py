@@ -76,8 +76,8 @@ def segment(text: str) -> str:
 
 
 def whole(seconds: float | None) -> int | None:
-    """A duration for providers that count in whole seconds; never less than a second."""
-    return None if seconds is None else max(1, round(seconds))
+    """A duration for providers that count in whole seconds (rows say so, and the plan has rounded it): never more than is paid for."""
+    return None if seconds is None else max(1, int(seconds))
 
 
 def decode_picture(url: str) -> tuple[str, bytes]:
