@@ -84,7 +84,7 @@ class MediaProvider:
         self.polls += 1
         job = self.jobs.get(request.path_params["id"])
         if job is None:
-            return JSONResponse({"error": {"message": "no such video"}}, 404)
+            return JSONResponse({"error": {"message": "no such video"}}, 410)
         job["polls"] += 1
         if job["status"] not in ("cancelled", "failed"):
             is_done = job["polls"] > self.polls_needed and (not job["prompt"].startswith("slow") or self.released.is_set())
