@@ -138,6 +138,16 @@ class Files(Section):
     max_tenant_bytes: Natural = 10_000_000_000  # all files of one sub-account, or of one key without; 0 = no limit
 
 
+class Webhooks(Section):
+    """Events sent to URLs that callers give."""
+
+    allow_loopback: bool = False  # also to this machine, http:// too (development, tests); otherwise https:// on the public internet only
+    retry_delays_s: tuple[Seconds, ...] = (10, 60, 300, 1800, 7200, 21_600, 54_000)  # between tries; one try more than there are of them
+    timeout_s: Seconds = 10.0  # for one try
+    per_host: Count = 4  # tries at once to one host
+    retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # the log of deliveries; 0 = kept for ever
+
+
 class Sim(Section):
     """The built-in simulated provider, `sim/…`."""
 
@@ -199,6 +209,7 @@ class Config(Section):
     responses: Responses = Responses()
     jobs: Jobs = Jobs()
     files: Files = Files()
+    webhooks: Webhooks = Webhooks()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -217,6 +228,7 @@ SECTIONS: dict[str, type[Section]] = {
     "responses": Responses,
     "jobs": Jobs,
     "files": Files,
+    "webhooks": Webhooks,
     "sim": Sim,
     "log": Log,
 }

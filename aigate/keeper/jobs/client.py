@@ -34,6 +34,10 @@ class NotSent(ProviderError):
     """No connection: not a byte of the request has left."""
 
 
+class Unusable(ProviderError):
+    """What it names as the result can never be taken over."""
+
+
 class Media(NamedTuple):
     reply: HttpReply  # its body is in `pieces`
     pieces: AsyncIterator[bytes]
@@ -155,7 +159,7 @@ async def _pieces(response: httpx2.Response, max_bytes: int | None = None) -> As
     room = max_bytes
     async for piece in response.aiter_raw(256 << 10):
         if room is not None and (room := room - len(piece)) < 0:
-            raise ProviderError(f"the reply has more than {max_bytes} bytes", kind="bad_reply")
+            raise Unusable(f"it has more than {max_bytes} bytes", kind="bad_reply")
         yield piece
 
 

@@ -20,7 +20,7 @@ from aigate.jobdialects.dialect import HttpReply, Polled, Result
 from aigate.keeper.blobs import Blobs
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.jobs import find_expired, forget_results, forget_submissions
-from aigate.keeper.jobs.client import Media, ProviderClient
+from aigate.keeper.jobs.client import Media, ProviderClient, Unusable
 from aigate.keeper.jobs.work import now_ms
 
 log = logging.getLogger("aigate.keeper")
@@ -58,7 +58,7 @@ class ResultStore:
                 break
             source = Media(HttpReply(status=200), _whole(result.data)) if result.data else media
             if source is None:
-                raise ProviderError("the provider names no place where the result is", kind="bad_reply")
+                raise Unusable("the provider names no place where the result is", kind="bad_reply")
             stored.append(await self._store(replace(job, results=_encode(stored)), place, result, source))
         rest = tuple(replace(result, data=b"") if result.data else result for result in polled.results)
         return stored, replace(polled, results=rest)
@@ -66,11 +66,11 @@ class ResultStore:
     async def fetch_all(self, job: Job, results: tuple[Result, ...], target: Target) -> list[StoredResult]:
         """Every file of it, each once: what is stored already is not asked for again. Raises ProviderError."""
         if not results:
-            raise ProviderError("the provider says the job is done but names no result", kind="bad_reply")
+            raise Unusable("the provider says the job is done but names no result", kind="bad_reply")
         stored = job.files
         for place, result in enumerate(results[len(stored) :], len(stored)):
             if result.request is None:
-                raise ProviderError("the provider names no place where the result is", kind="bad_reply")
+                raise Unusable("the provider names no place where the result is", kind="bad_reply")
             async with self._client.fetch(target, result.request, self._max_bytes) as media:
                 if media.reply.status != 200:
                     raise ProviderError(f"the result cannot be read: its server answered {media.reply.status}", kind="error")
@@ -105,14 +105,17 @@ class ResultStore:
         """Until cancelled: deletes results whose time has come, and idempotency keys of yesterday."""
         while True:
             try:
-                while jobs := await self._database.read(find_expired, now_ms(), EXPIRED_AT_ONCE):
-                    for job in jobs:
-                        await self.delete(job, len(job.files))
-                    await self._database.write(forget_results, [job.id for job in jobs])
-                await self._database.write(forget_submissions, now_ms() - IDEMPOTENCY_MS)
+                await self.forget_expired()
             except (SQLAlchemyError, OSError) as error:
                 log.error("expired results could not be removed: %s", type(error).__name__)
             await asyncio.sleep(LOOK_S)
+
+    async def forget_expired(self) -> None:
+        while jobs := await self._database.read(find_expired, now_ms(), EXPIRED_AT_ONCE):
+            for job in jobs:
+                await self.delete(job, len(job.files))
+            await self._database.write(forget_results, [job.id for job in jobs])
+        await self._database.write(forget_submissions, now_ms() - IDEMPOTENCY_MS)
 
     async def delete(self, job: Job, count: int) -> None:
         """Its first `count` files."""
@@ -133,7 +136,7 @@ async def _digested(pieces: AsyncIterator[bytes], digest: hashlib._Hash, max_byt
     async for piece in pieces:
         size += len(piece)
         if size > max_bytes:
-            raise ProviderError(f"the result has more than {max_bytes} bytes", kind="bad_reply")
+            raise Unusable(f"it has more than {max_bytes} bytes", kind="bad_reply")
         digest.update(piece)
         yield piece
 

@@ -100,6 +100,7 @@ class JobService:
             job=job,
             intent=intent,
             owners=owners_of(principal, new.tag),
+            price=price,
             owner_id=keeper_of(principal)[1],
             idempotency_key=new.idempotency_key,
             digest=new.digest,

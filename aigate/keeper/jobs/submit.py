@@ -34,8 +34,7 @@ from aigate.keeper.jobs.results import ResultStore
 from aigate.keeper.jobs.work import JobWork, error_of, now_ms, request_of
 
 MAX_IMAGE_BYTES, IMAGE_S = 20 << 20, 30.0
-MAX_TRIES, FIRST_WAIT_MS, LAST_WAIT_MS = 8, 1_000, 60_000
-FIRST_POLL_MS = 1_000
+MAX_TRIES, LONGEST_WAIT_S = 8, 60.0
 _NOT_TAKEN = frozenset({"refused", "rate_limited", "overloaded"})  # ProviderError kinds after which it may be sent again
 _KNOWN_REFUSALS = frozenset({"rejected", "auth", "error"})  # replies: the provider has no job of it …
 _GATEWAYS_WORDS = frozenset({502, 520, 521, 522, 523, 524})  # … unless it was not the provider who said so
@@ -97,7 +96,7 @@ class Submission:
             failure = polled.failure
             await self._work.fail(job, (SENDING,), (failure.code, failure.message) if failure else (CANCELLED, CANCELLED))
         else:
-            values = {"handle": submitted.handle, "due_ms": now_ms() + FIRST_POLL_MS, "tries": 0, "progress": polled.progress}
+            values = {"handle": submitted.handle, "due_ms": now_ms() + int(self._work.pace.first_poll_s * 1000), "tries": 0, "progress": polled.progress}
             await self._move(job, WAITING, values)
 
     async def _move(self, job: Job, stage: str, values: dict[str, object]) -> None:
@@ -109,7 +108,7 @@ class Submission:
         message = error_of(error, target)
         if isinstance(error, NotSent) or error.kind in _NOT_TAKEN:
             if job.cancelled_ms is None and job.tries < MAX_TRIES and now_ms() < job.deadline_ms:
-                wait_ms = min(FIRST_WAIT_MS << job.tries, LAST_WAIT_MS)
+                wait_ms = self._work.wait_ms(job.tries, LONGEST_WAIT_S)
                 if error.retry_after_s is not None:
                     wait_ms = max(wait_ms, int(min(error.retry_after_s, 600) * 1000))
                 await self._work.change(job.id, (SENDING,), stage=NEW, due_ms=now_ms() + wait_ms, tries=job.tries + 1)
@@ -125,7 +124,7 @@ class Submission:
         """The connection broke after the request had left: known again later, or never."""
         dialect = None if target is None else self._work.target(job)[1]
         if target is not None and dialect is not None and (_can_repeat(dialect, target) or dialect.can_look_up) and job.tries < MAX_TRIES:
-            await self._work.change(job.id, (SENDING,), due_ms=now_ms() + FIRST_WAIT_MS, tries=job.tries + 1)
+            await self._work.change(job.id, (SENDING,), due_ms=now_ms() + self._work.wait_ms(job.tries, LONGEST_WAIT_S), tries=job.tries + 1)
         else:
             await self._unknown(job, message)
 

@@ -49,6 +49,11 @@ class MediaProvider:
             time.sleep(0.005)
         self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}/v1"
 
+    def cut(self) -> None:
+        """Connections of submissions that hang end without an answer."""
+        for connection in list(self._server.server_state.connections):
+            self._loop.call_soon_threadsafe(connection.transport.abort)
+
     def close(self) -> None:
         self._server.should_exit = True
         self._server.force_exit = True
@@ -68,6 +73,7 @@ class MediaProvider:
         self.submissions.append(prompt)
         job = known or {"id": f"video_{len(self.jobs)}", "prompt": prompt, "polls": 0, "key": key, "status": "queued"}
         self.jobs[job["id"]] = job
+        self._loop = asyncio.get_running_loop()
         self.taken.set()
         await asyncio.sleep(self.reply_delay_s)
         if prompt.startswith("hang"):
