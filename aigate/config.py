@@ -19,7 +19,8 @@ MIB = 1 << 20
 DEFAULT_FILE = "aigate.toml"
 DIALECTS = ("openai-chat", "openai-responses", "anthropic-messages", "gemini")  # wire formats a configured provider may speak
 JobFormat = Literal[  # … and those for media jobs (aigate/jobdialects)
-    "", "openai-videos", "google-veo", "google-omni", "runway", "luma", "replicate", "fal", "elevenlabs-music", "stability", "meshy"
+    "", "openai-videos", "google-veo", "google-omni", "runway", "luma", "replicate", "fal", "elevenlabs-music", "stability", "meshy",
+    "aigate",
 ]  # fmt: skip
 JOBS = tuple(filter(None, get_args(JobFormat)))
 

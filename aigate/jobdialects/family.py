@@ -31,7 +31,7 @@ _SUFFIX = {"video": "mp4", "music": "mp3", "3d": "glb"}
 
 
 class Family:
-    """Base of the families: none of them makes a submission idempotent or can be asked for a job by our key, so far."""
+    """Base of the families: hardly one makes a submission idempotent, and none can be asked for a job by our key, so far."""
 
     name = ""
     has_idempotency_key = False

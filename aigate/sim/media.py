@@ -122,7 +122,8 @@ class MediaService:
         if wide.isdecimal() and high.isdecimal():
             shape = "1:1" if wide == high else "16:9" if int(wide) > int(high) else "9:16"
             lines = f"{min(int(wide), int(high))}p"
-        return self._order(request, "openai-videos", str(fields.get("model") or "video"), {**fields, "duration": fields.get("seconds") or 4, "shape": shape, "lines": lines})
+        order = {**fields, "duration": fields.get("seconds") or 4, "shape": shape, "lines": lines}
+        return self._order(request, "openai-videos", str(fields.get("model") or "video"), order)
 
     def _video(self, submission: Submission) -> dict[str, object]:
         stand = self.desk.stand(submission)
@@ -199,8 +200,8 @@ class MediaService:
         """Raises _Answer for what cannot be made."""
         try:
             kind = read_media_behaviour(model).kind
-            seconds = length_of(kind, float(str(fields.get("duration") or 5).removesuffix("s")))
-            seed = int(fields.get("seed") or 0)
+            seconds = length_of(kind, float(_text(fields.get("duration") or 5).removesuffix("s")))
+            seed = int(_text(fields.get("seed") or 0))
         except UnknownBehaviour as error:
             raise _Refused(404, error_body(404, str(error), param="model", code="model_not_found")) from error
         except ValueError as error:
@@ -209,8 +210,8 @@ class MediaService:
         if not isinstance(prompt, str | None) or (kind != "3d" and not prompt):
             raise _Refused(422, error_body(422, "'prompt' must be a text.", param="prompt"))
         return Submission(
-            id=self.desk.new_id(), form=form, model=model, created_s=self.desk.now(), prompt=prompt or "", seconds=seconds, seed=seed,
-            shape=str(fields["shape"]), resolution=str(fields["lines"]), has_picture=bool(fields.get("image_url") or fields.get("input_reference")),
+            id=self.desk.new_id(), form=form, model=model, created_s=self.desk.now(), prompt=_text(prompt or ""), seconds=seconds, seed=seed,
+            shape=_text(fields["shape"]), resolution=_text(fields["lines"]), has_picture=bool(fields.get("image_url") or fields.get("input_reference")),
             key=request.header(b"idempotency-key"), attempt=request.header(b"x-aig-attempt"),
         )  # fmt: skip
 
@@ -282,6 +283,11 @@ class MediaService:
         return task
 
 
+def _text(value: object) -> str:
+    """As text that can be written down: JSON allows half a character."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
 def _read_fields(request: Request) -> dict:
     """The fields of a JSON body or a form; files only as being there."""
     content_type = request.header(b"content-type")
@@ -339,7 +345,7 @@ async def _post(url: str, body: bytes) -> bool:
     try:
         async with asyncio.timeout(_HOOK_TIMEOUT_S):
             context = ssl.create_default_context() if is_tls else None
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if is_tls else 80), ssl=context)
+            reader, writer = await asyncio.open_connection(parts.hostname or "", parts.port or (443 if is_tls else 80), ssl=context)
             try:
                 writer.write(heading.encode("latin-1") + body)
                 await writer.drain()

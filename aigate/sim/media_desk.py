@@ -7,6 +7,7 @@ file where one is given, one `write` a line, and read back after a kill. Knows n
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -201,5 +202,7 @@ class MediaDesk:
 
 
 def length_of(kind: str, seconds: float) -> float:
-    """What is really made of a wished length."""
+    """What is really made of a wished length. ValueError for what is no length."""
+    if not math.isfinite(seconds):
+        raise ValueError(f"{seconds} seconds")
     return min(max(seconds, 1.0), _LONGEST_S[kind]) if kind in _LONGEST_S else 0.0
