@@ -9,6 +9,7 @@ import asyncio
 import re
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -34,6 +35,7 @@ class MediaProvider:
         self.released = threading.Event()
         self.taken = threading.Event()
         self.clip = CLIP
+        self.around_reply: Callable[[bool], None] | None = None  # called once: before the reply to a submission goes out, and when it has
         routes = [
             Route("/v1/videos", self._submit, methods=["POST"]),
             Route("/v1/videos/{id}", self._poll, methods=["GET"]),
@@ -78,6 +80,11 @@ class MediaProvider:
         await asyncio.sleep(self.reply_delay_s)
         if prompt.startswith("hang"):
             await asyncio.sleep(3600)
+        around, self.around_reply = self.around_reply, None
+        if around is None:
+            return JSONResponse(self._shown(job))
+        around(False)
+        asyncio.get_running_loop().call_later(0.05, around, True)
         return JSONResponse(self._shown(job))
 
     async def _poll(self, request: Request) -> Response:
