@@ -3,7 +3,24 @@
 from fastapi import FastAPI
 
 from aigate import __version__
-from aigate.api import account, balance, budgets, evals, files, health, keys, models, provider_keys, replays, responses, sub_accounts, usage
+from aigate.api import (
+    account,
+    balance,
+    budgets,
+    evals,
+    files,
+    health,
+    job_files,
+    jobs,
+    keys,
+    models,
+    provider_keys,
+    replays,
+    responses,
+    sub_accounts,
+    usage,
+    webhooks,
+)
 from aigate.api.boundary import Boundary, install_handlers
 from aigate.api.services import Services
 
@@ -19,7 +36,11 @@ def control_plane(services: Services, *, outages: tuple[type[Exception], ...] = 
         redirect_slashes=False,
     )
     app.state.services = services
-    for part in (health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, files, evals, replays):
+    parts = (
+        health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, job_files, files, jobs, webhooks, evals,
+        replays,
+    )  # fmt: skip
+    for part in parts:
         app.include_router(part.router)
     install_handlers(app)
     app.add_middleware(Boundary, log=services.log, outages=outages)

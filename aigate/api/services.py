@@ -3,7 +3,7 @@
 Shapes only: the keeper fills them with its stores (keeper/app.py), tests with whatever they like. Routes reach nothing else.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -16,7 +16,10 @@ from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
 from aigate.core.evals import Eval, Item, Result
 from aigate.core.file import FileFields, Listing, StoredFile
+from aigate.core.job_links import LinkKey
+from aigate.core.job_state import Job, NewJob, StoredResult
 from aigate.core.replay import Replay, Shadow
+from aigate.core.webhook import Delivery, Endpoint
 from aigate.journal.records import CallEnd
 
 
@@ -141,6 +144,33 @@ class Replays(Protocol):
     ) -> list[Replay]: ...
 
 
+class Jobs(Protocol):
+    """Videos, music and 3D models. None: there is no such job of those whose it is."""
+
+    async def submit(self, new: NewJob, principal: Principal) -> tuple[Job, bool]:
+        """(the job, whether it was there before under its idempotency key). Raises ClientError for what cannot be made, or paid."""
+
+    async def get(self, whose: Whose, job_id: str) -> Job | None: ...
+    async def list(self, whose: Whose, limit: int, before_id: str | None, stages: Collection[str] = ()) -> list[Job]:
+        """Newest first, from the one before `before_id` on."""
+
+    async def cancel(self, whose: Whose, job_id: str) -> Job | None:
+        """Over for its caller when this returns. One that is over stays as it is."""
+
+    async def poke(self, job_id: str, token: str) -> bool:
+        """Its provider has news of it; False where there is no such job."""
+
+    async def file_of(self, job_id: str, filename: str, whose: Whose | None) -> tuple[Job, StoredResult] | None:
+        """`whose` None: of whoever has a good link."""
+
+    async def read(self, file: StoredResult, start: int, end: int) -> AsyncIterator[bytes]: ...
+    async def link_key(self, key_id: str | None = None) -> LinkKey | None:
+        """That signs links now; with an id: that one, while it is in force."""
+
+    async def rotate_link_key(self, overlap_s: int) -> str:
+        """Links of older keys are refused so much later. The new key's id."""
+
+
 class Totals(Protocol):
     """Sums over attempts; `requests` counts calls. `label`: the tag, sub-account, model, key or day that they are of ("" = none)."""
 
@@ -170,6 +200,33 @@ class Workers(Protocol):
     def targets(self) -> list[dict[str, dict[str, object]]]: ...
 
 
+class CallerUrls(Protocol):
+    async def check_url(self, url: str, field: str) -> None:
+        """Raises ClientError that names the field, where nothing of ours may follow it."""
+
+
+class Webhooks(Protocol):
+    """Secrets, endpoints and deliveries of webhooks. None: there is none of this id, or it is not theirs."""
+
+    async def secret(self, caller: Principal) -> str:
+        """The one that signs what goes to the URLs of this key's requests; made now, where there was none."""
+
+    async def rotate_secret(self, caller: Principal, overlap_s: int) -> str: ...
+    async def add_endpoint(self, whose: Whose, fields: Mapping[str, object]) -> tuple[Endpoint, str]:
+        """With its secret. Raises ClientError (409) where the account has too many."""
+
+    async def endpoints(self, whose: Whose) -> list[Endpoint]: ...
+    async def endpoint(self, whose: Whose, endpoint_id: str) -> Endpoint | None: ...
+    async def change_endpoint(self, whose: Whose, endpoint_id: str, changes: Mapping[str, object]) -> Endpoint | None: ...
+    async def remove_endpoint(self, whose: Whose, endpoint_id: str) -> bool: ...
+    async def rotate_endpoint_secret(self, whose: Whose, endpoint_id: str, overlap_s: int) -> str | None: ...
+    async def deliveries(self, whose: Whose, filters: Mapping[str, str], limit: int, before: int | None) -> list[Delivery]:
+        """Newest first, from the one before `before` on."""
+
+    async def delivery(self, whose: Whose, delivery_id: str) -> Delivery | None: ...
+    async def send_again(self, whose: Whose, delivery_id: str) -> Delivery | None: ...
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyStore
     accounts: Accounts
@@ -178,11 +235,15 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     evals: Evals
     replays: Replays
     files: Files
+    jobs: Jobs
+    webhooks: Webhooks
+    caller_urls: CallerUrls
     usage: UsageStore
     workers: Workers
     catalog: Any  # catalog.Catalog
     key_secret: bytes
     root_key: str
+    public_url: str = ""  # where others reach this gateway, without a trailing slash; "" = as each caller does
     checks: Callable[[], Awaitable[dict[str, str]]]  # part of the gateway → "ok" or what is wrong with it
     metrics: Callable[[], Awaitable[bytes]]  # the Prometheus text
     log: Callable[[str], None]  # one line about a failure of ours

@@ -28,7 +28,7 @@ from aigate.inner import inner_secret
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
 from aigate.keeper.archive import Archive
-from aigate.keeper.blobs import LocalBlobs
+from aigate.keeper.blob_store import open_blobs
 from aigate.keeper.data_plane import DataPlane
 from aigate.keeper.db.accounts import add_account_if_missing
 from aigate.keeper.db.engine import database_url, open_database
@@ -37,7 +37,9 @@ from aigate.keeper.durable.engine import Engine
 from aigate.keeper.eval_bounds import Bounds
 from aigate.keeper.evals import EvalStore
 from aigate.keeper.files import FileStore
+from aigate.keeper.guarded import GuardedClient
 from aigate.keeper.hold_desk import HoldDesk
+from aigate.keeper.jobs.build import JobDesk, Parts
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.once import Once
@@ -50,6 +52,8 @@ from aigate.keeper.shipper import Shipper
 from aigate.keeper.traffic import Traffic
 from aigate.keeper.usage import UsageStore
 from aigate.keeper.vault import Vault
+from aigate.keeper.webhooks.deliver import Policy
+from aigate.keeper.webhooks.service import Webhooks
 from aigate.process import ChildOptions, say_ready, watch_life
 
 log = logging.getLogger("aigate.keeper")
@@ -83,11 +87,13 @@ class Keeper:
         self._leases = LeaseDesk(self._database, self._shipper)
         self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers, leases=self._leases)
         self._keys.push = self._messages.push
-        self._provider_keys = ProviderKeyStore(self._database, Vault(data_dir / "provider.key", config.auth.provider_key))
+        vault = Vault(data_dir / "provider.key", config.auth.provider_key)
+        self._provider_keys = ProviderKeyStore(self._database, vault)
+        self._guarded = GuardedClient(allow_loopback=config.webhooks.allow_loopback)
+        self._webhooks = Webhooks(self._database, vault, self._guarded, _webhook_policy(config))
         self._messages.reveal_key = self._provider_keys.reveal
         self._messages.responses = self._responses = ResponseStore(self._database)
-        blobs = LocalBlobs(data_dir / "files")
-        blobs.clear_drafts()
+        blobs = open_blobs(config.files, data_dir)
         self._files = FileStore(self._database, blobs, max_bytes=config.files.max_bytes, max_tenant_bytes=config.files.max_tenant_bytes)
         self._data_plane = DataPlane(
             str(data_dir / "run"),
@@ -109,6 +115,7 @@ class Keeper:
         self._replays = ReplayStore(
             self._database, lane=once, archive=self._archive, shipper=self._shipper, retention_days=config.archive.replay_retention_days
         )
+        self._jobs = JobDesk(config, self._database, self._catalog, Parts(self._leases, self._engine, blobs, self._guarded))
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()
@@ -120,6 +127,7 @@ class Keeper:
         shipping = loop.create_task(self._shipper.run())
         upkeep = (
             self._engine.run(),
+            self._webhooks.run(),
             self._leases.run(),
             keep_days(self._database, self._config.ledger.retention_days),
             self._responses.expire(self._config.responses.retention_days),
@@ -128,6 +136,8 @@ class Keeper:
             self._evals.go_on(),
             self._replays.run(),
             self._evals.expire(),
+            self._jobs.runner.run(),
+            self._jobs.results.expire(),
         )
         others = [loop.create_task(work) for work in upkeep]
         serving = loop.create_task(http.serve([control]))
@@ -136,7 +146,8 @@ class Keeper:
         if shipping.done():
             shipping.result()  # raises: a keeper that cannot ship is of no use, and the next one starts clean
         await serving
-        await self._engine.drain(WORK_DRAIN_S)
+        await asyncio.gather(self._engine.drain(WORK_DRAIN_S), self._webhooks.drain(WORK_DRAIN_S))
+        await self._jobs.close()
         listener.close()
         self._messages.close()
         self._leases.close()
@@ -158,6 +169,10 @@ class Keeper:
             evals=self._evals,
             replays=self._replays,
             files=self._files,
+            jobs=self._jobs.service,
+            public_url=self._config.server.public_url.rstrip("/"),
+            webhooks=self._webhooks.store,
+            caller_urls=self._guarded,
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,
             catalog=self._catalog,
@@ -202,6 +217,11 @@ class Keeper:
             "ledger_rows_shipped_total": status.shipped_rows,
         }
         return metrics.render({**self._messages.counters(), **own}, self._traffic)
+
+
+def _webhook_policy(config: Config) -> Policy:
+    webhooks = config.webhooks
+    return Policy(webhooks.retry_delays_s, webhooks.timeout_s, webhooks.per_host, webhooks.retention_days)
 
 
 class _HttpServer(uvicorn.Server):

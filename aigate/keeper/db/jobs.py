@@ -15,6 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_or_leave_sqlite
 from aigate.core.account import Whose
 from aigate.core.budget import Owner
 from aigate.core.job_state import FETCHING, NEW, SENDING, STOPPING, WAITING, Job
+from aigate.core.target import Price
 from aigate.errors import ClientError
 from aigate.journal.records import CallEnd, Intent, Settled
 from aigate.keeper.db.balances import Balances
@@ -23,6 +24,7 @@ from aigate.keeper.db.job_tables import job_submissions, jobs
 from aigate.keeper.db.ledger_rows import Batch, write_batch
 from aigate.keeper.db.limits import FindMonth
 from aigate.keeper.db.outbox import Event, add_events
+from aigate.keeper.db.prices import keep_price
 
 ROWS_A_STEP = 500
 CLAIMED_MS = 60_000  # so long nobody else looks at a job that somebody began to look at
@@ -37,6 +39,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     job: Job
     intent: Intent
     owners: Sequence[Owner]
+    price: Price | None
     owner_id: str
     idempotency_key: str | None
     digest: bytes
@@ -66,6 +69,8 @@ def add_job(connection: Connection, in_force: InForce, new: Submission) -> tuple
         words = f"{new.max_active} jobs of this account are not done yet, the most there may be; try again when some are."
         raise ClientError(words, status=429, type="rate_limit_error", code="too_many_jobs", retryable=True, retry_after_s=10)
     intent = msgspec.structs.replace(new.intent, window=new.find_month(connection))
+    if new.price is not None:
+        keep_price(connection, new.price, job.created_ms)
     reserve(connection, intent, new.owners, in_force)
     connection.execute(insert(jobs).values(msgspec.structs.asdict(job)))
     return job, False
@@ -76,7 +81,8 @@ def _find_submission(connection: Connection, new: Submission) -> Job | None:
     s = job_submissions.c
     key = {"account_id": new.job.account_id, "owner_id": new.owner_id, "idempotency_key": new.idempotency_key}
     row = {**key, "digest": new.digest, "job_id": new.job.id, "created_ms": new.job.created_ms}
-    if connection.execute(insert_or_leave(job_submissions).values(row).on_conflict_do_nothing()).rowcount:
+    inserted = insert_or_leave(job_submissions).values(row).on_conflict_do_nothing().returning(s.job_id)
+    if connection.execute(inserted).one_or_none() is not None:
         return None
     known = connection.execute(select(job_submissions).where(*(s[name] == value for name, value in key.items()))).one()
     if known.digest != new.digest:

@@ -6,6 +6,7 @@ to elsewhere (results, mostly) is read through the guarded client.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,6 +32,10 @@ _HOST = "http://provider"  # of a provider on a Unix socket
 
 class NotSent(ProviderError):
     """No connection: not a byte of the request has left."""
+
+
+class Unusable(ProviderError):
+    """What it names as the result can never be taken over."""
 
 
 class Media(NamedTuple):
@@ -120,6 +125,7 @@ class ProviderClient:
 def _new_client(provider: Provider, *, keeps: bool) -> httpx2.AsyncClient:
     import httpx2
 
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
     limits = httpx2.Limits(max_connections=200, max_keepalive_connections=50 if keeps else 0, keepalive_expiry=30)
     base_url = _base_url(provider)
     path = unquote(base_url[7:].partition(":/")[0]) if base_url.startswith("unix://") else None
@@ -153,7 +159,7 @@ async def _pieces(response: httpx2.Response, max_bytes: int | None = None) -> As
     room = max_bytes
     async for piece in response.aiter_raw(256 << 10):
         if room is not None and (room := room - len(piece)) < 0:
-            raise ProviderError(f"the reply has more than {max_bytes} bytes", kind="bad_reply")
+            raise Unusable(f"it has more than {max_bytes} bytes", kind="bad_reply")
         yield piece
 
 

@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from aigate.core.job_state import COMPLETED, FETCHING, RESULT_UNAVAILABLE, Job
 from aigate.errors import GateError
 from aigate.jobdialects.dialect import Polled
+from aigate.keeper.jobs.client import Unusable
 from aigate.keeper.jobs.results import ResultStore
 from aigate.keeper.jobs.work import JobWork, error_of, now_ms
 
-MAX_TRIES, FIRST_WAIT_MS, LAST_WAIT_MS = 10, 1_000, 120_000
+MAX_TRIES, LONGEST_WAIT_S = 10, 120.0
 DAY_MS = 86_400_000
 
 
@@ -22,6 +23,11 @@ class Finish:
         self._work = work
         self._results = results
         self._retention_days = retention_days
+
+    async def take(self, job: Job, polled: Polled) -> tuple[str, str]:
+        """(files that came with the reply and are stored now, the reply without them), as JSON."""
+        files, polled = await self._results.store_given(job, polled)
+        return msgspec.json.encode(files).decode(), msgspec.json.encode(polled).decode()
 
     async def fetch(self, job_id: str) -> bool:
         """Whether all files are here; else it is tried again later, or has failed."""
@@ -32,7 +38,7 @@ class Finish:
             target, _ = self._work.target(job)
             files = await self._results.fetch_all(job, polled_of(job).results, target)
         except GateError as error:
-            await self._not_yet(job, error_of(error))
+            await self._not_yet(job, error_of(error), is_final=isinstance(error, Unusable))
             return False
         except OSError as error:
             await self._not_yet(job, f"it cannot be stored ({error.strerror or type(error).__name__})")
@@ -50,13 +56,13 @@ class Finish:
         ended = replace(job, stage=COMPLETED, ended_ms=now, updated_ms=now, progress=1.0, expires_ms=now + self._retention_days * DAY_MS)
         await self._work.end(job, (FETCHING,), ended, charged_units(job, polled), polled.raw_usage)
 
-    async def _not_yet(self, job: Job, why: str) -> None:
-        if job.tries >= MAX_TRIES:
+    async def _not_yet(self, job: Job, why: str, *, is_final: bool = False) -> None:
+        if is_final or job.tries >= MAX_TRIES:
             message = f"The provider made it, but its result could not be taken over: {why}."
             if await self._work.fail(job, (FETCHING,), (RESULT_UNAVAILABLE, message)) is not None:
                 await self.drop_files(job)
             return
-        wait_ms = min(FIRST_WAIT_MS << job.tries, LAST_WAIT_MS)
+        wait_ms = self._work.wait_ms(job.tries, LONGEST_WAIT_S)
         await self._work.change(job.id, (FETCHING,), due_ms=now_ms() + wait_ms, tries=job.tries + 1)
 
     async def drop_files(self, job: Job) -> None:

@@ -8,17 +8,19 @@ import logging
 import re
 from collections.abc import AsyncIterator
 
+import msgspec
+from msgspec.structs import replace
 from sqlalchemy.exc import SQLAlchemyError
 
 from aigate.core.job import MODEL_3D, MUSIC, VIDEO
 from aigate.core.job_state import Job, StoredResult
 from aigate.core.target import Target
-from aigate.errors import ProviderError
-from aigate.jobdialects.dialect import Result
-from aigate.keeper.blobs import Blobs
+from aigate.errors import ClientError, GatewayError, ProviderError
+from aigate.jobdialects.dialect import HttpReply, Polled, Result
+from aigate.keeper.blobs import Blobs, MissingBlob
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.jobs import find_expired, forget_results, forget_submissions
-from aigate.keeper.jobs.client import Media, ProviderClient
+from aigate.keeper.jobs.client import Media, ProviderClient, Unusable
 from aigate.keeper.jobs.work import now_ms
 
 log = logging.getLogger("aigate.keeper")
@@ -48,23 +50,32 @@ class ResultStore:
 
     # --- taking over ------------------------------------------------------------------------------------------------------------
 
+    async def store_given(self, job: Job, polled: Polled, media: Media | None = None) -> tuple[list[StoredResult], Polled]:
+        """The files that came with a reply itself, inside it or (`media`) as its body, which cannot be asked for again; and the rest of it."""
+        stored: list[StoredResult] = []
+        for place, result in enumerate(polled.results):
+            if result.request is not None:
+                break
+            source = Media(HttpReply(status=200), _whole(result.data)) if result.data else media
+            if source is None:
+                raise Unusable("the provider names no place where the result is", kind="bad_reply")
+            stored.append(await self._store(replace(job, results=_encode(stored)), place, result, source))
+        rest = tuple(replace(result, data=b"") if result.data else result for result in polled.results)
+        return stored, replace(polled, results=rest)
+
     async def fetch_all(self, job: Job, results: tuple[Result, ...], target: Target) -> list[StoredResult]:
-        """Every file of it, each once: what a try before has stored is not asked for again. Raises ProviderError."""
+        """Every file of it, each once: what is stored already is not asked for again. Raises ProviderError."""
         if not results:
-            raise ProviderError("the provider says the job is done but names no result", kind="bad_reply")
+            raise Unusable("the provider says the job is done but names no result", kind="bad_reply")
         stored = job.files
         for place, result in enumerate(results[len(stored) :], len(stored)):
             if result.request is None:
-                raise ProviderError("the result came with the submission's reply and is gone", kind="cut")
+                raise Unusable("the provider names no place where the result is", kind="bad_reply")
             async with self._client.fetch(target, result.request, self._max_bytes) as media:
                 if media.reply.status != 200:
                     raise ProviderError(f"the result cannot be read: its server answered {media.reply.status}", kind="error")
-                stored.append(await self._store(job, place, result, media))
+                stored.append(await self._store(replace(job, results=_encode(stored)), place, result, media))
         return stored
-
-    async def store_reply(self, job: Job, result: Result, media: Media) -> StoredResult:
-        """The body of the submission's own reply."""
-        return await self._store(job, 0, result, media)
 
     async def _store(self, job: Job, place: int, result: Result, media: Media) -> StoredResult:
         told = result.media_type or media.reply.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -88,20 +99,29 @@ class ResultStore:
     # --- reading and forgetting -------------------------------------------------------------------------------------------------
 
     async def read(self, file: StoredResult, start: int, end: int) -> AsyncIterator[bytes]:
-        return await self._blobs.open(file.key, start, end)
+        try:
+            return await self._blobs.open(file.key, start, end)
+        except MissingBlob:
+            raise ClientError("The file is no longer in the store.", status=404, code="not_found", param="filename") from None
+        except OSError as error:
+            log.error("a result cannot be read: %s", error)
+            raise GatewayError("The store of results does not answer.", status=503, code="store_unavailable", retryable=True, retry_after_s=5) from None
 
     async def expire(self) -> None:
         """Until cancelled: deletes results whose time has come, and idempotency keys of yesterday."""
         while True:
             try:
-                while jobs := await self._database.read(find_expired, now_ms(), EXPIRED_AT_ONCE):
-                    for job in jobs:
-                        await self.delete(job, len(job.files))
-                    await self._database.write(forget_results, [job.id for job in jobs])
-                await self._database.write(forget_submissions, now_ms() - IDEMPOTENCY_MS)
+                await self.forget_expired()
             except (SQLAlchemyError, OSError) as error:
                 log.error("expired results could not be removed: %s", type(error).__name__)
             await asyncio.sleep(LOOK_S)
+
+    async def forget_expired(self) -> None:
+        while jobs := await self._database.read(find_expired, now_ms(), EXPIRED_AT_ONCE):
+            for job in jobs:
+                await self.delete(job, len(job.files))
+            await self._database.write(forget_results, [job.id for job in jobs])
+        await self._database.write(forget_submissions, now_ms() - IDEMPOTENCY_MS)
 
     async def delete(self, job: Job, count: int) -> None:
         """Its first `count` files."""
@@ -109,12 +129,20 @@ class ResultStore:
             await self._blobs.delete(_key(job, place))
 
 
+async def _whole(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def _encode(files: list[StoredResult]) -> str:
+    return msgspec.json.encode(files).decode()
+
+
 async def _digested(pieces: AsyncIterator[bytes], digest: hashlib._Hash, max_bytes: int) -> AsyncIterator[bytes]:
     size = 0
     async for piece in pieces:
         size += len(piece)
         if size > max_bytes:
-            raise ProviderError(f"the result has more than {max_bytes} bytes", kind="bad_reply")
+            raise Unusable(f"it has more than {max_bytes} bytes", kind="bad_reply")
         digest.update(piece)
         yield piece
 

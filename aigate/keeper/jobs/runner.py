@@ -13,7 +13,6 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
-import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from aigate.config import Jobs
@@ -33,7 +32,7 @@ from aigate.core.target import Target
 from aigate.errors import ClientError, GateError, ProviderError
 from aigate.jobdialects import dialect as at_provider
 from aigate.jobdialects.dialect import JobDialect, JobFailure, Polled
-from aigate.keeper.db.jobs import claim_due, count_active, next_due, set_due
+from aigate.keeper.db.jobs import CLAIMED_MS, claim_due, count_active, next_due, set_due
 from aigate.keeper.durable.engine import Engine, Limits
 from aigate.keeper.jobs.finish import Finish, charged_units, polled_of
 from aigate.keeper.jobs.submit import Submission
@@ -44,11 +43,10 @@ log = logging.getLogger("aigate.keeper")
 SUBMIT, FINISH = "job.submit.1", "job.finish.1"  # names of workflows: a changed one is a new name
 SUBMIT_LIMITS, FINISH_LIMITS = Limits(at_once=16, per_tenant=8), Limits(at_once=8, per_tenant=4)
 FINISH_QUEUE = "jobs:results"
-LOOK_S = 0.25  # jobs that are due within this time are looked for together
 IDLE_S = 30.0
 CLAIMED_AT_ONCE = 500
 POLLS_AT_ONCE = 64
-FIRST_POLL_S, GROWTH = 1.0, 1.5
+GROWTH = 1.5
 FAILURES_LAST_S = 60.0  # longest wait between polls that fail
 LOST_AFTER = 5  # polls in a row that the provider answers with "no such job"
 STOP_S = 3600.0  # so long what a cancelled job costs is asked for
@@ -58,7 +56,7 @@ _RUNNING = frozenset({"PENDING", "ENQUEUED", "DELAYED"})
 class _Watch(NamedTuple):
     """What is remembered of a job at the provider; forgotten with the process, which only makes the next polls come sooner."""
 
-    delay_s: float = FIRST_POLL_S
+    delay_s: float
     failures: int = 0
     is_cancel_sent: bool = False
 
@@ -118,7 +116,7 @@ class JobRunner:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._work.news.wait()
-            await asyncio.sleep(LOOK_S)  # news come in groups
+            await asyncio.sleep(self._work.pace.look_s)  # news come in groups
             self._work.news.clear()
 
     async def close(self) -> None:
@@ -189,7 +187,8 @@ class JobRunner:
                 return
             workflow_id = f"{job.id}.{name}.{job.tries + 1}"
         if status not in _RUNNING:
-            await self._engine.start_workflow(name, workflow_id, job.id, queue=queue, tenant=job.account_id)
+            turn = queue if self._work.pace.is_queued else None
+            await self._engine.start_workflow(name, workflow_id, job.id, queue=turn, tenant=job.sub_account_id or job.key_id)
 
     def _start(self, work: Coroutine[None, None, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -204,7 +203,7 @@ class JobRunner:
     # --- at the provider --------------------------------------------------------------------------------------------------------
 
     async def _look_at_provider(self, job: Job) -> None:
-        watch = self._watched.get(job.id, _Watch())
+        watch = self._watched.get(job.id) or _Watch(self._work.pace.first_poll_s)
         try:
             target, dialect = self._work.target(job)
         except ClientError as error:
@@ -214,10 +213,9 @@ class JobRunner:
             if job.stage == STOPPING:
                 watch = await self._stop(job, target, dialect, watch)
             polled = polled_of(job) if job.polled else await self._poll(job, target, dialect)
+            await self._heard(job, watch, polled)
         except ProviderError as error:
             await self._poll_failed(job, watch, error, target)
-        else:
-            await self._heard(job, watch, polled)
 
     async def _poll(self, job: Job, target: Target, dialect: JobDialect) -> Polled:
         request = dialect.write_poll(job.handle, target)
@@ -237,8 +235,8 @@ class JobRunner:
 
     async def _heard(self, job: Job, watch: _Watch, polled: Polled) -> None:
         if polled.state in at_provider.ENDS:
-            self._watched.pop(job.id, None)
             await self._ended_there(job, polled)
+            self._watched.pop(job.id, None)
             return
         if now_ms() >= job.deadline_ms and await self._is_late(job):
             return
@@ -254,8 +252,9 @@ class JobRunner:
             await self._work.fail(job, (STOPPING,), (CANCELLED, CANCELLED), units)
             await self._finish.drop_files(job)
         elif polled.state == at_provider.COMPLETED:
-            text = msgspec.json.encode(polled).decode()
-            moved = await self._work.change(job.id, (WAITING,), stage=FETCHING, polled=text, due_ms=now_ms() + 60_000, tries=0)
+            results, text = await self._finish.take(job, polled)
+            over = {"stage": FETCHING, "polled": text, "results": results, "due_ms": now_ms() + CLAIMED_MS, "tries": 0}
+            moved = await self._work.change(job.id, (WAITING,), **over)
             if moved is not None:
                 await self._run_workflow(FINISH, moved, FINISH_QUEUE, is_new=True)
         else:
@@ -271,7 +270,7 @@ class JobRunner:
             return
         if now_ms() >= job.deadline_ms and await self._is_late(job):
             return
-        delay_s = min(FIRST_POLL_S * 2**failures, FAILURES_LAST_S)
+        delay_s = self._work.wait_ms(failures, FAILURES_LAST_S) / 1000
         self._watched[job.id] = watch._replace(failures=failures)
         self._again(job, max(delay_s, min(error.retry_after_s or 0, 600)))
 

@@ -23,7 +23,7 @@ from aigate.core.price import price_units
 from aigate.core.refusal import owners_of
 from aigate.core.target import Target
 from aigate.core.warnings import warning_header
-from aigate.jobdialects import JOB_DIALECTS
+from aigate.jobdialects.dialect import JobDialect
 from aigate.journal.records import Intent
 from aigate.keeper.db.grants import month_now
 from aigate.keeper.db.jobs import Ending, Submission, add_job, cancel_job, get_job, list_jobs
@@ -53,7 +53,7 @@ class JobService:
         """(the job, whether it was there before under its idempotency key)."""
         target = self._work.catalog.resolve_job(new.model, new.modality)
         check_allowed(principal, target.slug)
-        planned = plan_request(new, target)
+        planned = plan_request(new, target, self._work.dialects[target.dialect])
         await self._check_urls(planned.request, new.webhook_url)
         submission = self._submission(new, principal, target, planned)
         job, is_repeat = await self._holds.write(partial(add_job, new=submission), submission.job.created_ms, what="job")
@@ -100,6 +100,7 @@ class JobService:
             job=job,
             intent=intent,
             owners=owners_of(principal, new.tag),
+            price=price,
             owner_id=keeper_of(principal)[1],
             idempotency_key=new.idempotency_key,
             digest=new.digest,
@@ -157,7 +158,7 @@ class JobService:
         return await self._runner.poke(job_id, token)
 
 
-def plan_request(new: NewJob, target: Target) -> Planned:
+def plan_request(new: NewJob, target: Target, dialect: JobDialect) -> Planned:
     """Raises ClientError for what the model, or its provider's format, cannot take."""
     limits = target.model.job
     assert limits is not None
@@ -165,5 +166,5 @@ def plan_request(new: NewJob, target: Target) -> Planned:
     planned = plan_job(asked, limits)
     url = planned.request.image_url
     if url is None or url.startswith("data:") or limits.image_as == "url":  # else it is written once the picture is here
-        JOB_DIALECTS[target.dialect].write_submit(planned.request, target, "key", None)
+        dialect.write_submit(planned.request, target, "key", None)
     return planned

@@ -34,10 +34,10 @@ from aigate.keeper.jobs.results import ResultStore
 from aigate.keeper.jobs.work import JobWork, error_of, now_ms, request_of
 
 MAX_IMAGE_BYTES, IMAGE_S = 20 << 20, 30.0
-MAX_TRIES, FIRST_WAIT_MS, LAST_WAIT_MS = 8, 1_000, 60_000
-FIRST_POLL_MS = 1_000
+MAX_TRIES, LONGEST_WAIT_S = 8, 60.0
 _NOT_TAKEN = frozenset({"refused", "rate_limited", "overloaded"})  # ProviderError kinds after which it may be sent again
-_KNOWN_REFUSALS = frozenset({"rejected", "auth", "error"})  # replies: the provider has no job of it
+_KNOWN_REFUSALS = frozenset({"rejected", "auth", "error"})  # replies: the provider has no job of it …
+_GATEWAYS_WORDS = frozenset({502, 520, 521, 522, 523, 524})  # … unless it was not the provider who said so
 
 
 class Submission:
@@ -57,7 +57,7 @@ class Submission:
         target: Target | None = None
         try:
             target, dialect = self._work.target(job)
-            if was_sent and not dialect.has_idempotency_key:
+            if was_sent and not _can_repeat(dialect, target):
                 found = await self._look_up(job, target, dialect) if dialect.can_look_up else None
                 if found is None and not dialect.can_look_up:
                     await self._unknown(job)
@@ -75,8 +75,10 @@ class Submission:
         request = await self._with_image(request_of(job), target)
         hook_url = self._work.hook_url(job) if dialect.takes_webhook else None
         message = dialect.write_submit(request, target, job.submit_key, hook_url)
+        if header := target.provider.idempotency_header:
+            message = replace(message, headers={**message.headers, header: job.submit_key})
         async with self._work.client.submit(target, message) as media:
-            submitted = dialect.read_submit(media.reply, target)
+            submitted = dialect.read_submit(media.reply, request, target)
             await self._taken(job, submitted, media)
 
     async def _look_up(self, job: Job, target: Target, dialect: JobDialect) -> Submitted | None:
@@ -86,21 +88,16 @@ class Submission:
     async def _taken(self, job: Job, submitted: Submitted, media: Media | None = None) -> None:
         """The provider has it. Where its reply was the media itself, that is stored first: it cannot be asked for again."""
         polled = submitted.polled
-        if media is not None and polled.state == COMPLETED and any(result.request is None for result in polled.results):
-            file = await self._results.store_reply(job, polled.results[0], media)
-            await self._fetching(job, submitted, msgspec.json.encode([file]).decode())
-        elif polled.state == COMPLETED:
-            await self._fetching(job, submitted, "[]")
+        if polled.state == COMPLETED:
+            files, polled = await self._results.store_given(job, polled, media)
+            texts = {"polled": msgspec.json.encode(polled).decode(), "results": msgspec.json.encode(files).decode()}
+            await self._move(job, FETCHING, {**texts, "handle": submitted.handle, "due_ms": now_ms(), "tries": 0})
         elif polled.state in ENDS:
             failure = polled.failure
             await self._work.fail(job, (SENDING,), (failure.code, failure.message) if failure else (CANCELLED, CANCELLED))
         else:
-            values = {"handle": submitted.handle, "due_ms": now_ms() + FIRST_POLL_MS, "tries": 0, "progress": polled.progress}
+            values = {"handle": submitted.handle, "due_ms": now_ms() + int(self._work.pace.first_poll_s * 1000), "tries": 0, "progress": polled.progress}
             await self._move(job, WAITING, values)
-
-    async def _fetching(self, job: Job, submitted: Submitted, results: str) -> None:
-        polled = msgspec.json.encode(submitted.polled).decode()
-        await self._move(job, FETCHING, {"handle": submitted.handle, "polled": polled, "results": results, "due_ms": now_ms(), "tries": 0})
 
     async def _move(self, job: Job, stage: str, values: dict[str, object]) -> None:
         """To `stage`, or to be stopped at once where its caller has cancelled it meanwhile."""
@@ -111,13 +108,13 @@ class Submission:
         message = error_of(error, target)
         if isinstance(error, NotSent) or error.kind in _NOT_TAKEN:
             if job.cancelled_ms is None and job.tries < MAX_TRIES and now_ms() < job.deadline_ms:
-                wait_ms = min(FIRST_WAIT_MS << job.tries, LAST_WAIT_MS)
+                wait_ms = self._work.wait_ms(job.tries, LONGEST_WAIT_S)
                 if error.retry_after_s is not None:
                     wait_ms = max(wait_ms, int(min(error.retry_after_s, 600) * 1000))
                 await self._work.change(job.id, (SENDING,), stage=NEW, due_ms=now_ms() + wait_ms, tries=job.tries + 1)
                 return
             await self._work.fail(job, (SENDING,), (PROVIDER_UNAVAILABLE, message))
-        elif error.kind in _KNOWN_REFUSALS:
+        elif error.kind in _KNOWN_REFUSALS and error.provider_status not in _GATEWAYS_WORDS:
             code = PROVIDER_REJECTED if error.kind == "rejected" else PROVIDER_UNAVAILABLE
             await self._work.fail(job, (SENDING,), (code, message))
         else:
@@ -126,8 +123,8 @@ class Submission:
     async def _sent_without_answer(self, job: Job, target: Target | None, message: str) -> None:
         """The connection broke after the request had left: known again later, or never."""
         dialect = None if target is None else self._work.target(job)[1]
-        if dialect is not None and (dialect.has_idempotency_key or dialect.can_look_up) and job.tries < MAX_TRIES:
-            await self._work.change(job.id, (SENDING,), due_ms=now_ms() + FIRST_WAIT_MS, tries=job.tries + 1)
+        if target is not None and dialect is not None and (_can_repeat(dialect, target) or dialect.can_look_up) and job.tries < MAX_TRIES:
+            await self._work.change(job.id, (SENDING,), due_ms=now_ms() + self._work.wait_ms(job.tries, LONGEST_WAIT_S), tries=job.tries + 1)
         else:
             await self._unknown(job, message)
 
@@ -150,3 +147,7 @@ class Submission:
         media_type = reply.media_type if reply.media_type.startswith("image/") else "application/octet-stream"
         return replace(request, image_url=f"data:{media_type};base64,{base64.b64encode(data).decode()}")
 
+
+def _can_repeat(dialect: JobDialect, target: Target) -> bool:
+    """Whether the same submission, sent again with its key, makes no second job."""
+    return dialect.has_idempotency_key or bool(target.provider.idempotency_header)

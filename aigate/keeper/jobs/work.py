@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -29,22 +29,43 @@ from aigate.keeper.jobs.links import LinkKeys
 MAX_ERROR_CHARS = 500
 
 
+class Pace(NamedTuple):
+    """How quickly things follow each other, in seconds."""
+
+    look_s: float = 0.25  # jobs that are due within this time are looked for together
+    first_poll_s: float = 1.0  # after the submission; longer from poll to poll
+    first_wait_s: float = 1.0  # before what failed is tried again; doubles
+    is_queued: bool = True  # workflows wait for their turn; a new queue of the engine takes a second to come to life
+
+
 class JobWork:
     """`base_url`: where others reach this gateway, for links in events."""
 
-    def __init__(self, database: Database, catalog: Catalog, client: ProviderClient, links: LinkKeys, base_url: str):
+    def __init__(
+        self,
+        database: Database,
+        catalog: Catalog,
+        client: ProviderClient,
+        links: LinkKeys,
+        base_url: str,
+        *,
+        dialects: Mapping[str, JobDialect] = JOB_DIALECTS,
+        pace: Pace = Pace(),
+    ):
         self.database = database
         self.catalog = catalog
         self.client = client
         self.links = links
         self._base_url = base_url
+        self.dialects = dialects
+        self.pace = pace
         self._prices: dict[str, Price] = {}
         self.news = asyncio.Event()  # some job has come to another stage: the loop looks what is due
 
     def target(self, job: Job) -> tuple[Target, JobDialect]:
         """Raises ClientError where the operator has taken its model away since."""
         target = self.catalog.resolve_job(job.model, job.modality)
-        return target, JOB_DIALECTS[target.dialect]
+        return target, self.dialects[target.dialect]
 
     def hook_url(self, job: Job) -> str | None:
         """Where a provider may say that it is done; None where nobody outside reaches this gateway."""
@@ -99,6 +120,10 @@ class JobWork:
         events = () if job.is_over else (await self.event(ended),)
         ending = replace(ending, values=_changed(job, ended), events=events)
         return await self.database.write(end_job, job.id, from_stages, ending, now_ms())
+
+    def wait_ms(self, tries: int, most_s: float) -> int:
+        """Before the next try, after so many."""
+        return int(min(self.pace.first_wait_s * 2**tries, most_s) * 1000)
 
     async def event(self, job: Job) -> Event:
         key = await self.links.key() if job.stage == COMPLETED else None
