@@ -214,6 +214,7 @@ class Engine:
                     "serializer": DBOSPortableJSONSerializer(),
                     "max_executor_threads": MAX_THREADS,
                     "enable_otlp": False,
+                    "notification_listener_polling_interval_sec": 0.25,  # none is used; a drain waits so long for its thread
                     "log_level": "WARNING",
                 }
             )

@@ -129,6 +129,8 @@ class Deliverer:
             self._note_host(delivery.host, done.is_success)
             due_ms = None if done.is_success else next_try_ms(self._policy.delays_s, delivery.round + 1, _now_ms(), random.random())
             await self._database.write(record_try, delivery.id, done, due_ms)
+            if due_ms is not None and due_ms - _now_ms() < LOOK_S * 1000:
+                asyncio.get_running_loop().call_later((due_ms - _now_ms()) / 1000, self._woken.set)
             if due_ms is None and not done.is_success:
                 log.warning("webhook %s was given up after %d tries: %s", delivery.id, delivery.attempts + 1, done.error or done.status)
         except (SQLAlchemyError, VaultError) as error:
