@@ -20,6 +20,7 @@ COMMANDS = (
     "serve", "check-config", "keys create", "keys list", "keys revoke", "keys rotate",
     "sub-accounts create", "sub-accounts list", "sub-accounts cap", "sub-accounts delete",
     "provider-keys add", "provider-keys list", "provider-keys delete", "provider-keys rotate",
+    "webhooks add", "webhooks list", "webhooks remove", "webhooks rotate", "webhooks secret", "webhooks deliveries", "webhooks resend",
     "usage", "models", "call", "replay", "eval run", "eval get", "eval winner", "eval list",
     "ledger verify", "ledger export", "ledger resolve", "ledger write-off", "sim",
 )  # fmt: skip

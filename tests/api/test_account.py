@@ -18,7 +18,7 @@ def test_a_patch_changes_what_it_names_and_keys_stand_for_it(tmp_path):
         for change in ({"rate_limit_rpm": 600}, {"maxStreams": 5, "rate_limit_tpm": 9}, {"rate_limit_rpm": None}, {}):
             reply = (await plane.client.patch("/v1/account", json=change)).json()
             limits |= {"max_streams" if name == "maxStreams" else name: value for name, value in change.items()}
-            assert reply == {"id": "acc_default", "object": "account", "name": "default", "created_at": 1, **limits, "effective": True}
+            assert reply == {"id": "acc_default", "object": "account", "name": "default", "created_at": 1, "archive_days": None, **limits, "effective": True}
             assert (await plane.get("/v1/account")).json().items() <= reply.items()
             rates = (await plane.keys.find([digest]))[digest].rates
             assert sorted(rate.limit for rate in rates) == sorted(limit for limit in limits.values() if limit)
