@@ -127,7 +127,7 @@ class ProviderConfig(Section):
 
     dialect: Literal["", "openai-chat", "openai-responses", "anthropic-messages", "gemini"] = ""  # wire format; needed for a name that is not built in
     base_url: str = ""  # http(s)://host/prefix, or unix:///socket:/prefix; needed for a name that is not built in
-    api_key: str = ""  # "env:NAME", a literal, or "none"; empty = the built-in row's variable, none for other names
+    api_key: str = ""  # "env:NAME", "file:PATH", a literal, or "none"; empty = the built-in row's variable, none for other names
     models: tuple[str, ...] | None = None  # patterns over upstream names that pass, ["*"] = all
     unpriced: Literal["", "allow", "refuse"] = ""  # calls to a model without a price: refuse is the default
     aliases: tuple[str, ...] | None = None  # other slug prefixes for it
@@ -219,7 +219,9 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
     tables = {name: {entry: kind(**fields) for entry, fields in values[name].items()} for name, kind in TABLES.items()}
     from aigate.credentials import add_local_providers, add_own_resources, find_credentials  # here: it needs the types above
 
-    providers = add_own_resources(add_local_providers(tables["providers"], environ), environ)
+    providers = add_local_providers(tables["providers"], environ)
+    credentials = find_credentials(providers, environ)
+    providers = add_own_resources(providers, credentials, environ)
     _check_providers(providers, path)
     for slug in tables["models"]:
         if "/" not in slug:
@@ -228,7 +230,7 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
         **{name: section(**values[name]) for name, section in SECTIONS.items()},
         providers=providers,
         models=tables["models"],
-        credentials=find_credentials(providers, environ),
+        credentials=credentials,
     )
 
 

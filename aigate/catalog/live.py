@@ -65,7 +65,7 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
         stated["unpriced"] = configured.unpriced
     stated["dialects"] = _dialects(row, configured)
     if configured.dialect and configured.dialect != row.dialects["chat"]:
-        stated |= {"paths": {}, "auth": AUTH_OF.get(configured.dialect, "bearer")}  # the row's belong to its own format
+        stated |= {"paths": {}, "families": (), "auth": AUTH_OF.get(configured.dialect, "bearer")}  # the row's belong to its own format
     if quirks := {field: value for field in ("on_cancel", "reasoning_field") if (value := getattr(configured, field))}:
         stated["quirks"] = tuple((pattern, replace(known, **quirks)) for pattern, known in row.quirks)
     return replace(row, **stated)

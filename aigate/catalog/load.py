@@ -21,6 +21,8 @@ from aigate.catalog.prices import PriceBook, load_price_book
 from aigate.config import Config, ModelConfig
 from aigate.core.price import usd_to_rate, with_id
 from aigate.core.target import Model, Price, Provider, Quirks, Target
+from aigate.dialects.anthropic_message import NAME as MESSAGES
+from aigate.dialects.anthropic_request import spelt
 from aigate.errors import ClientError, model_not_found
 from aigate.providers.table import ROWS, SIM, SIM_PRICE
 
@@ -106,8 +108,9 @@ class Catalog:
         if dialect == "openai-responses":
             quirks = msgspec.structs.replace(quirks, spelling={})  # the rows spell for chat
         path = provider.paths.get(endpoint) or _PATHS[dialect]
-        stream_path = _STREAM_PATHS.get(dialect, "")
-        prefix, name = url_prefix(provider.base_url), quote(upstream, safe="/")
+        stream_path = provider.paths.get("stream") or _STREAM_PATHS.get(dialect, "")
+        count_path = provider.paths.get("count_tokens", "")
+        prefix, name = url_prefix(provider.base_url), quote(spelt(upstream) if dialect == MESSAGES else upstream, safe="/@")
         return Target(
             slug=model.slug,
             provider=provider,
@@ -117,6 +120,8 @@ class Catalog:
             dialect=dialect,
             url_path=prefix + path.replace("{model}", name),
             stream_url_path=stream_path and prefix + stream_path.replace("{model}", name),
+            count_url_path=count_path and prefix + count_path,
+            names_model="{model}" not in path,
             endpoint=endpoint,
         )
 
@@ -135,7 +140,7 @@ class Catalog:
             raise model_not_found(f"{slug!r} is not available: {name} is not live here, as {self._dormant[name]}")
         if not any(fnmatchcase(upstream, pattern) for pattern in provider.models):
             raise model_not_found(f"{slug!r} is not offered: {name} is limited to {', '.join(provider.models)}{self._suggest(slug)}")
-        return provider, upstream
+        return _serving(provider, upstream), upstream
 
     def _unpriced(self, slug: str) -> ClientError:
         """A name nobody knows is most likely misspelt; a known one lacks only its price."""
@@ -170,7 +175,16 @@ class Catalog:
         """Slugs of live providers that we could name: configured, limited to, or in our own file."""
         limited = (f"{row.name}/{name}" for row in self.providers.values() for name in row.models if not set(name) & set("*?["))
         own = (slug for slug in (*self._overrides, *self._facts) if slug.partition("/")[0] in self.providers)
-        return list(dict.fromkeys((*limited, *own)))
+        return list(dict.fromkeys((*limited, *own, *self._of_kin())))
+
+    def _of_kin(self) -> Iterator[str]:
+        """Models of other vendors, for rows that serve several vendors' under their own names."""
+        rows = [row for row in self.providers.values() if row.families]
+        for row in rows:
+            for slug in self._facts:
+                kin, _, name = slug.partition("/")
+                if _serving(row, name).kin == kin and any(fnmatchcase(name, pattern) for pattern in row.models):
+                    yield f"{row.name}/{name}"
 
     def _canonical(self, slug: str) -> str:
         prefix, slash, upstream = slug.partition("/")
@@ -192,13 +206,13 @@ class Catalog:
         return model if override is None else _override(model, override)
 
     def _context(self, provider: str, upstream: str) -> int:
-        entry = self._book.find(provider, upstream)
+        entry = self._book.find(provider, upstream.replace("@", "-"))
         return 0 if entry is None else entry.context
 
     def _price(self, provider: str, upstream: str) -> Price | None:
         if provider == SIM:
             return with_id(SIM_PRICE)
-        entry = self._book.find(provider, upstream)
+        entry = self._book.find(provider, upstream.replace("@", "-"))
         return None if entry is None else entry.price(self._book.source)
 
     def model(self, slug: str) -> Model:
@@ -232,7 +246,7 @@ class Catalog:
 
     def prices(self) -> Iterator[Price]:
         """Every price that a call could be settled at; some more than once."""
-        for name in {_listed_as(provider) for provider in self.providers.values()}:
+        for name in {_listed_as(row) for provider in self.providers.values() for row in _rows(provider)}:
             yield from _with_services(self._book.prices(name))
         yield with_id(SIM_PRICE)
         if self.own_key_price is not None:
@@ -240,7 +254,7 @@ class Catalog:
         for slug in self._overrides:
             prefix, _, upstream = slug.partition("/")
             if prefix in self.providers:
-                price = self._model(self.providers[prefix], upstream).price
+                price = self._model(_serving(self.providers[prefix], upstream), upstream).price
                 yield from _with_services([price] if price is not None else [])
 
     def describe(self, slug: str) -> dict[str, object]:
@@ -264,6 +278,19 @@ class Catalog:
 def _listed_as(provider: Provider) -> str:
     """The name its prices are listed under."""
     return provider.kin or provider.name
+
+
+def _rows(provider: Provider) -> list[Provider]:
+    """The row, and what it is for each family of models that it serves in another way."""
+    return [provider, *(replace(provider, **fields) for _, fields in provider.families)]
+
+
+def _serving(provider: Provider, upstream: str) -> Provider:
+    """The row as it is for this model."""
+    for pattern, fields in provider.families:
+        if fnmatchcase(upstream, pattern):
+            return replace(provider, **fields)
+    return provider
 
 
 def _quirks(provider: Provider, upstream: str) -> Quirks:

@@ -88,13 +88,15 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
 
 def edit_pairs(call: Call, edits: Sequence[Edit], target: Target) -> bytes:
     pairs: dict[str, Any] = apply_to_pairs(call.pairs, edits, PARAMS, OWN_KEYS)
-    pairs["model"] = upstream_name(target)
+    if target.names_model:
+        pairs["model"] = spelt(target.upstream_model)
+    else:
+        pairs.pop("model", None)
     return _encode(pairs)
 
 
-def upstream_name(target: Target) -> str:
+def spelt(name: str) -> str:
     """The vendor spells versions with a dash; slugs say claude-opus-4.7 as well."""
-    name = target.upstream_model
     return name.replace(".", "-") if name.startswith(BARE_NAME) else name
 
 

@@ -43,6 +43,7 @@ from aigate.worker.pipe import Pipe
 from aigate.worker.plan import Policy
 from aigate.worker.rates import RateGate
 from aigate.worker.spine import Spine
+from aigate.worker.tokens import Tokens
 
 BACKLOG = 4096
 TICK_S = 1.0
@@ -93,6 +94,7 @@ class Worker:
             loop.create_task(self.link.run()),
             loop.create_task(self.journal.run_sync(self.config.ledger.sync_ms / 1000)),
             loop.create_task(self._tick(spine, loop)),
+            loop.create_task(self.tokens.run()),
             loop.create_task(self._say_ready(admission)),
         ]
         gc.collect()
@@ -112,10 +114,12 @@ class Worker:
         upstream = config.upstream
         tls = tls_context(upstream.ca_file, verify=upstream.tls_verify)
         pool = Pool(connect_timeout_s=upstream.connect_timeout_s, idle_s=upstream.idle_s, tls=tls, loop=loop)
+        origins = Origins(catalog.providers.values())
+        self.tokens = Tokens(catalog.providers.values(), pool, origins.take_token, loop)
         attempts = Attempts(
             pool=pool,
             journal=self.journal,
-            origins=Origins(catalog.providers.values()),
+            origins=origins,
             limits=Limits(
                 max_reply_bytes=config.upstream.max_reply_bytes,
                 default_max_output_tokens=config.ledger.default_max_output_tokens,
@@ -130,7 +134,7 @@ class Worker:
                 tls=tls_context(),  # the public internet's authorities, whatever the operator's providers need
                 loop=loop,
             ),
-            loop=loop,
+            tokens=self.tokens,
         )
         policy = Policy(config.routing.max_attempts, config.routing.budget_s, config.routing.retry_base_ms)
         return Spine(

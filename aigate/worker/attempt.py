@@ -17,7 +17,7 @@ from aigate.core.bounds import hold_nanousd, input_bound, output_bound
 from aigate.core.call import Attempt, Call, Outcome
 from aigate.core.edits import Edit, EditPlanner, apply_to_request, plan_edits, plan_request
 from aigate.core.neutral import Reply, Request, leave_home
-from aigate.core.target import Target
+from aigate.core.target import GOOGLE_TOKEN, Target
 from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
 from aigate.dialects import COUNTERS, DIALECTS
@@ -37,6 +37,7 @@ from aigate.worker.origins import Origins
 from aigate.worker.relay import Relay
 from aigate.worker.run import CLIENT_CLOSED, Part, Run
 from aigate.worker.settle import hold_price, set_price, write_intent, write_settled
+from aigate.worker.tokens import Tokens
 from aigate.worker.upstream_connection import Head
 
 MAX_ERROR_BYTES = 1 << 20  # of a provider's error body that we read
@@ -78,16 +79,17 @@ class Attempts:
         limits: Limits,
         admission: Admission,
         fetcher: Fetcher,
-        loop: asyncio.AbstractEventLoop,
+        tokens: Tokens,
     ):
         self._pool = pool
         self._admission = admission
         self._fetcher = fetcher
+        self._tokens = tokens
         self._journal = journal
         self._dialects: Mapping[str, Dialect] = DIALECTS
         self._origins = origins
         self._limits = limits
-        self._loop = loop
+        self._loop = loop = pool.loop
         self._now = loop.time
         self._plan_edits = EditPlanner().plan
         self._relays: set[Relay] = set()
@@ -101,7 +103,6 @@ class Attempts:
         if run.warnings and run.is_strict:
             raise _strict_refusal(run)
         attempt = self._begin(run, target, call)
-        origin = self._origins.origin(target.provider)
         connection: Connection | None = None
         try:
             if attempt.hold_nanousd and (run.principal.budgets or self._admission.limits):
@@ -112,7 +113,7 @@ class Attempts:
             else:
                 self._admission.unlimited[attempt.id] = run, attempt
             request = self._write(run, target, edits, neutral)
-            connection = self._pool.take(origin) or await self._pool.connect(origin)
+            connection = await self._connect(target)
             if exchange.is_gone:
                 raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
             self._intend(run, attempt)
@@ -154,6 +155,16 @@ class Attempts:
                 connection.abort()
         return failure
 
+    async def has_newer_token(self, failure: Failure, target: Target) -> bool:
+        """Whether the provider refused our access token, and there is a newer one now."""
+        return failure.error.provider_status == 401 and await self._tokens.renewed(target.provider, failure.attempt.started_at)
+
+    async def _connect(self, target: Target) -> Connection:
+        if target.provider.auth == GOOGLE_TOKEN:
+            await self._tokens.ready(target.provider)
+        origin = self._origins.origin(target.provider)
+        return self._pool.take(origin) or await self._pool.connect(origin)
+
     async def count_tokens(self, run: Run, target: Target) -> tuple[int, str]:
         """(tokens of the call's prompt, how they were obtained): nothing is generated, bought or written down."""
         call = run.call
@@ -162,10 +173,9 @@ class Attempts:
         if endpoint is None:
             return await count_prompt_aside(run.surface.read_request(call), target)
         request = endpoint.write(self._write(run, target, *await self._plan(run, target)), target)
-        origin = self._origins.origin(target.provider)
-        counting = msgspec.structs.replace(target, endpoint="count_tokens", url_path=endpoint.path(target.url_path))
+        counting = msgspec.structs.replace(target, endpoint="count_tokens", url_path=target.count_url_path or endpoint.path(target.url_path))
         forwarded = call.forward_headers if target.dialect == call.surface else ()
-        connection = self._pool.take(origin) or await self._pool.connect(origin)
+        connection = await self._connect(target)
         try:
             connection.send(self._origins.head(counting, "att_none", len(request), forwarded) + request)
             head = await connection.head(target.provider.timeout_s)

@@ -135,12 +135,15 @@ class Spine:
 
     async def _try_on(self, run: Run, failure: Failure, plan: Plan) -> None:
         """After the first attempt failed: the same target again or another, until one answers or there is none to try."""
-        may_resend = True
+        may_resend = may_renew = True
         while True:
             target = run.target
             now = self._now()
             if may_resend and failure.is_stale:
                 may_resend = False  # an idle connection had died: the provider never saw this attempt
+                self._attempts.settle(run, failure.attempt, failure.outcome)
+            elif may_renew and await self._attempts.has_newer_token(failure, target):
+                may_renew = False
                 self._attempts.settle(run, failure.attempt, failure.outcome)
             else:
                 error = failure.error
