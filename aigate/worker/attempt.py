@@ -345,7 +345,7 @@ class Attempts:
         target, call, exchange = run.target, run.call, run.exchange
         await self._check_stream(connection, head, target)
         reader = self._dialects[target.dialect].stream_reader(target, is_spliced=not self._limits.force_neutral)
-        writer = run.surface.stream_writer(call, run.asked, exchange.request_id)
+        writer = run.writer or run.surface.stream_writer(call, run.asked, exchange.request_id)
         relay = Relay(exchange, connection, reader, writer, self._loop)
         relay.stops_on_cancel = target.quirks.on_cancel == "stops"
         exchange.on_gone, exchange.on_drain = relay.on_gone, relay.on_drain
@@ -409,6 +409,8 @@ class Attempts:
         )
         failure = self._failed(run, attempt, error) if error else None
         status = CLIENT_CLOSED if outcome.end == "aborted" else 200
+        if run.parent is not None:  # the call goes on, and what ends here is a branch
+            status, run.part = 0, Part(None, usage, source, cost_nanousd)
         self.settle(run, attempt, outcome, status=status, error_code=error.code if error else "")
         if outcome.end != "aborted":
             if error:
