@@ -149,6 +149,51 @@ def test_the_older_version_still_takes_sampling(client: Anthropic) -> None:
     assert client.messages.create(model="sim/echo", max_tokens=9, messages=HELLO, extra_headers=old, extra_body={"temperature": 0.5}).content
 
 
+CITED: Any = {"type": "text", "text": "so", "citations": [{"type": "char_location", "cited_text": "s", "document_index": 0, "document_title": None,
+              "start_char_index": 0, "end_char_index": 1}]}  # fmt: skip
+PAGE: Any = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a page"}}
+ASSISTANT: Any = {"role": "assistant", "content": "yes"}
+
+
+@pytest.mark.parametrize("model", ["claude/claude-9", "sim/echo"])  # of the same format, and of another one
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([*HELLO, {"role": "assistant", "content": [PAGE]}, *HELLO], "messages[1].content[0]"),
+        ([{"role": "user", "content": [CITED]}], "messages[0].content[0].citations"),
+        ([{"role": "user", "content": [{"type": "search_result", "source": "s", "title": "t", "content": [CITED]}]}], "messages[0].content[0].content[0].citations"),
+    ],
+)  # fmt: skip
+def test_what_the_newer_version_refuses_is_refused_before_anybody_is_asked(client: Anthropic, served: Bench, model: str, messages: Any, param: str) -> None:
+    served.replay.request = b""
+    for send in (client.messages.create, client.messages.count_tokens):
+        more: Any = {"max_tokens": 9} if send == client.messages.create else {}
+        with pytest.raises(anthropic.BadRequestError, match="2026-10-21") as caught:
+            send(model=model, messages=messages, **more)
+        assert caught.value.body["error"]["param"] == param  # type: ignore[index]
+    assert served.replay.request == b""
+
+
+def test_the_older_version_takes_it_and_the_newer_one_what_is_still_legal(client: Anthropic, served: Bench) -> None:
+    served.replay.answer(200, "application/json", PLAIN)
+    old = {"anthropic-version": "2023-06-01"}
+    messages: Any = [{"role": "user", "content": [CITED]}, {"role": "assistant", "content": [CITED]}, *HELLO]
+    client.messages.create(model="claude/claude-9", max_tokens=9, messages=messages, extra_headers=old, extra_body={"top_k": 3})
+    sent = json.loads(served.replay.request)
+    assert (sent["messages"], sent["top_k"], served.replay.headers["anthropic-version"]) == (messages, 3, "2023-06-01")
+    legal: Any = [{"role": "user", "content": [{**PAGE, "citations": {"enabled": True}}]}, {"role": "assistant", "content": [CITED]}, *HELLO]
+    client.messages.create(model="claude/claude-9", max_tokens=9, messages=legal)
+    assert json.loads(served.replay.request)["messages"] == legal
+    with pytest.raises(anthropic.BadRequestError, match="is none"):
+        client.messages.create(model="claude/claude-9", max_tokens=9, messages=HELLO, extra_headers={"anthropic-version": "latest"})
+
+
+def test_another_surface_asks_claude_in_the_version_that_has_sampling(chat: OpenAI, served: Bench) -> None:
+    served.replay.answer(200, "application/json", PLAIN)
+    chat.chat.completions.create(model="claude/claude-9", messages=HELLO, max_tokens=9, temperature=0.5)
+    assert (json.loads(served.replay.request).get("temperature"), served.replay.headers["anthropic-version"]) == (0.5, "2023-06-01")
+
+
 def test_tokens_are_counted_without_a_call(client: Anthropic, served: Bench) -> None:
     raw = client.messages.with_raw_response.count_tokens(model="sim/echo", messages=HELLO, system="be kind")
     assert (raw.headers["x-aig-count"], raw.parse().input_tokens) == ("counted", 2 + 2 + 3 * 2)
