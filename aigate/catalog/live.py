@@ -76,7 +76,7 @@ def _dialects(row: Provider, configured: ProviderConfig) -> dict[str, str]:
     chat = configured.dialect or row.dialects["chat"]
     dialects = {"chat": chat}
     if not configured.dialect and "responses" in row.dialects:
-        dialects["responses"] = row.dialects["responses"]
+        dialects |= {endpoint: row.dialects[endpoint] for endpoint in ("responses", "compact") if endpoint in row.dialects}
     has_embeddings = configured.embeddings
     if has_embeddings is None:
         has_embeddings = "embeddings" in row.dialects or row.name not in ROWS

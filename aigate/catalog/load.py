@@ -33,10 +33,12 @@ _PATHS = {  # wire format → path after base_url
     "openai-chat": "/chat/completions",
     "openai-embeddings": "/embeddings",
     "openai-responses": "/responses",
+    "openai-compaction": "/responses/compact",
     "anthropic-messages": "/messages",
     "gemini": "/models/{model}:generateContent",
 }
 _STREAM_PATHS = {"gemini": "/models/{model}:streamGenerateContent?alt=sse"}  # where streams have another one
+_STANDS_IN = {"compact": "responses", "responses": "chat"}  # any model that chats can stand behind these surfaces
 _RATES = (
     ("input", "input_usd_per_mtok"),
     ("output", "output_usd_per_mtok"),
@@ -95,8 +97,8 @@ class Catalog:
     def _target(self, slug: str, endpoint: str) -> Target:
         provider, upstream = self._locate(slug)
         model = self._model(provider, upstream)
-        if endpoint == "responses" and endpoint not in provider.dialects:
-            endpoint = "chat"  # any model that chats can stand behind this surface
+        while endpoint not in provider.dialects and endpoint in _STANDS_IN:
+            endpoint = _STANDS_IN[endpoint]
         dialect = provider.dialects.get(endpoint)
         if dialect is None:
             raise ClientError(f"{provider.name} has no {endpoint} endpoint here", code="unsupported_endpoint", param="model")
@@ -105,7 +107,7 @@ class Catalog:
         if model.price is None and provider.unpriced == "refuse":
             raise self._unpriced(model.slug)
         quirks = _quirks(provider, upstream)
-        if dialect == "openai-responses":
+        if dialect in ("openai-responses", "openai-compaction"):
             quirks = msgspec.structs.replace(quirks, spelling={})  # the rows spell for chat
         path = provider.paths.get(endpoint) or _PATHS[dialect]
         stream_path = provider.paths.get("stream") or _STREAM_PATHS.get(dialect, "")

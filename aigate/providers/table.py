@@ -10,7 +10,7 @@ from aigate.core.target import GOOGLE_TOKEN, Price, Provider
 from aigate.providers import quirks
 
 _CHAT = {"chat": "openai-chat"}
-_OPENAI = {"chat": "openai-chat", "responses": "openai-responses", "embeddings": "openai-embeddings"}
+_OPENAI = {"chat": "openai-chat", "responses": "openai-responses", "compact": "openai-compaction", "embeddings": "openai-embeddings"}
 _CHAT_AND_EMBEDDINGS = {"chat": "openai-chat", "embeddings": "openai-embeddings"}
 
 # chat dialect → the dialect of the same vendor's embeddings

@@ -150,7 +150,7 @@ class Worker:
     def _listener(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> Listener:
         server = self.config.server
         chat, embeddings, responses = DIALECTS["openai-chat"], DIALECTS["openai-embeddings"], DIALECTS["openai-responses"]
-        completions = DIALECTS["openai-completions"]
+        completions, compaction = DIALECTS["openai-completions"], DIALECTS["openai-compaction"]
         messages, gemini = DIALECTS["anthropic-messages"], DIALECTS["gemini"]
 
         async def healthz(exchange: Exchange) -> None:
@@ -172,6 +172,7 @@ class Worker:
             {
                 ("POST", "/v1/chat/completions"): partial(spine.run_call, surface=chat, endpoint="chat"),
                 ("POST", "/v1/responses"): partial(spine.run_call, surface=responses, endpoint="responses", enter=self.kept.enter),
+                ("POST", "/v1/responses/compact"): partial(spine.run_call, surface=compaction, endpoint="compact", enter=self.kept.enter),
                 ("POST", "/v1/responses/input_tokens"): count_input_tokens,
                 ("POST", "/v1/completions"): partial(spine.run_call, surface=completions, endpoint="chat"),
                 ("POST", "/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
