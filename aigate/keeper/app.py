@@ -73,6 +73,8 @@ class Keeper:
         self._provider_keys = ProviderKeyStore(self._database, Vault(data_dir / "provider.key", config.auth.provider_key))
         self._messages.reveal_key = self._provider_keys.reveal
         self._messages.responses = self._responses = ResponseStore(self._database)
+        self._responses.is_living = self._shipper.is_living
+        self._responses.tell_workers = self._messages.tell_all
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()

@@ -28,6 +28,7 @@ from aigate.process import ChildOptions, child_options, read_config, say_ready, 
 from aigate.worker.admit import Admission
 from aigate.worker.attempt import Attempts, Limits
 from aigate.worker.auth import KeyRing
+from aigate.worker.background import Background
 from aigate.worker.breaker import Breakers
 from aigate.worker.client import Pool, tls_context
 from aigate.worker.fetch import Fetcher
@@ -88,6 +89,7 @@ class Worker:
             link=self.link, journal=self.journal, default_max_output_tokens=self.config.ledger.default_max_output_tokens, loop=loop
         )
         spine = self._spine(loop, admission)
+        self.background = Background(spine, self.kept, self.link, DIALECTS["openai-responses"], self.journal.journal_id)
         listener = self._listener(spine, loop)
         server = await loop.create_server(listener.protocol, sock=self._socket(), backlog=BACKLOG)
         tasks = [
@@ -102,7 +104,8 @@ class Worker:
         gc.set_threshold(GC_THRESHOLD)
         await stopping.wait()
         server.close()
-        await listener.drain(self.config.server.drain_s)
+        drain_s = self.config.server.drain_s
+        await asyncio.gather(listener.drain(drain_s), self.background.drain(drain_s))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -171,7 +174,7 @@ class Worker:
         return Listener(
             {
                 ("POST", "/v1/chat/completions"): partial(spine.run_call, surface=chat, endpoint="chat"),
-                ("POST", "/v1/responses"): partial(spine.run_call, surface=responses, endpoint="responses", enter=self.kept.enter),
+                ("POST", "/v1/responses"): self.background.respond,
                 ("POST", "/v1/responses/compact"): partial(spine.run_call, surface=compaction, endpoint="compact", enter=self.kept.enter),
                 ("POST", "/v1/responses/input_tokens"): count_input_tokens,
                 ("POST", "/v1/completions"): partial(spine.run_call, surface=completions, endpoint="chat"),

@@ -246,6 +246,8 @@ class Attempts:
     def _intend(self, run: Run, attempt: Attempt) -> None:
         self._admission.enter(attempt)
         write_intent(self._journal, run, attempt, self.unix_offset_s)
+        if run.on_sent is not None:
+            run.on_sent()
 
     def _unreached(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
         """An attempt at no connection is one all the same: it has its row."""
