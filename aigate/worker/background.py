@@ -15,6 +15,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from aigate.core.call import Call
+from aigate.core.warnings import warning_header
 from aigate.dialects.dialect import Dialect
 from aigate.dialects.openai_responses_background import begun, ended, read_problem, shown, stopped
 from aigate.errors import GatewayError
@@ -143,11 +144,13 @@ class Background:
         detached.key = await self._kept.begin(run, body, detached.key[2])
         self._running[detached.key] = detached
         run.keep = partial(self._finished, detached)
-        run.on_sent = partial(self._sent, detached)
+        run.on_sent = partial(self._sent, detached, run)
         return replace(entered, pairs=pairs, is_stream=True)
 
-    def _sent(self, detached: Detached) -> None:
+    def _sent(self, detached: Detached, run: Run) -> None:
         fields = [(b"content-type", b"application/json"), (b"x-request-id", detached.request_id.encode())]
+        if run.warnings:
+            fields.append((b"x-aig-warning", warning_header(run.warnings).encode()))
         detached.tell((200, fields, shown(detached.kept_body)))
 
     def _finished(self, detached: Detached, sent: bytes) -> None:
