@@ -212,7 +212,8 @@ class Attempts:
         apply_to_request(request, plan.edits)
         run.warnings = plan.warnings
         if not is_same or call.holds_proofs:
-            run.warnings += (*lost_fields(request, target.dialect), *self._dialects[target.dialect].lost(request, target))
+            lost = (*lost_fields(request, target.dialect), *self._dialects[target.dialect].lost(request, target))
+            run.warnings = tuple(dict.fromkeys(run.warnings + lost))  # one field of the caller's may stand for several
             leave_home(request, target.dialect)
         return plan.edits, request
 
