@@ -140,8 +140,9 @@ class Background:
         entered = await self._kept.enter(run)
         pairs = {**entered.pairs, "stream": Raw(b"true")}
         pairs.pop("background", None)
-        detached.kept_body = body = begun(entered, detached.key[2], self._run_by)
+        body = begun(entered, detached.key[2], self._run_by)
         detached.key = await self._kept.begin(run, body, detached.key[2])
+        detached.kept_body = body
         self._running[detached.key] = detached
         run.keep = partial(self._finished, detached)
         run.on_sent = partial(self._sent, detached, run)

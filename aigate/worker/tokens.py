@@ -110,6 +110,8 @@ class _Source:
             self._failed(error.message)
         except ValueError as error:
             self._failed(str(error))
+        except Exception as error:  # noqa: BLE001 - a bug of ours: it goes on being tried, as the token in force will end
+            self._failed(f"internal error ({type(error).__name__})")
         else:
             self._got_at = self._loop.time()
             self._expires_at = asked_at + life_s - min(MARGIN_S, life_s / 20)
