@@ -196,7 +196,7 @@ class ProviderConfig(Section):
     base_url: str = ""  # http(s)://host/prefix, or unix:///socket:/prefix; needed for a name that is not built in
     jobs_base_url: str = ""  # where jobs are at another address
     idempotency_header: HeaderText | None = None  # header under which it takes a key for a job, so that one can be sent again after a crash
-    api_key: str = ""  # "env:NAME", a literal, or "none"; empty = the built-in row's variable, none for other names
+    api_key: str = ""  # "env:NAME", "file:PATH", a literal, or "none"; empty = the built-in row's variable, none for other names
     models: tuple[str, ...] | None = None  # patterns over upstream names that pass, ["*"] = all
     unpriced: Literal["", "allow", "refuse"] = ""  # calls to a model without a price: refuse is the default
     aliases: tuple[str, ...] | None = None  # other slug prefixes for it
@@ -303,7 +303,9 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
     tables = {name: {entry: kind(**fields) for entry, fields in values[name].items()} for name, kind in TABLES.items()}
     from aigate.credentials import add_local_providers, add_own_resources, find_credentials  # here: it needs the types above
 
-    providers = add_own_resources(add_local_providers(tables["providers"], environ), environ)
+    providers = add_local_providers(tables["providers"], environ)
+    credentials = find_credentials(providers, environ)
+    providers = add_own_resources(providers, credentials, environ)
     _check_providers(providers, path)
     for slug in tables["models"]:
         if "/" not in slug:
@@ -312,7 +314,7 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
         **{name: section(**values[name]) for name, section in SECTIONS.items()},
         providers=providers,
         models=tables["models"],
-        credentials=find_credentials(providers, environ),
+        credentials=credentials,
     )
 
 

@@ -1,16 +1,22 @@
 """Credentials: which provider has a key and where it came from.
 
-Reads the environment it is given, at start only. No message here holds a key.
+Reads the environment it is given and the files that are named, at start only. No message here holds a key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from aigate.config import ConfigError, ProviderConfig
+from aigate.core.target import GOOGLE_TOKEN
+from aigate.providers.google_token import Credential, metadata_credential, read_credential, vertex_url
 from aigate.providers.table import ROWS, SIM
+
+MAX_KEY_BYTES = 64 << 10
 
 
 def find_credentials(providers: Mapping[str, ProviderConfig], environ: Mapping[str, str]) -> dict[str, str]:
@@ -22,6 +28,12 @@ def find_credentials(providers: Mapping[str, ProviderConfig], environ: Mapping[s
         key = next((value for variable in variables if (value := environ.get(variable, "").strip())), "")
         if not variables and stated != "none":
             key = stated
+        if name in ROWS and ROWS[name].auth == GOOGLE_TOKEN:
+            if key:
+                found[name] = _google_credential(key, " or ".join(variables) or f"providers.{name}.api_key", environ)
+            continue
+        if key.startswith("file:"):
+            key = _read_key(key.removeprefix("file:"), f"providers.{name}.api_key")
         if not key.isascii() or not key.isprintable() or " " in key:
             where = " or ".join(variables) or f"providers.{name}.api_key"
             raise ConfigError(f"{where}: has a character that cannot be sent in a header (a space, a line end, an accent?)")
@@ -30,15 +42,51 @@ def find_credentials(providers: Mapping[str, ProviderConfig], environ: Mapping[s
     return found
 
 
-def add_own_resources(providers: Mapping[str, ProviderConfig], environ: Mapping[str, str]) -> dict[str, ProviderConfig]:
+def _read_key(path: str, where: str) -> str:
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(f"{where}: {path}: cannot be read: {reason}") from None
+    if len(text) > MAX_KEY_BYTES:
+        raise ConfigError(f"{where}: {path}: is too large for a key")
+    return text.strip()
+
+
+def _google_credential(stated: str, where: str, environ: Mapping[str, str]) -> str:
+    """What the file says (or `stated` itself, where it is the content), once more as JSON. `metadata`: a machine of Google's knows."""
+    if stated == "metadata":
+        credential = metadata_credential(environ.get("GCE_METADATA_HOST", "").strip())
+    else:
+        text = stated if stated.startswith("{") else _read_key(stated.removeprefix("file:"), where)
+        try:
+            credential = read_credential(text)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {'it' if text is stated else stated} {error}") from None
+    return msgspec.json.encode(credential).decode()
+
+
+def add_own_resources(
+    providers: Mapping[str, ProviderConfig], credentials: Mapping[str, str], environ: Mapping[str, str]
+) -> dict[str, ProviderConfig]:
     """AZURE_OPENAI_ENDPOINT and the like: the base URL of a row that has none, unless the configuration states it."""
     found = dict(providers)
     for name, row in ROWS.items():
         address = environ.get(row.url_variable, "").strip().rstrip("/") if row.url_variable else ""
+        if row.auth == GOOGLE_TOKEN:
+            address = _project_url(address, credentials.get(name, ""), environ.get("GOOGLE_CLOUD_LOCATION", "").strip())
         configured = found.get(name, ProviderConfig())
         if address and not configured.base_url:
             found[name] = replace(configured, base_url=address.removesuffix(row.url_path) + row.url_path)
     return found
+
+
+def _project_url(project: str, credential: str, location: str) -> str:
+    """Of the project that the environment names, else the credential's own; nowhere without either."""
+    if credential:
+        project = project or msgspec.json.decode(credential, type=Credential).project
+        return vertex_url(project, location or "global") if project else ""
+    return ""
 
 
 def add_local_providers(providers: Mapping[str, ProviderConfig], environ: Mapping[str, str]) -> dict[str, ProviderConfig]:

@@ -200,6 +200,7 @@ class KeepResponse(msgspec.Struct, tag="keep_response", frozen=True):
     previous_id: str | None
     input: bytes  # JSON, as the caller sent it
     sent: bytes  # the reply's body, or the last events of its stream
+    is_end: bool = False  # of a background response: it takes the place of the one begun, if that still runs
 
 
 class KeptResponse(msgspec.Struct, tag="kept_response", frozen=True):
@@ -221,6 +222,15 @@ class FoundResponse(msgspec.Struct, tag="found_response", frozen=True):
     number: int
     items: bytes | None
     missing_id: str = ""
+    is_running: bool = False  # in the background: nobody can go on from it yet
+
+
+class CancelResponse(msgspec.Struct, tag="cancel_response", frozen=True):
+    """Keeper → every worker: this background response is not wanted any more."""
+
+    account_id: str
+    owner_id: str
+    response_id: str
 
 
 # --- evals that answer as models ------------------------------------------------------------------------------------------------
@@ -247,7 +257,7 @@ class FoundEval(msgspec.Struct, tag="found_eval", frozen=True):
 Message = (
     Hello | LookUp | Found | Push | Ack | Health | Ping | Welcome | Grant | Granted | Refused | Recall | Limits
     | Permits | Permitted | GiveBack | InUse | OpenKey | OpenedKey
-    | KeepResponse | KeptResponse | FindResponse | FoundResponse
+    | KeepResponse | KeptResponse | FindResponse | FoundResponse | CancelResponse
     | FindEval | FoundEval
 )  # fmt: skip
 

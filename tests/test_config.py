@@ -243,3 +243,35 @@ def test_the_url_is_one_that_a_client_here_can_use():
     for host, url in (("127.0.0.1", "http://127.0.0.1:1"), ("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1"), ("h.test", "http://h.test:1")):
         assert load(None, {}, {"server.host": host, "server.port": 1}).server.url == url
     assert Config().server.url == "http://127.0.0.1:4000"
+
+
+# --- Google's credentials ---------------------------------------------------------------------------------------------------------
+
+PERSON = '{"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "hush", "quota_project_id": "mine"}'
+
+
+def test_a_key_file_of_google_makes_its_provider_live(read, tmp_path):
+    path = tmp_path / "adc.json"
+    path.write_text(PERSON)
+    config = read("", {"GOOGLE_APPLICATION_CREDENTIALS": str(path)})
+    assert config.providers["vertex"].base_url == "https://aiplatform.googleapis.com/v1beta1/projects/mine/locations/global"
+    assert "hush" in config.credentials["vertex"]
+    config = read("", {"GOOGLE_APPLICATION_CREDENTIALS": PERSON, "GOOGLE_CLOUD_PROJECT": "other", "GOOGLE_CLOUD_LOCATION": "europe-west1"})
+    assert config.providers["vertex"].base_url == "https://europe-west1-aiplatform.googleapis.com/v1beta1/projects/other/locations/europe-west1"
+    config = read("[providers.vertex]\napi_key = 'metadata'", {"GOOGLE_CLOUD_PROJECT": "p", "GCE_METADATA_HOST": "127.0.0.1:1"})
+    assert "http://127.0.0.1:1/computeMetadata/" in config.credentials["vertex"]
+    assert "vertex" not in read("", {"GOOGLE_CLOUD_PROJECT": "p"}).providers
+
+
+def test_a_key_file_that_cannot_be_used_is_named_without_its_content(read, tmp_path):
+    path = tmp_path / "adc.json"
+    assert f"GOOGLE_APPLICATION_CREDENTIALS: {path}: cannot be read" in refused(read, "", {"GOOGLE_APPLICATION_CREDENTIALS": str(path)})
+    path.write_text(PERSON.replace("authorized_user", "external_account"))
+    said = refused(read, f"[providers.vertex]\napi_key = 'file:{path}'")
+    assert "providers.vertex.api_key" in said and "external_account" in said and "hush" not in said
+
+
+def test_any_key_may_be_in_a_file(read, tmp_path):
+    (tmp_path / "key").write_text("sk-from-a-file\n")
+    assert read(f"[providers.openai]\napi_key = 'file:{tmp_path / 'key'}'").credentials == {"openai": "sk-from-a-file"}
+    assert "cannot be read" in refused(read, "[providers.openai]\napi_key = 'file:/nowhere/key'")

@@ -11,6 +11,7 @@ from aigate.api.access import Caller
 from aigate.api.boundary import json_reply
 from aigate.api.services import Wired
 from aigate.core.account import keeper_of
+from aigate.dialects.openai_responses_background import is_background
 from aigate.errors import ClientError
 
 router = APIRouter(prefix="/v1/responses", tags=["responses"])
@@ -41,11 +42,14 @@ async def delete_response(response_id: str, caller: Caller, services: Wired) -> 
 
 @router.post("/{response_id}/cancel")
 async def cancel_response(response_id: str, caller: Caller, services: Wired) -> Response:
-    """Always refused: there are no background responses."""
-    if await services.responses.get(*keeper_of(caller), response_id) is None:
+    """The response as it is from then on; one that had ended is as it was."""
+    found = await services.responses.cancel(*keeper_of(caller), response_id)
+    if found is None:
         raise _no_such(response_id)
-    words = f"response_id: {response_id!r} has ended; only background responses can be cancelled, and they are not supported."
-    raise ClientError(words, status=409, code="not_cancellable", param="response_id")
+    if not is_background(found.body):
+        words = f"response_id: {response_id!r} has ended; only background responses can be cancelled."
+        raise ClientError(words, status=409, code="not_cancellable", param="response_id")
+    return Response(found.body, media_type="application/json")
 
 
 @router.get("/{response_id}/input_items")

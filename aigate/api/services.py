@@ -95,6 +95,7 @@ class Responses(Protocol):
     """Kept responses of one owner (core/account.py keeper_of). None: it is not kept here, or not theirs."""
 
     async def get(self, account_id: str, owner_id: str, response_id: str) -> StoredResponse | None: ...
+    async def cancel(self, account_id: str, owner_id: str, response_id: str) -> StoredResponse | None: ...
     async def input_items(self, account_id: str, owner_id: str, response_id: str) -> list[dict[str, Any]] | None:
         """Everything said before it that is still kept, oldest first."""
 

@@ -69,7 +69,7 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
         stated |= {"jobs": configured.jobs} | ({} if row.dialects else {"auth": JOB_AUTH_OF.get(configured.jobs, "bearer")})
     stated["dialects"] = _dialects(row, configured)
     if configured.dialect and configured.dialect != row.dialects.get("chat"):
-        stated |= {"paths": {}, "auth": AUTH_OF.get(configured.dialect, "bearer")}  # the row's belong to its own format
+        stated |= {"paths": {}, "families": (), "auth": AUTH_OF.get(configured.dialect, "bearer")}  # the row's belong to its own format
     if quirks := {field: value for field in ("on_cancel", "reasoning_field") if (value := getattr(configured, field))}:
         stated["quirks"] = tuple((pattern, replace(known, **quirks)) for pattern, known in row.quirks)
     return replace(row, **stated)
@@ -82,7 +82,7 @@ def _dialects(row: Provider, configured: ProviderConfig) -> dict[str, str]:
         return {}
     dialects = {"chat": chat}
     if not configured.dialect and "responses" in row.dialects:
-        dialects["responses"] = row.dialects["responses"]
+        dialects |= {endpoint: row.dialects[endpoint] for endpoint in ("responses", "compact") if endpoint in row.dialects}
     has_embeddings = configured.embeddings
     if has_embeddings is None:
         has_embeddings = "embeddings" in row.dialects or row.name not in ROWS

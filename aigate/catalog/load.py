@@ -25,6 +25,8 @@ from aigate.core.evals import ALIAS
 from aigate.core.job import CREDIT, FIELDS, ITEM, MODALITIES, SECOND, JobLimits
 from aigate.core.price import every_price, usd_to_rate, with_id, with_variant
 from aigate.core.target import Model, Price, Provider, Quirks, Target
+from aigate.dialects.anthropic_message import NAME as MESSAGES
+from aigate.dialects.anthropic_request import spelt
 from aigate.errors import ClientError, model_not_found
 from aigate.providers.table import ROWS, SIM, SIM_PRICE
 
@@ -37,6 +39,7 @@ _PATHS = {  # wire format → path after base_url
     "openai-chat": "/chat/completions",
     "openai-embeddings": "/embeddings",
     "openai-responses": "/responses",
+    "openai-compaction": "/responses/compact",
     "anthropic-messages": "/messages",
     "gemini": "/models/{model}:generateContent",
 }
@@ -45,6 +48,7 @@ _MAKES = {"video": "videos", "music": "music", "3d": "3D models"}
 _LONGEST_S = 600.0  # of what a model makes that only the operator knows, where nobody says how long
 _MOST_CREDITS = 100.0  # … of its credits
 _UNIT_RATES = {SECOND: "usd_per_second", ITEM: "usd_per_item", CREDIT: "usd_per_credit"}
+_STANDS_IN = {"compact": "responses", "responses": "chat"}  # any model that chats can stand behind these surfaces
 _RATES = (
     ("input", "input_usd_per_mtok"),
     ("output", "output_usd_per_mtok"),
@@ -117,8 +121,8 @@ class Catalog:
     def _target(self, slug: str, endpoint: str) -> Target:
         provider, upstream = self._locate(slug)
         model = self._model(provider, upstream)
-        if endpoint == "responses" and endpoint not in provider.dialects:
-            endpoint = "chat"  # any model that chats can stand behind this surface
+        while endpoint not in provider.dialects and endpoint in _STANDS_IN:
+            endpoint = _STANDS_IN[endpoint]
         if model.job is not None:
             raise ClientError(f"{model.slug} is run as a job: send it to {JOB_PATHS[model.modality]}", code="unsupported_endpoint", param="model")
         dialect = provider.dialects.get(endpoint)
@@ -129,11 +133,12 @@ class Catalog:
         if model.price is None and provider.unpriced == "refuse":
             raise self._unpriced(model.slug)
         quirks = _quirks(provider, upstream)
-        if dialect == "openai-responses":
+        if dialect in ("openai-responses", "openai-compaction"):
             quirks = msgspec.structs.replace(quirks, spelling={})  # the rows spell for chat
         path = provider.paths.get(endpoint) or _PATHS[dialect]
-        stream_path = _STREAM_PATHS.get(dialect, "")
-        prefix, name = url_prefix(provider.base_url), quote(upstream, safe="/")
+        stream_path = provider.paths.get("stream") or _STREAM_PATHS.get(dialect, "")
+        count_path = provider.paths.get("count_tokens", "")
+        prefix, name = url_prefix(provider.base_url), quote(spelt(upstream) if dialect == MESSAGES else upstream, safe="/@")
         return Target(
             slug=model.slug,
             provider=provider,
@@ -143,6 +148,8 @@ class Catalog:
             dialect=dialect,
             url_path=prefix + path.replace("{model}", name),
             stream_url_path=stream_path and prefix + stream_path.replace("{model}", name),
+            count_url_path=count_path and prefix + count_path,
+            names_model="{model}" not in path,
             endpoint=endpoint,
         )
 
@@ -193,7 +200,7 @@ class Catalog:
             raise model_not_found(f"{slug!r} is not available: {name} is not live here, as {self._dormant[name]}")
         if not any(fnmatchcase(upstream, pattern) for pattern in provider.models):
             raise model_not_found(f"{slug!r} is not offered: {name} is limited to {', '.join(provider.models)}{self._suggest(slug)}")
-        return provider, upstream
+        return _serving(provider, upstream), upstream
 
     def _unpriced(self, slug: str) -> ClientError:
         """A name nobody knows is most likely misspelt; a known one lacks only its price."""
@@ -229,7 +236,16 @@ class Catalog:
         limited = (f"{row.name}/{name}" for row in self.providers.values() for name in row.models if not set(name) & set("*?["))
         jobs = (slug for slug in self._job_models if not set(slug) & set("*?["))
         own = (slug for slug in (*self._overrides, *self._facts, *jobs) if slug.partition("/")[0] in self.providers)
-        return list(dict.fromkeys((*limited, *own)))
+        return list(dict.fromkeys((*limited, *own, *self._of_kin())))
+
+    def _of_kin(self) -> Iterator[str]:
+        """Models of other vendors, for rows that serve several vendors' under their own names."""
+        rows = [row for row in self.providers.values() if row.families]
+        for row in rows:
+            for slug in self._facts:
+                kin, _, name = slug.partition("/")
+                if _serving(row, name).kin == kin and any(fnmatchcase(name, pattern) for pattern in row.models):
+                    yield f"{row.name}/{name}"
 
     def _canonical(self, slug: str) -> str:
         prefix, slash, upstream = slug.partition("/")
@@ -259,13 +275,13 @@ class Catalog:
         return with_variant(price, BATCH, self.batch_factor)
 
     def _context(self, provider: str, upstream: str) -> int:
-        entry = self._book.find(provider, upstream)
+        entry = self._book.find(provider, upstream.replace("@", "-"))
         return 0 if entry is None else entry.context
 
     def _price(self, provider: str, upstream: str) -> Price | None:
         if provider == SIM:
             return with_id(SIM_PRICE)
-        entry = self._book.find(provider, upstream)
+        entry = self._book.find(provider, upstream.replace("@", "-"))
         return None if entry is None else entry.price(self._book.source)
 
     def model(self, slug: str) -> Model:
@@ -299,7 +315,7 @@ class Catalog:
 
     def prices(self) -> Iterator[Price]:
         """Every price that a call could be settled at; some more than once."""
-        for name in {_listed_as(provider) for provider in self.providers.values()}:
+        for name in {_listed_as(row) for provider in self.providers.values() for row in _rows(provider)}:
             for price in self._book.prices(name):
                 yield from every_price(self._with_batch(price))
         yield from every_price(self._with_batch(with_id(SIM_PRICE)))
@@ -311,7 +327,7 @@ class Catalog:
         for slug, override in self._overrides.items():
             prefix, _, upstream = slug.partition("/")
             if prefix in self.providers:
-                found = (self._model(self.providers[prefix], upstream).price, _job_model(slug, JobModelRow(modality=""), override).price)
+                found = (self._model(_serving(self.providers[prefix], upstream), upstream).price, _job_model(slug, JobModelRow(modality=""), override).price)
                 for price in found:
                     if price is not None:
                         yield from every_price(price)
@@ -337,6 +353,19 @@ class Catalog:
 def _listed_as(provider: Provider) -> str:
     """The name its prices are listed under."""
     return provider.kin or provider.name
+
+
+def _rows(provider: Provider) -> list[Provider]:
+    """The row, and what it is for each family of models that it serves in another way."""
+    return [provider, *(replace(provider, **fields) for _, fields in provider.families)]
+
+
+def _serving(provider: Provider, upstream: str) -> Provider:
+    """The row as it is for this model."""
+    for pattern, fields in provider.families:
+        if fnmatchcase(upstream, pattern):
+            return replace(provider, **fields)
+    return provider
 
 
 def _quirks(provider: Provider, upstream: str) -> Quirks:

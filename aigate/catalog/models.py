@@ -12,8 +12,8 @@ import msgspec
 
 FILE = Path(__file__).with_name("models.json")
 
-# A dated, floating or routed name has the facts of its family: gpt-5.4-2026-03-05, gpt-5.4-20260305, GLM-5.2:novita.
-_VERSION = re.compile(r"(-20\d\d-?\d\d-?\d\d|-latest|:[a-z0-9-]+)$")
+# A dated, floating or routed name has the facts of its family: gpt-5.4-2026-03-05, gpt-5.4-20260305, claude-opus-4-1@20250805, GLM-5.2:novita.
+_VERSION = re.compile(r"([-@]20\d\d-?\d\d-?\d\d|[-@](latest|default)|:[a-z0-9-]+)$")
 _DASHED = re.compile(r"(?<=-\d)-(?=\d\b)")  # claude-opus-4-7 is claude-opus-4.7
 
 

@@ -13,6 +13,8 @@ import msgspec
 
 from aigate.core.job import JobLimits
 
+GOOGLE_TOKEN = "google-token"  # Provider.auth
+
 
 class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     """How one model of one provider departs from its wire format. Parameter names are the neutral ones (core/params.py)."""
@@ -35,6 +37,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     schema_keys_dropped: frozenset[str] = frozenset()  # keys cut from JSON schemas (top level)
     extra: Mapping[str, object] = {}  # keys always sent, unless the caller set them
     responses: str = ""  # the Responses format is needed: only (it has no other) | tools (whenever it reasons and has tools)
+    counts_bare: bool = False  # its token count takes the request as it is, not wrapped (Gemini's format)
     # reply
     reasoning_field: str = "reasoning_content"  # reasoning_content | reasoning | parts (content array) | think_tags | none
     mints_tool_ids: bool = False  # tool calls may come with id "": we make one
@@ -54,11 +57,14 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
     aliases: tuple[str, ...] = ()
     dialects: Mapping[str, str] = msgspec.field(default_factory=lambda: {"chat": "openai-chat"})
-    paths: Mapping[str, str] = {}  # endpoint → path after base_url, where it departs from the dialect's
+    # endpoint → path after base_url, where it departs from the dialect's; `stream`, `count_tokens`: where those have their own
+    paths: Mapping[str, str] = {}
+    families: tuple[tuple[str, Mapping[str, object]], ...] = ()  # (glob over upstream names, fields of this row that are others for them)
     jobs: str = ""  # job dialect (aigate/jobdialects) of its videos, music and 3D models; "" = it makes none
     jobs_base_url: str = ""  # where that one differs from base_url
     idempotency_header: str = ""  # under which it takes a key for a job: the same key never makes a second one
-    auth: str = "bearer"  # bearer | header:<name> | scheme:<word> (Authorization: <word> KEY) | none
+    # bearer | header:<name> | scheme:<word> (Authorization: <word> KEY) | google-token (a bearer token of Google's, got for the credential) | none
+    auth: str = "bearer"
     key_variable: str = ""  # environment variable that makes it live
     url_variable: str = ""  # environment variable with the address of the customer's own resource, where the row has no base URL
     url_path: str = ""  # of the base URL, behind that address
@@ -117,3 +123,5 @@ class Target(msgspec.Struct, frozen=True):
     url_path: str  # path on the origin, model name percent-encoded where it appears
     endpoint: str  # chat | embeddings | …
     stream_url_path: str = ""  # where streams are asked for, if not on url_path
+    count_url_path: str = ""  # where tokens are counted, if not where the dialect says
+    names_model: bool = True  # in its bodies; else the path alone does

@@ -8,12 +8,15 @@ from aigate.dialects.dialect import Dialect, TokenEndpoint
 from aigate.dialects.gemini import Gemini
 from aigate.dialects.gemini_count import GeminiCount
 from aigate.dialects.openai_chat import OpenAIChat
+from aigate.dialects.openai_compaction import OpenAICompaction
 from aigate.dialects.openai_completions import OpenAICompletions
 from aigate.dialects.openai_embeddings import OpenAIEmbeddings
 from aigate.dialects.openai_responses import OpenAIResponses
 from aigate.dialects.openai_responses_count import ResponsesCount
 
-_ALL: tuple[Dialect, ...] = (AnthropicMessages(), Gemini(), OpenAIChat(), OpenAICompletions(), OpenAIEmbeddings(), OpenAIResponses())
+_ALL: tuple[Dialect, ...] = (
+    AnthropicMessages(), Gemini(), OpenAIChat(), OpenAICompaction(), OpenAICompletions(), OpenAIEmbeddings(), OpenAIResponses(),
+)  # fmt: skip
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _ALL}
 
 COUNTERS: dict[str, TokenEndpoint] = {  # formats whose providers count tokens

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from aigate.core.target import Target
+from aigate.dialects.anthropic_request import spelt
 from aigate.errors import ProviderError
 
 # What the endpoint takes; anything else is refused there.
@@ -21,8 +22,8 @@ class AnthropicCount:
         return url_path + "/count_tokens"
 
     def write(self, request: bytes, target: Target) -> bytes:
-        pairs = _decode_pairs(request)
-        return msgspec.json.encode({key: pairs[key] for key in _TAKEN if key in pairs})
+        pairs = {"model": msgspec.Raw(msgspec.json.encode(spelt(target.upstream_model))), **_decode_pairs(request)}
+        return msgspec.json.encode({key: pairs[key] for key in (*_TAKEN, *target.quirks.extra) if key in pairs})
 
     def read(self, body: bytes) -> int:
         try:

@@ -6,6 +6,7 @@ parameters (thinking, output_config, tool_choice, …) are read into their neutr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -38,10 +39,11 @@ SIMPLE = ("temperature", "top_p", "top_k")  # the same key and shape on the wire
 ACTED_ON = frozenset({"model", "messages", "max_tokens", "stream", "system", "fallbacks"})
 
 COUNT = "count_tokens"  # the endpoint that answers without a model call
-NO_SAMPLING_SINCE = "2026-10-21"
+STRICT_SINCE = "2026-10-21"  # the version from which on sampling and a few blocks are refused
 FORWARDED = (b"anthropic-version", b"anthropic-beta")
 BARE_NAME = "claude-"  # what such a name without a provider means on this surface
 _MARK = MARK.encode()
+_VERSION = re.compile(r"20\d\d-\d\d-\d\d")
 
 _flag = msgspec.json.Decoder(bool | None).decode
 _count = msgspec.json.Decoder(Annotated[int, Meta(ge=0)] | None).decode
@@ -61,11 +63,12 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
         raise ClientError("messages is missing: send an array of messages", param="messages")
     if not is_array(messages) or (memoryview(messages).nbytes < 16 and not _decode(messages)):
         raise wrong("messages", "an array of at least one message", messages)
-    version = head.headers.get(b"anthropic-version", b"").decode("latin-1")
-    if version >= NO_SAMPLING_SINCE:
+    if _is_strict(head.headers.get(b"anthropic-version", b"").decode("latin-1")):
         for key in SIMPLE:
             if key in pairs:
-                raise ClientError(f"{key} is not taken since anthropic-version {NO_SAMPLING_SINCE}: leave it out", param=key)
+                raise ClientError(f"{key} is not taken since anthropic-version {STRICT_SINCE}: leave it out", param=key)
+        if b'"citations"' in body or b'"document"' in body:
+            _check_blocks(_decode(messages))
     models = tuple(f"anthropic/{name}" if name.startswith(BARE_NAME) and "/" not in name else name for name in read_models(pairs))
     call = Call(NAME, endpoint, pairs, len(body), models)
     call.forward_headers = tuple((name, head.headers[name]) for name in FORWARDED if name in head.headers)
@@ -83,18 +86,52 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
     return call
 
 
+def _is_strict(version: str) -> bool:
+    """By the version asked for; none is the older one."""
+    if version and not _VERSION.fullmatch(version):
+        raise ClientError(f"anthropic-version {version[:40]!r} is none: send 2023-06-01 or {STRICT_SINCE}", param="anthropic-version")
+    return version >= STRICT_SINCE
+
+
+def _check_blocks(messages: Any) -> None:
+    """Refuses the blocks that the newer version does. Whatever else is wrong with them is found later."""
+    for place, message in enumerate(messages):
+        role, content = (message.get("role"), message.get("content")) if type(message) is dict else (None, None)
+        path = f"messages[{place}].content"
+        for number, block in enumerate(content if type(content) is list else ()):
+            if role == "assistant" and type(block) is dict and block.get("type") == "document":
+                here = f"{path}[{number}]"
+                raise ClientError(f"{here} is a document in an assistant message, not taken since {STRICT_SINCE}", param=here)
+        if role == "user":
+            _refuse_citations(content, path)
+
+
+def _refuse_citations(content: Any, path: str) -> None:
+    """A user's text has none, nor has what stands inside results."""
+    for place, block in enumerate(content if type(content) is list else ()):
+        here = f"{path}[{place}]"
+        if type(block) is not dict:
+            continue
+        if block.get("type") == "text" and block.get("citations"):
+            raise ClientError(f"{here}.citations: a user's text takes none since {STRICT_SINCE}", param=f"{here}.citations")
+        if block.get("type") in ("search_result", "tool_result"):
+            _refuse_citations(block.get("content"), f"{here}.content")
+
+
 # --- the fast lane --------------------------------------------------------------------------------------------------------
 
 
 def edit_pairs(call: Call, edits: Sequence[Edit], target: Target) -> bytes:
     pairs: dict[str, Any] = apply_to_pairs(call.pairs, edits, PARAMS, OWN_KEYS)
-    pairs["model"] = upstream_name(target)
+    if target.names_model:
+        pairs["model"] = spelt(target.upstream_model)
+    else:
+        pairs.pop("model", None)
     return _encode(pairs)
 
 
-def upstream_name(target: Target) -> str:
+def spelt(name: str) -> str:
     """The vendor spells versions with a dash; slugs say claude-opus-4.7 as well."""
-    name = target.upstream_model
     return name.replace(".", "-") if name.startswith(BARE_NAME) else name
 
 
@@ -106,9 +143,8 @@ def read_request(call: Call) -> Request:
     messages = _decode(pairs["messages"])
     bag: Bag = {}
     request = Request(call.models[0] if call.models else "", _read_system(pairs, bag), is_stream=call.is_stream, dialect=NAME)
-    is_strict = any(name == b"anthropic-version" and value.decode("latin-1") >= NO_SAMPLING_SINCE for name, value in call.forward_headers)
     for place, message in enumerate(messages):
-        request.messages.append(_read_message(message, f"messages[{place}]", is_strict))
+        request.messages.append(_read_message(message, f"messages[{place}]"))
     for key, raw in pairs.items():
         if key in OWN_KEYS.values() or key in SIMPLE:
             if bytes(raw) != b"null":
@@ -151,26 +187,15 @@ def _check_content(content: object, path: str) -> None:
             raise ClientError(f"{path}[{place}] must be an object with a type", param=f"{path}[{place}]")
 
 
-def _read_message(message: Any, path: str, is_strict: bool) -> Message:
+def _read_message(message: Any, path: str) -> Message:
     role = message.get("role") if type(message) is dict else None
     if role not in ("user", "assistant", "system"):
         raise ClientError(f'{path} must be an object whose role is "user", "assistant" or "system"', param=path)
     content = message.pop("content", None)
     _check_content(content, f"{path}.content")
-    if is_strict:
-        _check_since_2026(role, content, f"{path}.content")
     del message["role"]
     parts, is_plain = read_content(content)
     return Message(role, parts, is_plain=is_plain, bag=message)
-
-
-def _check_since_2026(role: str, content: Any, path: str) -> None:
-    for place, block in enumerate(content if type(content) is list else ()):
-        here = f"{path}[{place}]"
-        if role == "assistant" and block["type"] == "document":
-            raise ClientError(f"{here} is a document in an assistant message, not taken since {NO_SAMPLING_SINCE}", param=here)
-        if role == "user" and block["type"] == "text" and block.get("citations"):
-            raise ClientError(f"{here}.citations: a user's text takes none since {NO_SAMPLING_SINCE}", param=f"{here}.citations")
 
 
 def _read_tool(tool: Bag) -> Tool:

@@ -16,7 +16,7 @@ from aigate.core.neutral import Bag, Media, Message, Opaque, Part, Reasoning, Re
 from aigate.core.params import EFFORT, MAX_OUTPUT_TOKENS, THINKING
 from aigate.core.target import Target
 from aigate.dialects.anthropic_message import MEDIA_KINDS, NAME, put_cache, write_blocks, write_content
-from aigate.dialects.anthropic_request import OWN_KEYS, SIMPLE, upstream_name
+from aigate.dialects.anthropic_request import OWN_KEYS, SIMPLE, spelt
 
 MAX_INVENTED_TOKENS = 32_768  # of output, where the caller set no bound: this format must have one
 MIN_BUDGET_TOKENS = 1024
@@ -82,7 +82,7 @@ def _is_object(text: str) -> bool:
 def _lose_params(request: Request, target: Target, warnings: list[Warning]) -> None:
     params = request.params
     for name, raw in params.items():
-        if name not in _SAID and bytes(raw) not in (b"null", _UNSAID_DEFAULTS.get(name), b"{}", b"0.0"):
+        if name not in _SAID and name not in target.quirks.extra and bytes(raw) not in (b"null", _UNSAID_DEFAULTS.get(name), b"{}", b"0.0"):
             warnings.append(Warning("dropped", request.spelling.get(name, name), "this format has no such parameter"))
     form = _value(params, "response_format")
     if _told_format(form, target):
@@ -107,11 +107,12 @@ def write_request(request: Request, target: Target) -> bytes:
     told = "" if is_own else _told_format(_value(request.params, "response_format"), target)
     instructions = [*request.messages, Message("system", [Text(told)])] if told else request.messages
     system, messages = _write_messages(instructions, is_own)
-    pairs: dict[str, Any] = {"model": upstream_name(target), "messages": messages}
+    pairs: dict[str, Any] = {"model": spelt(target.upstream_model)} if target.names_model else {}
+    pairs["messages"] = messages
     if system:
         pairs["system"] = system
     params = request.params
-    for name in SIMPLE:
+    for name in (*SIMPLE, *target.quirks.extra):
         if name in params:
             pairs[name] = params[name]
     if "stop" in params:

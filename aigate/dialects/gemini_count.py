@@ -8,6 +8,8 @@ from msgspec import Raw
 from aigate.core.target import Target
 from aigate.errors import ProviderError
 
+_TAKEN_BARE = ("contents", "systemInstruction", "tools", "generationConfig")  # all that a count without a wrapper takes
+
 _decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -19,6 +21,9 @@ class GeminiCount:
 
     def write(self, request: bytes, target: Target) -> bytes:
         """The whole request, so that instructions and tools are counted too."""
+        if target.quirks.counts_bare:
+            pairs = _decode_pairs(request)
+            return msgspec.json.encode({key: pairs[key] for key in _TAKEN_BARE if key in pairs})
         return msgspec.json.encode({"generateContentRequest": {"model": f"models/{target.upstream_model}", **_decode_pairs(request)}})
 
     def read(self, body: bytes) -> int:

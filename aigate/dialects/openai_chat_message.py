@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from aigate.core.neutral import Bag, Citation, Media, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolCallDelta, ToolResult
+from aigate.dialects.openai_chat_details import DETAILS, take_details
 from aigate.dialects.proof import seal, unseal
 
 NAME = "openai-chat"
@@ -74,7 +75,11 @@ def read_parts(fields: Bag) -> tuple[list[Part], bool]:
     """(parts, whether the content was one string), taken out of `fields`."""
     parts: list[Part] = []
     is_plain = True
-    if isinstance(fields.get("reasoning_content"), str):
+    thoughts = take_details(fields) if DETAILS in fields else None
+    if thoughts is not None:
+        parts += thoughts
+        fields.pop("reasoning_content", None)  # it says the same
+    elif isinstance(fields.get("reasoning_content"), str):
         parts.append(Reasoning(fields.pop("reasoning_content")))
     content = fields.get("content")
     if isinstance(content, str):
@@ -112,6 +117,8 @@ def _read_call(entry: Bag) -> ToolCall:
     if inside:
         entry[kind] = inside
     call.origin, call.signature = _signature(entry)
+    if call.signature is not None and call.origin != "gemini":
+        del entry["extra_content"]  # sealed, for nobody else to see
     return call
 
 
@@ -213,7 +220,7 @@ def _fill(fields: Bag, bag: Bag) -> Bag:
 def write_parts(parts: Sequence[Part], is_plain: bool) -> Bag:
     """The fields of a wire message that `parts` stand for."""
     fields: Bag = {}
-    thoughts = [part.text for part in parts if type(part) is Reasoning]
+    thoughts = [part.text for part in parts if type(part) is Reasoning and (part.text or part.encrypted is None)]
     calls = [part for part in parts if type(part) is ToolCall]
     content = [part for part in parts if type(part) is not Reasoning and type(part) is not ToolCall]
     if is_plain and all(type(part) in (Text, Refusal) and not part.bag for part in content):

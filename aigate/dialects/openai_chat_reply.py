@@ -11,6 +11,7 @@ from aigate.core.neutral import Bag, Choice, Part, Reasoning, Refusal, Reply, Te
 from aigate.core.target import Quirks, Target
 from aigate.dialects.body import is_array
 from aigate.dialects.dialect import OpenedReply, Settlement
+from aigate.dialects.openai_chat_details import DETAILS, write_details
 from aigate.dialects.openai_chat_message import (
     LEGACY_CALL,
     NAME,
@@ -176,6 +177,9 @@ def _write_choice(choice: Choice, is_own: bool) -> Bag:
         put_signature(written, call)
     if not is_own:
         message.setdefault("content", None)
+        details = write_details(parts)
+        if details:
+            message[DETAILS] = details
         annotations = _annotations(parts)
         if annotations:
             message["annotations"] = annotations

@@ -20,6 +20,7 @@ from aigate.core.target import Quirks, Target
 from aigate.dialects.body import read_pairs, typed, wrong
 from aigate.dialects.dialect import Head
 from aigate.dialects.openai_chat_message import NAME, read_message, write_message
+from aigate.dialects.proof import MARK
 from aigate.errors import ClientError
 
 PARAMS: Mapping[str, str] = {"max_tokens": MAX_OUTPUT_TOKENS, "max_completion_tokens": MAX_OUTPUT_TOKENS}
@@ -58,6 +59,7 @@ _string = _decoder(str | None)
 _stream_options = _decoder(_StreamOptions | None)
 _thinking = _decoder(_Thinking | None)
 _fallbacks = _decoder(bool | list[str] | None)
+_MARK = MARK.encode()
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 _decode_fields = _decoder(dict[str, Raw])
@@ -91,7 +93,7 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
     text = memoryview(messages)
     if text[0] != 0x5B or (text.nbytes < 16 and not _decode(messages)):  # 0x5B: "["
         raise wrong("messages", "an array of at least one message", messages)
-    call = Call(NAME, endpoint, pairs, len(body), read_models(pairs))
+    call = Call(NAME, endpoint, pairs, len(body), read_models(pairs), holds_proofs=_MARK in body)
     read_options(call)
     return call
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import msgspec
 
 from aigate.core.events import HOLE, Event
-from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
+from aigate.core.neutral import Bag, Chunk, Delta, Reasoning, ToolCallDelta
 from aigate.dialects.dialect import Settlement
+from aigate.dialects.openai_chat_details import DETAILS, write_detail
 from aigate.dialects.openai_chat_message import NAME, put_signature, write_annotation
 from aigate.dialects.openai_errors import write_error
 from aigate.dialects.openai_usage import write_usage_object
@@ -22,6 +23,7 @@ DONE = b"data: [DONE]\n\n"
 _KEPT_FIELDS = ("system_fingerprint", "service_tier")  # of the last chunk, repeated on the usage chunk
 _HOLE = HOLE.encode()
 _encode = msgspec.json.encode
+_decode_string = msgspec.json.Decoder(str).decode
 
 
 class ChatStreamWriter:
@@ -29,7 +31,7 @@ class ChatStreamWriter:
 
     __slots__ = (
         "_asked", "_include_usage", "_no_choices", "_reply_id", "_created", "_received_at", "_kept", "_template", "_head", "_tail", "_joint", "_begun",
-        "_finished",
+        "_finished", "_thoughts", "_details", "_begun_to_say",
     )  # fmt: skip
 
     def __init__(self, asked: str, reply_id: str, include_usage: bool | None, received_at: int = 0):
@@ -45,6 +47,10 @@ class ChatStreamWriter:
         self._head = self._tail = self._joint = b""
         self._begun: set[int] = set()  # choices whose role was sent
         self._finished: set[int] = set()
+        # Of providers of other formats, by choice: the thought under way, how many have been proved, who has said something else.
+        self._thoughts: dict[int, list[bytes]] = {}
+        self._details: dict[int, int] = {}
+        self._begun_to_say: set[int] = set()
 
     def write(self, events: Sequence[Event]) -> bytes:
         pieces: list[bytes] = []
@@ -57,6 +63,8 @@ class ChatStreamWriter:
             else:
                 if chunk is not self._template:
                     self._learn(chunk)
+                if chunk.dialect != NAME:
+                    self._note(chunk.deltas[0], event.texts)
                 pieces.append(self._head + self._joint.join(event.texts) + self._tail)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -114,6 +122,10 @@ class ChatStreamWriter:
             fields["refusal"] = delta.refusal
         if delta.tool_calls:
             fields["tool_calls"] = [_write_call(call, is_own) for call in delta.tool_calls]
+        if not is_own:
+            detail = self._detail(delta)
+            if detail is not None:
+                fields[DETAILS] = [detail]
         if not is_own and delta.citations:
             cited = [write_annotation(citation, citation.start, citation.end) for citation in delta.citations if citation.url is not None]
             if cited:
@@ -126,10 +138,42 @@ class ChatStreamWriter:
             choice["logprobs"] = delta.logprobs
         return choice
 
+    def _note(self, delta: Delta, texts: Sequence[bytes]) -> None:
+        """A run of a thought belongs to the proof that may end it; of anything else, that something was said."""
+        if delta.reasoning is not None:
+            self._thoughts.setdefault(delta.index, []).extend(texts)
+        else:
+            self._begun_to_say.add(delta.index)
+
+    def _detail(self, delta: Delta) -> Bag | None:
+        index = delta.index
+        if delta.reasoning and delta.reasoning != HOLE:
+            self._thoughts.setdefault(index, []).append(_encode(delta.reasoning)[1:-1])
+        if delta.text or delta.refusal or delta.tool_calls:
+            self._begun_to_say.add(index)
+        if delta.signature is None and delta.encrypted is None:
+            return None
+        text: str | None = ""
+        if delta.signature is not None:
+            text = _whole(self._thoughts.pop(index, ()))
+        thought = Reasoning(text or "", delta.signature, delta.encrypted, origin=delta.origin)
+        place = self._details.get(index, 0)
+        detail = write_detail(thought, place, is_first=text is not None and index not in self._begun_to_say)
+        self._details[index] = place + (detail is not None)
+        return detail
+
     def _learn(self, template: Chunk) -> None:
         self._template = template
         self._head, _, self._tail = self._write_chunk(template, False).partition(_HOLE)
         self._joint = self._tail + self._head
+
+
+def _whole(insides: Sequence[bytes]) -> str | None:
+    """Insides of JSON strings as one text; None where they are none: a proof of another text would be none."""
+    try:
+        return _decode_string(b'"' + b"".join(insides) + b'"')
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _says_something(delta: Delta) -> bool:

@@ -6,10 +6,10 @@ No provider is asked in it, so it keeps only the client's half of `Dialect`. Rea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw
 
 from aigate.core.call import Call
 from aigate.core.events import Event
@@ -23,14 +23,15 @@ from aigate.dialects.openai_usage import write_usage_object
 from aigate.errors import ClientError, GateError
 
 NAME = "openai-completions"
-ACTED_ON = frozenset({"model", "prompt", "stream", "stream_options", "max_tokens", "n", "logprobs", "echo", "fallbacks"})
+ACTED_ON = frozenset({"model", "prompt", "stream", "stream_options", "max_tokens", "n", "best_of", "logprobs", "echo", "fallbacks"})
 _OWN = frozenset({"best_of", "suffix"})
 _NOT_PARAMS = GATEWAY_FIELDS | {"model", "prompt", "stream", "echo", "logprobs", "stream_options"}
 _DONE = b"data: [DONE]\n\n"
 
 _prompt = msgspec.json.Decoder(str | list[str]).decode
 _flag = msgspec.json.Decoder(bool | None).decode
-_top = msgspec.json.Decoder(int | None).decode
+_top = msgspec.json.Decoder(Annotated[int, Meta(ge=0, le=5)] | None).decode
+_count = msgspec.json.Decoder(Annotated[int, Meta(ge=1)] | None).decode
 _encode = msgspec.json.encode
 
 
@@ -45,19 +46,28 @@ class OpenAICompletions:
         _read_prompt(pairs)
         call = Call(NAME, endpoint, pairs, len(body), read_models(pairs))
         read_options(call)
-        typed(pairs, "echo", _flag, "true or false")
-        typed(pairs, "logprobs", _top, "a whole number from 0 to 5")
+        top = typed(pairs, "logprobs", _top, "a whole number from 0 to 5")
+        if typed(pairs, "echo", _flag, "true or false") and top is not None:
+            words = "echo with logprobs: a chat model gives no log-probabilities of the prompt; leave one of them out"
+            raise ClientError(words, param="logprobs", code="unsupported_parameter")
+        best_of = typed(pairs, "best_of", _count, "a whole number from 1")
+        if best_of is not None and best_of < call.n:  # type: ignore[operator]
+            raise ClientError(f"best_of must be at least n ({call.n})", param="best_of")
         return call
 
     def read_request(self, call: Call) -> Request:
         pairs = call.pairs
         messages = [Message("user", [Text(_read_prompt(pairs))])]
         request = Request(call.models[0] if call.models else "", messages, is_stream=call.is_stream, dialect=NAME)
-        request.bags[NAME] = {key: raw for key, raw in pairs.items() if key in _OWN}
+        bag = {key: raw for key, raw in pairs.items() if key in _OWN}
+        if "best_of" in bag and typed(bag, "best_of", _count, "a whole number from 1") in (None, call.n):
+            del bag["best_of"]  # nothing is chosen among
+        request.bags[NAME] = bag
         request.params = {PARAMS.get(key, key): raw for key, raw in pairs.items() if key not in _NOT_PARAMS and key not in _OWN}
         top = typed(pairs, "logprobs", _top, "a whole number from 0 to 5")
         if top is not None:
             request.params |= {"logprobs": Raw(b"true"), "top_logprobs": Raw(_encode(top))}
+            request.spelling["top_logprobs"] = "logprobs"
         return request
 
     def write_reply(self, reply: Reply, asked: str, settlement: Settlement) -> bytes:
@@ -74,7 +84,7 @@ class OpenAICompletions:
 
 
 class CompletionsStreamWriter:
-    __slots__ = ("_asked", "_include_usage", "_id", "_created", "_echo", "_begun")
+    __slots__ = ("_asked", "_include_usage", "_id", "_created", "_echo", "_begun", "_sent")
 
     def __init__(self, call: Call, asked: str, reply_id: str):
         self._asked = asked
@@ -83,6 +93,7 @@ class CompletionsStreamWriter:
         self._created = call.received_at
         self._echo = _echoed(call.pairs)
         self._begun: set[int] = set()  # choices that were given the echo
+        self._sent: dict[int, int] = {}  # choice → characters of its text so far
 
     def write(self, events: Sequence[Event]) -> bytes:
         pieces: list[bytes] = []
@@ -125,7 +136,9 @@ class CompletionsStreamWriter:
         text = (delta.text or "") + (delta.refusal or "")
         if not text and delta.finish_reason is None:
             return None
-        return {**self._text(delta.index, text), "logprobs": _logprobs(delta.logprobs), "finish_reason": delta.finish_reason}
+        start = self._sent.get(delta.index, 0)
+        self._sent[delta.index] = start + len(text)
+        return {**self._text(delta.index, text), "logprobs": _logprobs(delta.logprobs, start), "finish_reason": delta.finish_reason}
 
 
 def _read_prompt(pairs: Mapping[str, Raw]) -> str:
@@ -149,12 +162,12 @@ def _choice(index: int, text: str, logprobs: Any, finish_reason: str | None) -> 
     return {"text": text, "index": index, "logprobs": _logprobs(logprobs), "finish_reason": finish_reason}
 
 
-def _logprobs(given: Any) -> dict[str, Any] | None:
-    """Log-probabilities of chat in the columns of this format."""
+def _logprobs(given: Any, start: int = 0) -> dict[str, Any] | None:
+    """Log-probabilities of chat in the columns of this format. `start`: characters of the text before."""
     entries = given.get("content") if type(given) is dict else None
     if not entries:
         return None
-    offsets, at = [], 0
+    offsets, at = [], start
     for entry in entries:
         offsets.append(at)
         at += len(entry["token"])

@@ -22,6 +22,7 @@ NAME = "openai-responses"
 ITEM = "item"  # key of a bag: the fields of the message item that begins with this part
 CALL_PROOF = "of the next call"  # key of a bag: see `give_proofs`
 INSTRUCTIONS = "instructions"  # key of a message's bag: it came under that key, not among the items
+SUMMARY = "compaction"  # type of the item that stands for a conversation
 ROLES = ("user", "assistant", "system", "developer")
 CALL_INPUTS = {"function_call": "arguments", "custom_tool_call": "input"}  # item type → key of what the tool is called with
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
@@ -45,6 +46,9 @@ def read_items(items: Sequence[Any], where: str = "input") -> list[Message]:
         if role is not None and role != "assistant":
             messages.append(_read_message(item, path))
             continue
+        if kind == SUMMARY and (summary := unseal_summary(item)) is not None:
+            messages.append(Message("user", [Text(summary)]))
+            continue
         parts = read_item(item, path)
         if kind in _OUTPUTS:
             messages.append(Message("tool", parts))
@@ -56,6 +60,18 @@ def read_items(items: Sequence[Any], where: str = "input") -> list[Message]:
         if message.role == "assistant":
             message.parts = give_proofs(message.parts)
     return messages
+
+
+def seal_summary(summary: str) -> str:
+    """The content of a compaction item made here."""
+    return seal(SUMMARY, summary)
+
+
+def unseal_summary(item: Bag) -> str | None:
+    """What a compaction item made here says; None of the vendor's own."""
+    content = item.get("encrypted_content")
+    sealed = unseal(content) if isinstance(content, str) else None
+    return f"This is a summary of the conversation until here:\n\n{sealed[1]}" if sealed is not None and sealed[0] == SUMMARY else None
 
 
 def give_proofs(parts: list[Part]) -> list[Part]:

@@ -114,7 +114,10 @@ def _check_state(pairs: Mapping[str, Raw]) -> None:
         if key in pairs and _decode(pairs[key]) is not None:
             raise ClientError(f"{key} is not supported: {instead}", param=key, code="unsupported_parameter")
     if "background" in pairs and typed(pairs, "background", _flag, "true or false"):
-        raise ClientError("background responses are not supported: leave `background` out", param="background", code="unsupported_parameter")
+        for key, unfit in (("stream", b"true"), ("store", b"false")):
+            if bytes(pairs.get(key, b"")) == unfit:
+                words = f"background: such a response is kept and asked for by its id, not with `{key}` {unfit.decode()}; leave `{key}` out"
+                raise ClientError(words, param="background", code="unsupported_parameter")
 
 
 def _unfold(pairs: dict[str, Raw], key: str, inside: Sequence[str]) -> None:

@@ -116,6 +116,8 @@ class Keeper:
             self._database, lane=once, archive=self._archive, shipper=self._shipper, retention_days=config.archive.replay_retention_days
         )
         self._jobs = JobDesk(config, self._database, self._catalog, Parts(self._leases, self._engine, blobs, self._guarded))
+        self._responses.is_living = self._shipper.is_living
+        self._responses.tell_workers = self._messages.tell_all
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()

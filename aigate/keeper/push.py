@@ -117,6 +117,10 @@ class MessageServer:
             self._waiters.discard(moved)
         return True
 
+    def tell_all(self, message: Message) -> None:
+        for connection in self._connections:
+            connection.send(message)
+
     def next_number(self) -> int:
         self._last_number += 1
         return self._last_number

@@ -326,6 +326,20 @@ class Shipper:
         finally:
             os.close(lock_fd)
 
+    def is_living(self, journal_id: str) -> bool:
+        """Whether a worker still writes this journal: it holds the lock as long as it lives, whatever its connection does."""
+        try:
+            lock_fd = os.open(self.folder / journal_id / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False  # no such journal here, or not any more
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock_fd)
+        return False
+
     def _load(self, name: str) -> _Journal | None:
         shipped, replay, is_sealed = self._database.write_now(_register, name, self._node)
         if is_sealed:

@@ -234,6 +234,15 @@ GOOGLE: QuirkRows = (
     *_rows(_GEMINI, "*"),  # newer than this table
 )
 
+# --- Vertex AI: docs.cloud.google.com/vertex-ai/generative-ai (generateContent, partner models: Claude; read 2026-11) -------------------
+
+# The models of two vendors; Claude's version stands in the body, where its own service has a header.
+_CLAUDE_BODY = {"anthropic_version": "vertex-2023-10-16"}
+VERTEX: QuirkRows = (
+    *((pattern if pattern != "*" else "claude-*", replace(quirks, extra=_CLAUDE_BODY)) for pattern, quirks in ANTHROPIC),
+    *((pattern, replace(quirks, counts_bare=True)) for pattern, quirks in GOOGLE),
+)
+
 # --- routers and hosts of many models: each backend decides, so nearly everything passes -------------------------------------------
 
 # openrouter.ai/docs/use-cases/reasoning-tokens (read 2026-11); both spellings of the maximum are kept to (recorded).

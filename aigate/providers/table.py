@@ -6,11 +6,11 @@ when it is configured. Adding a provider that speaks a known wire format is one 
 
 from __future__ import annotations
 
-from aigate.core.target import Price, Provider, Quirks
+from aigate.core.target import GOOGLE_TOKEN, Price, Provider, Quirks
 from aigate.providers import quirks
 
 _CHAT = {"chat": "openai-chat"}
-_OPENAI = {"chat": "openai-chat", "responses": "openai-responses", "embeddings": "openai-embeddings"}
+_OPENAI = {"chat": "openai-chat", "responses": "openai-responses", "compact": "openai-compaction", "embeddings": "openai-embeddings"}
 _CHAT_AND_EMBEDDINGS = {"chat": "openai-chat", "embeddings": "openai-embeddings"}
 
 # chat dialect → the dialect of the same vendor's embeddings
@@ -83,6 +83,37 @@ _REMOTE = (
         key_variable="GEMINI_API_KEY GOOGLE_API_KEY",
         quirks=quirks.GOOGLE,
         doc="ai.google.dev/api/generate-content, 2026-11-22",
+    ),
+    Provider(  # dearer in regions than globally: where that matters, its prices go into [models."vertex/NAME"]
+        name="vertex",
+        aliases=("vertex_ai", "vertexai"),
+        base_url="",
+        dialects={"chat": "gemini"},
+        paths={
+            "chat": "/publishers/google/models/{model}:generateContent",
+            "stream": "/publishers/google/models/{model}:streamGenerateContent?alt=sse",
+        },
+        families=(
+            (
+                "claude-*",
+                {
+                    "dialects": {"chat": "anthropic-messages"},
+                    "paths": {
+                        "chat": "/publishers/anthropic/models/{model}:rawPredict",
+                        "stream": "/publishers/anthropic/models/{model}:streamRawPredict",
+                        "count_tokens": "/publishers/anthropic/models/count-tokens:rawPredict",
+                    },
+                    "kin": "anthropic",
+                },
+            ),
+        ),
+        auth=GOOGLE_TOKEN,
+        key_variable="GOOGLE_APPLICATION_CREDENTIALS",
+        url_variable="GOOGLE_CLOUD_PROJECT",
+        kin="google",
+        models=("gemini-*", "claude-*"),
+        quirks=quirks.VERTEX,
+        doc="docs.cloud.google.com/vertex-ai/generative-ai, 2026-11-22",
     ),
     Provider(
         name="moonshot",

@@ -297,7 +297,7 @@ class Admission:
 
 def is_bounded(run: Run, target: Target) -> bool:
     """Whether a maximum of output tokens can be stated."""
-    return target.endpoint != "embeddings" and MAX_OUTPUT_TOKENS not in target.quirks.unsupported
+    return target.endpoint not in ("embeddings", "compact") and MAX_OUTPUT_TOKENS not in target.quirks.unsupported
 
 
 def _maximum_key(run: Run) -> str:

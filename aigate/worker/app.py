@@ -34,6 +34,7 @@ from aigate.worker.admit import Admission
 from aigate.worker.aliases import Aliases
 from aigate.worker.attempt import Attempts, Limits
 from aigate.worker.auth import KeyRing
+from aigate.worker.background import Background
 from aigate.worker.breaker import Breakers
 from aigate.worker.client import Pool, tls_context
 from aigate.worker.fetch import Fetcher
@@ -50,6 +51,7 @@ from aigate.worker.pipe import Pipe
 from aigate.worker.plan import Policy
 from aigate.worker.rates import RateGate
 from aigate.worker.spine import Spine
+from aigate.worker.tokens import Tokens
 
 BACKLOG = 4096
 TICK_S = 1.0
@@ -100,6 +102,7 @@ class Worker:
         )
         spine = self._spine(loop, admission)
         spine.keeping = Keeping(self.spool, days=self.config.archive.retention_days if self.config.archive.bodies == "on" else 0)
+        self.background = Background(spine, self.kept, self.link, DIALECTS["openai-responses"], self.journal.journal_id)
         listener, inner = self._listeners(spine, loop)
         inner_path = socket_path(self.run_dir, slot_of_worker(self.options.name))
         inner_server = await listen_inner(inner_path, inner.protocol, loop)
@@ -108,6 +111,7 @@ class Worker:
             loop.create_task(self.link.run()),
             loop.create_task(self.journal.run_sync(self.config.ledger.sync_ms / 1000)),
             loop.create_task(self._tick(spine, loop)),
+            loop.create_task(self.tokens.run()),
             loop.create_task(self._say_ready(admission)),
         ]
         gc.collect()
@@ -115,8 +119,9 @@ class Worker:
         gc.set_threshold(GC_THRESHOLD)
         await stopping.wait()
         server.close()
+        drain_s = self.config.server.drain_s
         self.inner.is_draining = True  # it still says what runs: only a dead worker is silent
-        await asyncio.gather(*(each.drain(self.config.server.drain_s) for each in (listener, inner)))
+        await asyncio.gather(*(each.drain(drain_s) for each in (listener, inner, self.background)))
         inner_server.close()
         for task in tasks:
             task.cancel()
@@ -130,10 +135,12 @@ class Worker:
         upstream = config.upstream
         tls = tls_context(upstream.ca_file, verify=upstream.tls_verify)
         pool = Pool(connect_timeout_s=upstream.connect_timeout_s, idle_s=upstream.idle_s, tls=tls, loop=loop)
+        origins = Origins(catalog.providers.values())
+        self.tokens = Tokens(catalog.providers.values(), pool, origins.take_token, loop)
         attempts = Attempts(
             pool=pool,
             journal=self.journal,
-            origins=Origins(catalog.providers.values()),
+            origins=origins,
             limits=Limits(
                 max_reply_bytes=config.upstream.max_reply_bytes,
                 default_max_output_tokens=config.ledger.default_max_output_tokens,
@@ -148,7 +155,7 @@ class Worker:
                 tls=tls_context(),  # the public internet's authorities, whatever the operator's providers need
                 loop=loop,
             ),
-            loop=loop,
+            tokens=self.tokens,
         )
         policy = Policy(config.routing.max_attempts, config.routing.budget_s, config.routing.retry_base_ms)
         return Spine(
@@ -193,7 +200,7 @@ class Worker:
 
     def _routes(self, spine: Spine) -> tuple[dict[tuple[str, str], Handler], FindRoute]:
         chat, embeddings, responses = DIALECTS["openai-chat"], DIALECTS["openai-embeddings"], DIALECTS["openai-responses"]
-        completions = DIALECTS["openai-completions"]
+        completions, compaction = DIALECTS["openai-completions"], DIALECTS["openai-compaction"]
         messages, gemini = DIALECTS["anthropic-messages"], DIALECTS["gemini"]
 
         async def healthz(exchange: Exchange) -> None:
@@ -213,7 +220,8 @@ class Worker:
         generate = partial(spine.run_call, surface=gemini, endpoint="chat")
         routes: dict[tuple[str, str], Handler] = {
             ("POST", "/v1/chat/completions"): partial(spine.run_call, surface=chat, endpoint="chat"),
-            ("POST", "/v1/responses"): partial(spine.run_call, surface=responses, endpoint="responses", enter=self.kept.enter),
+            ("POST", "/v1/responses"): self.background.respond,
+            ("POST", "/v1/responses/compact"): partial(spine.run_call, surface=compaction, endpoint="compact", enter=self.kept.enter),
             ("POST", "/v1/responses/input_tokens"): count_input_tokens,
             ("POST", "/v1/completions"): partial(spine.run_call, surface=completions, endpoint="chat"),
             ("POST", "/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),

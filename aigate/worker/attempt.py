@@ -17,7 +17,7 @@ from aigate.core.bounds import hold_nanousd, input_bound, output_bound
 from aigate.core.call import Attempt, Call, Outcome
 from aigate.core.edits import Edit, EditPlanner, apply_to_request, plan_edits, plan_request
 from aigate.core.neutral import Reply, Request, leave_home
-from aigate.core.target import Target
+from aigate.core.target import GOOGLE_TOKEN, Target
 from aigate.core.usage import REPORTED
 from aigate.core.warnings import warning_header
 from aigate.dialects import COUNTERS, DIALECTS
@@ -37,6 +37,7 @@ from aigate.worker.origins import Origins
 from aigate.worker.relay import Relay
 from aigate.worker.run import CLIENT_CLOSED, Part, Run
 from aigate.worker.settle import hold_price, set_price, write_intent, write_settled
+from aigate.worker.tokens import Tokens
 from aigate.worker.upstream_connection import Head
 
 MAX_ERROR_BYTES = 1 << 20  # of a provider's error body that we read
@@ -78,16 +79,17 @@ class Attempts:
         limits: Limits,
         admission: Admission,
         fetcher: Fetcher,
-        loop: asyncio.AbstractEventLoop,
+        tokens: Tokens,
     ):
         self._pool = pool
         self._admission = admission
         self._fetcher = fetcher
+        self._tokens = tokens
         self._journal = journal
         self._dialects: Mapping[str, Dialect] = DIALECTS
         self._origins = origins
         self._limits = limits
-        self._loop = loop
+        self._loop = loop = pool.loop
         self._now = loop.time
         self._plan_edits = EditPlanner().plan
         self._relays: set[Relay] = set()
@@ -101,7 +103,6 @@ class Attempts:
         if run.warnings and run.is_strict:
             raise _strict_refusal(run)
         attempt = self._begin(run, target, call)
-        origin = self._origins.origin(target.provider)
         connection: Connection | None = None
         try:
             if attempt.hold_nanousd and (run.principal.budgets or self._admission.limits):
@@ -112,7 +113,7 @@ class Attempts:
             else:
                 self._admission.unlimited[attempt.id] = run, attempt
             request = self._write(run, target, edits, neutral)
-            connection = self._pool.take(origin) or await self._pool.connect(origin)
+            connection = await self._connect(target)
             if exchange.is_gone:
                 raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
             self._intend(run, attempt)
@@ -154,6 +155,16 @@ class Attempts:
                 connection.abort()
         return failure
 
+    async def has_newer_token(self, failure: Failure, target: Target) -> bool:
+        """Whether the provider refused our access token, and there is a newer one now."""
+        return failure.error.provider_status == 401 and await self._tokens.renewed(target.provider, failure.attempt.started_at)
+
+    async def _connect(self, target: Target) -> Connection:
+        if target.provider.auth == GOOGLE_TOKEN:
+            await self._tokens.ready(target.provider)
+        origin = self._origins.origin(target.provider)
+        return self._pool.take(origin) or await self._pool.connect(origin)
+
     async def count_tokens(self, run: Run, target: Target) -> tuple[int, str]:
         """(tokens of the call's prompt, how they were obtained): nothing is generated, bought or written down."""
         call = run.call
@@ -162,10 +173,9 @@ class Attempts:
         if endpoint is None:
             return await count_prompt_aside(run.surface.read_request(call), target)
         request = endpoint.write(self._write(run, target, *await self._plan(run, target)), target)
-        origin = self._origins.origin(target.provider)
-        counting = msgspec.structs.replace(target, endpoint="count_tokens", url_path=endpoint.path(target.url_path))
+        counting = msgspec.structs.replace(target, endpoint="count_tokens", url_path=target.count_url_path or endpoint.path(target.url_path))
         forwarded = call.forward_headers if target.dialect == call.surface else ()
-        connection = self._pool.take(origin) or await self._pool.connect(origin)
+        connection = await self._connect(target)
         try:
             connection.send(self._origins.head(counting, "att_none", len(request), forwarded) + request)
             head = await connection.head(target.provider.timeout_s)
@@ -202,7 +212,8 @@ class Attempts:
         apply_to_request(request, plan.edits)
         run.warnings = plan.warnings
         if not is_same or call.holds_proofs:
-            run.warnings += (*lost_fields(request, target.dialect), *self._dialects[target.dialect].lost(request, target))
+            lost = (*lost_fields(request, target.dialect), *self._dialects[target.dialect].lost(request, target))
+            run.warnings = tuple(dict.fromkeys(run.warnings + lost))  # one field of the caller's may stand for several
             leave_home(request, target.dialect)
         return plan.edits, request
 
@@ -236,6 +247,8 @@ class Attempts:
     def _intend(self, run: Run, attempt: Attempt) -> None:
         self._admission.enter(attempt)
         write_intent(self._journal, run, attempt, self.unix_offset_s)
+        if run.on_sent is not None:
+            run.on_sent()
 
     def _unreached(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
         """An attempt at no connection is one all the same: it has its row."""
@@ -335,7 +348,7 @@ class Attempts:
         target, call, exchange = run.target, run.call, run.exchange
         await self._check_stream(connection, head, target)
         reader = self._dialects[target.dialect].stream_reader(target, is_spliced=not self._limits.force_neutral)
-        writer = run.surface.stream_writer(call, run.asked, exchange.request_id)
+        writer = run.writer or run.surface.stream_writer(call, run.asked, exchange.request_id)
         relay = Relay(exchange, connection, reader, writer, self._loop)
         relay.stops_on_cancel = target.quirks.on_cancel == "stops"
         exchange.on_gone, exchange.on_drain = relay.on_gone, relay.on_drain
@@ -399,6 +412,8 @@ class Attempts:
         )
         failure = self._failed(run, attempt, error) if error else None
         status = CLIENT_CLOSED if outcome.end == "aborted" else 200
+        if run.parent is not None:  # the call goes on, and what ends here is a branch
+            status, run.part = 0, Part(None, usage, source, cost_nanousd)
         self.settle(run, attempt, outcome, status=status, error_code=error.code if error else "")
         if outcome.end != "aborted":
             if error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from math import inf
 
 from aigate.core.account import keeper_of
 from aigate.core.call import Call
@@ -20,6 +21,7 @@ from aigate.worker.run import Run
 WAIT_S = 2.0
 CONFIRMED_S = 60.0
 MAX_HELD_BYTES = 64 << 20  # not confirmed yet
+SMALL_BYTES = 64 << 10
 MAX_ID_CHARS = 200
 
 _FIELD = "previous_response_id"
@@ -34,8 +36,9 @@ class KeptResponses:
         self._loop = loop
         self._is_on = is_on
         self._number = 0
-        self._held: dict[int, tuple[float, KeepResponse]] = {}  # in the order of their times
+        self._held: dict[int, tuple[float, KeepResponse]] = {}  # number → until when, and what
         self._held_bytes = 0
+        self._confirmations: dict[int, asyncio.Future[None]] = {}
         self._asked: dict[int, tuple[FindResponse, asyncio.Future[FoundResponse]]] = {}
         link.handlers[KeptResponse] = self._confirmed
         link.handlers[FoundResponse] = self._found
@@ -53,31 +56,62 @@ class KeptResponses:
             run.keep = partial(self._keep, owner, call.previous_response or None, given)
         return prepare(call, is_kept=is_kept, earlier=earlier)
 
+    async def begin(self, run: Run, body: bytes, response_id: str) -> tuple[str, str, str]:
+        """A response that will be made in the background: kept as begun once this returns. What it is known by."""
+        call, owner = run.call, keeper_of(run.principal)
+        given = bytes(call.pairs["input"])
+        if not self._is_on or len(given) + len(body) > MAX_KEPT_BYTES:
+            why = "its input is too large to be kept" if self._is_on else "this gateway keeps no responses"
+            raise ClientError(f"background is not possible here: {why}; leave `background` out", param="background", code="unsupported_parameter")
+        message = KeepResponse(self._next(), *owner, call.previous_response or None, given, body)
+        confirmed = self._confirmations[message.number] = self._loop.create_future()
+        self._link.send(message)
+        try:
+            await asyncio.wait((confirmed,), timeout=WAIT_S)
+        finally:
+            del self._confirmations[message.number]
+        if not confirmed.done():
+            words = "The response cannot be kept, so it is not begun: the keeper does not answer."
+            raise GatewayError(words, status=503, code="capacity_exceeded", retryable=True, retry_after_s=1)
+        return (*owner, response_id)
+
+    def end(self, key: tuple[str, str, str], body: bytes) -> bool:
+        """What it has become. False where that is more than can be handed over."""
+        return self._hand_over(KeepResponse(self._next(), *key[:2], None, b"", body, is_end=True))
+
     def tick(self, now: float) -> None:
         """Each second: the keeper may be unable to keep anything."""
-        while self._held:
-            number, (until, _) = next(iter(self._held.items()))
-            if until > now:
-                return
-            self._drop(number)
-            self.lost += 1
+        for number, (until, _) in list(self._held.items()):
+            if until <= now:
+                self._drop(number)
+                self.lost += 1
 
     # --- handing over ---
 
     def _keep(self, owner: tuple[str, str], previous_id: str | None, given: bytes, sent: bytes) -> None:
-        size = len(given) + len(sent)
-        if size > MAX_KEPT_BYTES or self._held_bytes + size > MAX_HELD_BYTES:
-            self.lost += 1
-            return
+        self._hand_over(KeepResponse(self._next(), *owner, previous_id, given, sent))
+
+    def _next(self) -> int:
         self._number += 1
-        message = KeepResponse(self._number, *owner, previous_id, given, sent)
-        self._held[message.number] = self._loop.time() + CONFIRMED_S, message
+        return self._number
+
+    def _hand_over(self, message: KeepResponse) -> bool:
+        size = len(message.input) + len(message.sent)
+        is_small = message.is_end and size <= SMALL_BYTES  # one that is never said to have ended would be waited for without end
+        if size > MAX_KEPT_BYTES or (self._held_bytes + size > MAX_HELD_BYTES and not is_small):
+            self.lost += not message.is_end
+            return False
+        self._held[message.number] = inf if message.is_end else self._loop.time() + CONFIRMED_S, message
         self._held_bytes += size
         self._link.send(message)
+        return True
 
     def _confirmed(self, message: KeptResponse) -> None:
         if message.number in self._held:
             self._drop(message.number)
+        confirmed = self._confirmations.get(message.number)
+        if confirmed is not None and not confirmed.done():
+            confirmed.set_result(None)
 
     def _drop(self, number: int) -> None:
         message = self._held.pop(number)[1]
@@ -100,6 +134,9 @@ class KeptResponses:
             found = await self._ask(owner, response_id)
         if found.items is not None:
             return found.items
+        if found.is_running:
+            words = f"{_FIELD}: {response_id!r} is still being made; ask for it until it has ended"
+            raise ClientError(words, param=_FIELD, code="response_in_progress")
         if not found.missing_id:
             words = f"{_FIELD}: the conversation is longer than {MAX_KEPT_BYTES} bytes; begin a new one with what matters of it"
             raise ClientError(words, param=_FIELD, code="context_length_exceeded")
@@ -108,8 +145,7 @@ class KeptResponses:
         raise ClientError(words, status=404, param=_FIELD, code="previous_response_not_found")
 
     async def _ask(self, owner: tuple[str, str], response_id: str) -> FoundResponse:
-        self._number += 1
-        asked = FindResponse(self._number, *owner, response_id)
+        asked = FindResponse(self._next(), *owner, response_id)
         answer: asyncio.Future[FoundResponse] = self._loop.create_future()
         self._asked[asked.number] = asked, answer
         self._link.send(asked)

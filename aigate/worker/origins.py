@@ -11,7 +11,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from aigate import __version__
-from aigate.core.target import Provider, Target
+from aigate.core.target import GOOGLE_TOKEN, Provider, Target
 from aigate.dialects.openai_errors import redact
 from aigate.worker.client import Origin, parse_base_url
 from aigate.worker.heads import FieldBlock, field_block, request_head
@@ -33,11 +33,19 @@ class Origins:
         self._origins: dict[str, Origin] = {}
         self._heads: dict[tuple[str, str, Fields], Head] = {}
         self._secrets: tuple[str, ...] = ()
+        self._tokens: dict[str, tuple[str, ...]] = {}  # provider → the access token in force, and the one before it
         for provider in providers:
             origin, _ = parse_base_url(provider.base_url)
             self._origins[provider.name] = origin
             if len(provider.credential) >= 8:
                 self._secrets += (provider.credential,)
+
+    def take_token(self, name: str, token: str) -> None:
+        """From now on requests to this provider bear it."""
+        past = self._tokens.get(name, ())
+        self._tokens[name] = (token, *past[:1])
+        self._secrets = (*(secret for secret in self._secrets if secret not in past), *self._tokens[name])
+        self._heads.clear()
 
     def origin(self, provider: Provider) -> Origin:
         origin = self._origins[provider.name]
@@ -71,6 +79,9 @@ class Origins:
         ]
         if provider.credential and provider.auth == "bearer":
             fields.append((b"authorization", f"Bearer {provider.credential}".encode()))
+        elif provider.auth == GOOGLE_TOKEN:
+            token = provider.credential if provider.credential_id else self._tokens[provider.name][0]
+            fields.append((b"authorization", f"Bearer {token}".encode()))
         elif provider.credential and provider.auth.startswith("header:"):
             fields.append((provider.auth[7:].encode(), provider.credential.encode()))
         own = {name.lower().encode(): value.encode() for name, value in provider.headers.items()}

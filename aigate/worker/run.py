@@ -13,7 +13,7 @@ from aigate.core.tag import read_tag
 from aigate.core.target import Target
 from aigate.core.usage import Usage
 from aigate.core.warnings import warning_header
-from aigate.dialects.dialect import Dialect
+from aigate.dialects.dialect import Dialect, StreamWriter
 from aigate.journal.records import CallEnd
 from aigate.worker.fetch import Known
 from aigate.worker.listener import Exchange
@@ -26,7 +26,7 @@ _CLIENT_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 class Part(NamedTuple):
     """The answer to one choice of several, before all are put together."""
 
-    reply: Reply
+    reply: Reply | None  # None where it was streamed
     usage: Usage
     source: str
     cost_nanousd: int
@@ -38,7 +38,7 @@ class Run:
     __slots__ = (
         "exchange", "surface", "endpoint", "principal", "call", "tag", "client_request_id", "is_strict", "attempts",
         "cost_nanousd", "warnings", "target", "asked", "first_byte_ms", "has_ended",
-        "permits", "tokens", "rate_fields", "keep", "fetched", "parent", "part",
+        "permits", "tokens", "rate_fields", "on_sent", "keep", "fetched", "parent", "part", "writer",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, surface: Dialect, endpoint: str):
@@ -63,6 +63,8 @@ class Run:
         self.fetched: Known | None = None  # media read from URLs, for all its attempts
         self.parent: Run | None = None  # the call's own, where this is one of several choices
         self.part: Part | None = None  # then its answer, instead of a reply to the client
+        self.writer: StreamWriter | None = None  # … or what writes its part of the stream
+        self.on_sent: Callable[[], None] | None = None  # called with each intent
         self.keep: Callable[[bytes], None] | None = None  # takes what is sent to the client, where it is to be kept
 
     def fork(self, call: Call) -> Run:

@@ -20,7 +20,7 @@ from aigate.worker.answer import count_fields, error_fields, reply_fields, strea
 from aigate.worker.attempt import Attempts, Failure
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
-from aigate.worker.choices import add_up, join, makes_one, split
+from aigate.worker.choices import add_up, join, makes_one, settle_all, split, split_stream
 from aigate.worker.keep import Keeping
 from aigate.worker.listener import Exchange
 from aigate.worker.own_keys import OwnKeys
@@ -92,7 +92,7 @@ class Spine:
             if principal.rates:
                 await self._gate.enter(run, principal)
             if call.n > 1 and makes_one(call, targets[0]):
-                await self._answer_choices(run, targets)
+                await (self._stream_choices(run, targets) if call.is_stream else self._answer_choices(run, targets))
             else:
                 await self._answer(run, targets)
         except GateError as error:
@@ -118,10 +118,18 @@ class Spine:
         else:
             await self._try_on(run, failure, plan or Plan(targets, self._policy, self._breakers, now))
 
+    async def _answer_all(self, run: Run, choices: list[Run], targets: list[Target]) -> list[BaseException | None]:
+        try:
+            return await asyncio.gather(*(self._answer(choice, targets) for choice in choices), return_exceptions=True)
+        except asyncio.CancelledError:  # the drain is over: each has settled what came
+            add_up(run, choices)
+            self._attempts.end_call(run, CLIENT_CLOSED, "")
+            raise
+
     async def _answer_choices(self, run: Run, targets: list[Target]) -> None:
         """Several choices of a target that makes one at a time. What came is what the client gets, as it is paid for; none is an error."""
         exchange, choices = run.exchange, split(run)
-        results = await asyncio.gather(*(self._answer(choice, targets) for choice in choices), return_exceptions=True)
+        results = await self._answer_all(run, choices, targets)
         problems = [result for result in results if isinstance(result, BaseException)]
         bug = next((problem for problem in problems if not isinstance(problem, GateError)), None)
         if bug is not None or len(problems) == len(choices):
@@ -131,6 +139,25 @@ class Spine:
         self._attempts.end_call(run, CLIENT_CLOSED if exchange.is_gone else 200, "")
         if not exchange.is_gone:
             exchange.reply(200, reply_fields(run, settlement.usage), run.surface.write_reply(reply, run.asked, settlement))
+
+    async def _stream_choices(self, run: Run, targets: list[Target]) -> None:
+        """The same as one stream, begun by whichever choice is first. One that fails leaves the others to their end; then it is said."""
+        exchange, (choices, merge) = run.exchange, split_stream(run)
+        results = await self._answer_all(run, choices, targets)
+        add_up(run, choices)
+        problems = [(choice, result) for choice, result in zip(choices, results, strict=True) if isinstance(result, BaseException)]
+        bug = next((problem for _, problem in problems if not isinstance(problem, GateError)), None)
+        if bug is not None:
+            raise bug
+        if problems and not exchange.is_started:
+            raise problems[0][1]
+        choice, error = problems[0] if problems else (run, None)
+        self._attempts.end_call(run, CLIENT_CLOSED if exchange.is_gone else 200, error.code if error else "")
+        if error is not None:
+            error.extra |= {"choice": choice.writer.index, "attempts": run.attempts}
+            exchange.end_with(merge.writer.fail(error, exchange.request_id))
+        else:
+            exchange.end_with(merge.writer.finish(settle_all([choice.part for choice in choices if choice.part is not None])))
 
     async def count_tokens(
         self, exchange: Exchange, surface: Dialect, write: Callable[[int], bytes], *, endpoint: str = "chat", enter: Enter | None = None
@@ -159,18 +186,23 @@ class Spine:
 
     async def _try_on(self, run: Run, failure: Failure, plan: Plan) -> None:
         """After the first attempt failed: the same target again or another, until one answers or there is none to try."""
-        may_resend = True
+        may_resend = may_renew = True
         while True:
             target = run.target
             now = self._now()
             if may_resend and failure.is_stale:
                 may_resend = False  # an idle connection had died: the provider never saw this attempt
                 self._attempts.settle(run, failure.attempt, failure.outcome)
+            elif may_renew and await self._attempts.has_newer_token(failure, target):
+                may_renew = False
+                self._attempts.settle(run, failure.attempt, failure.outcome)
             else:
                 error = failure.error
                 # How a caller's own key fares says nothing of the target's health.
                 self._breakers.failed(target.slug, "" if target.provider.credential_id else failure.kind, now)
                 if failure.is_answered:
+                    if run.parent is not None:
+                        raise error  # its stream is not the whole one: that ends elsewhere
                     return
                 step = None if run.exchange.is_gone else plan.after(target, error, now, random.random())
                 if step is None:

@@ -325,6 +325,26 @@ def test_prices_of_another_list_are_among_those_that_calls_settle_at():
     assert azure.resolve("azure/gpt-5.4", "chat").model.price.id in {price.id for price in azure.prices()}
 
 
+def test_one_provider_serves_the_models_of_two_vendors_each_in_its_own_way():
+    place = "/v1beta1/projects/p/locations/global/publishers"
+    providers = {"vertex": ProviderConfig(base_url="https://aiplatform.googleapis.com/v1beta1/projects/p/locations/global")}
+    catalog = make({"vertex": "{}", "google": "k", "anthropic": "k"}, providers=providers)
+    gemini, google = catalog.resolve("vertex/gemini-2.5-pro", "chat"), catalog.resolve("google/gemini-2.5-pro", "chat")
+    assert (gemini.dialect, gemini.url_path) == ("gemini", f"{place}/google/models/gemini-2.5-pro:generateContent")
+    assert gemini.stream_url_path == f"{place}/google/models/gemini-2.5-pro:streamGenerateContent?alt=sse"
+    assert (gemini.model.price, gemini.model.context_window) == (google.model.price, google.model.context_window)
+    claude, own = catalog.resolve("vertex/claude-opus-4.8", "chat"), catalog.resolve("anthropic/claude-opus-4.8", "chat")
+    assert (claude.dialect, claude.url_path) == ("anthropic-messages", f"{place}/anthropic/models/claude-opus-4-8:rawPredict")
+    assert claude.stream_url_path == f"{place}/anthropic/models/claude-opus-4-8:streamRawPredict"
+    assert (claude.names_model, own.names_model, claude.slug) == (False, True, "vertex/claude-opus-4.8")
+    assert (claude.model.price, claude.model.is_reasoning, claude.quirks.effort) == (own.model.price, True, own.quirks.effort)
+    dated = catalog.resolve("vertex/claude-opus-4-1@20250805", "responses")
+    assert dated.url_path == f"{place}/anthropic/models/claude-opus-4-1@20250805:rawPredict" and dated.model.price is not None
+    assert {claude.model.price.id, gemini.model.price.id} <= {price.id for price in catalog.prices()}
+    assert "limited to" in refusal(catalog, "vertex/llama-4").message
+    assert {"vertex/claude-opus-4.8", "vertex/gemini-2.5-pro"} <= {model.slug for model in catalog.models()}
+
+
 def test_snippets_name_the_server_that_gives_them():
     snippets = make(server=Server(port=5001)).describe("sim/echo")["schema"]["snippets"]
     assert all("http://127.0.0.1:5001/v1" in snippet for snippet in snippets.values())

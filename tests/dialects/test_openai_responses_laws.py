@@ -32,8 +32,8 @@ OTHERS = [DIALECTS[name] for name in ("openai-chat", "anthropic-messages", "gemi
 every_other = pytest.mark.parametrize("other", OTHERS, ids=lambda other: other.name)
 EVENTS: Any = TypeAdapter(openai_types.ResponseStreamEvent)
 NO_COST = Settlement(NOTHING, 0)
-REFUSED = ("conversation", "prompt", "background")
-STATE = ("previous_response_id", *REFUSED)
+REFUSED = ("conversation", "prompt")
+STATE = ("previous_response_id", "background", *REFUSED)
 
 pytestmark = needs_recordings
 

@@ -139,9 +139,3 @@ def test_none_at_all_is_the_providers_error(gateway: Gateway, provider: Provider
     assert body["error"]["attempts"] == 2
     _, [call] = rows(gateway, 2)
     assert call["status"] == status
-
-
-def test_a_stream_has_one_choice(gateway: Gateway, provider: Provider) -> None:
-    ask(gateway, n=2, stream=True)
-    assert len(provider.bodies) == 1
-    rows(gateway, 1)

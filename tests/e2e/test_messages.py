@@ -149,6 +149,51 @@ def test_the_older_version_still_takes_sampling(client: Anthropic) -> None:
     assert client.messages.create(model="sim/echo", max_tokens=9, messages=HELLO, extra_headers=old, extra_body={"temperature": 0.5}).content
 
 
+CITED: Any = {"type": "text", "text": "so", "citations": [{"type": "char_location", "cited_text": "s", "document_index": 0, "document_title": None,
+              "start_char_index": 0, "end_char_index": 1}]}  # fmt: skip
+PAGE: Any = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a page"}}
+ASSISTANT: Any = {"role": "assistant", "content": "yes"}
+
+
+@pytest.mark.parametrize("model", ["claude/claude-9", "sim/echo"])  # of the same format, and of another one
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([*HELLO, {"role": "assistant", "content": [PAGE]}, *HELLO], "messages[1].content[0]"),
+        ([{"role": "user", "content": [CITED]}], "messages[0].content[0].citations"),
+        ([{"role": "user", "content": [{"type": "search_result", "source": "s", "title": "t", "content": [CITED]}]}], "messages[0].content[0].content[0].citations"),
+    ],
+)  # fmt: skip
+def test_what_the_newer_version_refuses_is_refused_before_anybody_is_asked(client: Anthropic, served: Bench, model: str, messages: Any, param: str) -> None:
+    served.replay.request = b""
+    for send in (client.messages.create, client.messages.count_tokens):
+        more: Any = {"max_tokens": 9} if send == client.messages.create else {}
+        with pytest.raises(anthropic.BadRequestError, match="2026-10-21") as caught:
+            send(model=model, messages=messages, **more)
+        assert caught.value.body["error"]["param"] == param  # type: ignore[index]
+    assert served.replay.request == b""
+
+
+def test_the_older_version_takes_it_and_the_newer_one_what_is_still_legal(client: Anthropic, served: Bench) -> None:
+    served.replay.answer(200, "application/json", PLAIN)
+    old = {"anthropic-version": "2023-06-01"}
+    messages: Any = [{"role": "user", "content": [CITED]}, {"role": "assistant", "content": [CITED]}, *HELLO]
+    client.messages.create(model="claude/claude-9", max_tokens=9, messages=messages, extra_headers=old, extra_body={"top_k": 3})
+    sent = json.loads(served.replay.request)
+    assert (sent["messages"], sent["top_k"], served.replay.headers["anthropic-version"]) == (messages, 3, "2023-06-01")
+    legal: Any = [{"role": "user", "content": [{**PAGE, "citations": {"enabled": True}}]}, {"role": "assistant", "content": [CITED]}, *HELLO]
+    client.messages.create(model="claude/claude-9", max_tokens=9, messages=legal)
+    assert json.loads(served.replay.request)["messages"] == legal
+    with pytest.raises(anthropic.BadRequestError, match="is none"):
+        client.messages.create(model="claude/claude-9", max_tokens=9, messages=HELLO, extra_headers={"anthropic-version": "latest"})
+
+
+def test_another_surface_asks_claude_in_the_version_that_has_sampling(chat: OpenAI, served: Bench) -> None:
+    served.replay.answer(200, "application/json", PLAIN)
+    chat.chat.completions.create(model="claude/claude-9", messages=HELLO, max_tokens=9, temperature=0.5)
+    assert (json.loads(served.replay.request).get("temperature"), served.replay.headers["anthropic-version"]) == (0.5, "2023-06-01")
+
+
 def test_tokens_are_counted_without_a_call(client: Anthropic, served: Bench) -> None:
     raw = client.messages.with_raw_response.count_tokens(model="sim/echo", messages=HELLO, system="be kind")
     assert (raw.headers["x-aig-count"], raw.parse().input_tokens) == ("counted", 2 + 2 + 3 * 2)
@@ -251,3 +296,59 @@ def test_a_provider_that_fails_within_a_stream_is_told_in_the_stream(client: Ant
     served.replay.answer(200, "text/event-stream", start + text + fault)
     with pytest.raises(openai.APIError, match="Overloaded"):
         list(chat.chat.completions.create(model="claude/claude-9", messages=HELLO, stream=True))
+
+
+# --- thinking that goes through a chat client and back ---------------------------------------------------------------------
+
+TURN: Any = {
+    "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-9",
+    "content": [
+        {"type": "thinking", "thinking": "I need the \u2602 weather", "signature": "c2lnbmVk"}, {"type": "redacted_thinking", "data": "aGlkZGVu"},
+        {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Rome"}},
+    ],
+    "stop_reason": "tool_use", "stop_sequence": None, "usage": {"input_tokens": 3, "output_tokens": 11},
+}  # fmt: skip
+FUNCTION: Any = {"type": "function", "function": {"name": "weather", "parameters": WEATHER["input_schema"]}}
+
+
+def streamed(message: Any) -> bytes:
+    """A message as its provider streams it, texts in several pieces."""
+    events: list[Any] = [{"type": "message_start", "message": {**message, "content": [], "stop_reason": None}}]
+    for index, block in enumerate(message["content"]):
+        kind = block["type"]
+        opened = block if kind == "redacted_thinking" else {**block, "input": {}} if kind == "tool_use" else {"type": kind, "thinking": "", "signature": ""}
+        events.append({"type": "content_block_start", "index": index, "content_block": opened})
+        deltas: list[Any] = []
+        if kind == "thinking":
+            deltas = [{"type": "thinking_delta", "thinking": piece} for piece in block["thinking"]]
+            deltas.append({"type": "signature_delta", "signature": block["signature"]})
+        elif kind == "tool_use":
+            deltas = [{"type": "input_json_delta", "partial_json": json.dumps(block["input"])}]
+        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+        events.append({"type": "content_block_stop", "index": index})
+    events.append({"type": "message_delta", "delta": {"stop_reason": message["stop_reason"], "stop_sequence": None}, "usage": message["usage"]})
+    return b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in [*events, {"type": "message_stop"}])
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_thinking_comes_back_to_its_model_through_a_chat_client(chat: OpenAI, served: Bench, is_stream: bool) -> None:
+    """The client does what clients do: it appends the message that it got."""
+    asked: Any = {"model": "claude/claude-9", "messages": HELLO, "tools": [FUNCTION], "max_tokens": 4000, "reasoning_effort": "low"}
+    if is_stream:
+        served.replay.answer(200, "text/event-stream", streamed(TURN))
+        with chat.chat.completions.stream(**asked) as stream:
+            message = stream.get_final_completion().choices[0].message
+    else:
+        served.replay.answer(200, "application/json", json.dumps(TURN).encode())
+        message = chat.chat.completions.create(**asked).choices[0].message
+    assert message.reasoning_content == "I need the \u2602 weather"  # type: ignore[union-attr]
+    back: Any = message.model_dump(exclude_none=True, exclude={"parsed", "tool_calls"})
+    back["tool_calls"] = [{"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": call.function.arguments}} for call in message.tool_calls or []]  # type: ignore[union-attr]
+    served.replay.answer(200, "application/json", PLAIN)
+    more = [*HELLO, back, {"role": "tool", "tool_call_id": "toolu_1", "content": "rain"}]
+    raw = chat.chat.completions.with_raw_response.create(**{**asked, "messages": more})
+    sent = json.loads(served.replay.request)["messages"]
+    assert sent[1]["content"] == TURN["content"] and sent[2]["content"][0]["tool_use_id"] == "toolu_1"
+    assert "x-aig-warning" not in raw.headers
+    raw = chat.chat.completions.with_raw_response.create(model="sim/echo", messages=more, max_tokens=50)  # a model of another vendor
+    assert 'dropped;param="messages[1].content[0].signature";reason="reasoning of another provider"' in raw.headers["x-aig-warning"]

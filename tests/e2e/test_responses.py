@@ -116,7 +116,7 @@ def test_an_error_in_the_middle_of_a_stream_is_raised(client: OpenAI) -> None:
         ({"previous_response_id": 3}, "previous_response_id"),
         ({"store": "no"}, "store"),
         ({"conversation": "conv_1"}, "conversation"),
-        ({"background": True}, "background"),
+        ({"background": True, "store": False}, "background"),
         ({"input": []}, "input"),
         ({"input": [{"role": "nobody", "content": "x"}]}, "input[0].role"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),

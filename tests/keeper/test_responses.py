@@ -9,14 +9,17 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from aigate.core.account import SubAccount
+from aigate.core.call import Call
+from aigate.dialects.openai_responses_background import begun
 from aigate.keeper import responses as module
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.responses import read_turns
 from aigate.keeper.db.sub_accounts import add_sub_account, delete_sub_account
 from aigate.keeper.responses import ResponseStore
-from aigate.messages import FindResponse, FoundResponse, KeepResponse, KeptResponse
+from aigate.messages import CancelResponse, FindResponse, FoundResponse, KeepResponse, KeptResponse
 
 ANNA, BERT = ("acc_default", "sa_anna"), ("acc_default", "sa_bert")
 
@@ -143,5 +146,79 @@ def test_old_responses_go_and_with_no_days_all_do(database: Database, days: int,
             await database.write(lambda connection: None)  # after what it has asked for
             assert await ids() == left
         expiring.cancel()
+
+    run(work())
+
+
+# --- in the background ----------------------------------------------------------------------------------------------------------
+
+
+def begun_body(run_by: str = "jrn_1") -> bytes:
+    pairs = {"input": Raw(b'"think"'), "store": Raw(b"true")}
+    return begun(Call("openai-responses", "responses", pairs, 9, ("m",)), "r1", run_by)
+
+
+def end_of(text: str) -> KeepResponse:
+    return KeepResponse(8, *ANNA, None, b"", json.dumps({"id": "r1", "status": "completed", "output": [{"text": text}]}).encode(), is_end=True)
+
+
+def test_one_that_runs_is_shown_without_its_note_and_ends_once(database: Database) -> None:
+    async def work() -> None:
+        store = ResponseStore(database)
+        await store.answer(KeepResponse(7, *ANNA, None, b'"think"', begun_body()))
+        found = await store.get(*ANNA, "r1")
+        assert found is not None and json.loads(found.body)["status"] == "in_progress" and b"jrn_1" not in found.body
+        assert await conversation(store, "r1") == FoundResponse(3, None, is_running=True)
+        assert await store.answer(end_of("first")) == KeptResponse(8)
+        await store.answer(end_of("second"))
+        found = await store.get(*ANNA, "r1")
+        assert found is not None and json.loads(found.body)["output"] == [{"text": "first"}] and found.input == b'"think"'
+
+    run(work())
+
+
+def test_one_that_is_cancelled_or_gone_takes_no_end(database: Database) -> None:
+    async def work() -> None:
+        told: list[Any] = []
+        store = ResponseStore(database)
+        store.tell_workers = told.append
+        assert await store.cancel(*BERT, "r1") is None
+        await store.answer(KeepResponse(7, *ANNA, None, b'"think"', begun_body()))
+        cancelled = await store.cancel(*ANNA, "r1")
+        assert cancelled is not None and json.loads(cancelled.body)["status"] == "cancelled"
+        assert told == [CancelResponse(*ANNA, "r1")]
+        await store.answer(end_of("late"))
+        assert await store.cancel(*ANNA, "r1") == await store.get(*ANNA, "r1") == cancelled
+        assert len(told) == 1
+        await store.delete(*ANNA, "r1")
+        await store.answer(end_of("late"))
+        assert await store.get(*ANNA, "r1") is None
+
+    run(work())
+
+
+def test_one_whose_worker_is_no_more_has_failed(database: Database) -> None:
+    async def work() -> None:
+        store = ResponseStore(database)
+        store.is_living = lambda journal_id: journal_id == "jrn_2"
+        await store.answer(KeepResponse(7, *ANNA, None, b'"think"', begun_body("jrn_2")))
+        assert (await conversation(store, "r1")).is_running
+        store.is_living = lambda journal_id: False
+        found = await store.get(*ANNA, "r1")
+        assert found is not None
+        body = json.loads(found.body)
+        assert (body["status"], body["error"]["code"]) == ("failed", "server_error")
+        assert texts(await conversation(store, "r1")) == ["think"]  # one may go on from what was asked
+
+    run(work())
+
+
+def test_a_note_in_a_providers_response_means_nothing(database: Database) -> None:
+    async def work() -> None:
+        store = ResponseStore(database)
+        store.is_living = lambda journal_id: False
+        await store.answer(KeepResponse(7, *ANNA, None, b'"hi"', b'{"aig_run_by":"../../etc","id":"r1","output":[]}'))
+        found = await store.get(*ANNA, "r1")
+        assert found is not None and json.loads(found.body) == {"id": "r1", "output": []}
 
     run(work())

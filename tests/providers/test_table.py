@@ -15,7 +15,7 @@ LOCAL = [row for row in ROWS.values() if not row.key_variable and row.name != SI
 
 
 def test_the_providers_promised_are_there():
-    promised = "openai azure anthropic groq mistral openrouter deepseek cerebras zai huggingface moonshot xai google ollama vllm llamacpp sim"
+    promised = "openai azure vertex anthropic groq mistral openrouter deepseek cerebras zai huggingface moonshot xai google ollama vllm llamacpp sim"
     assert set(promised.split()) <= set(ROWS)
 
 
@@ -31,7 +31,7 @@ def test_a_remote_row_is_reached_safely(row):
     assert bool(row.base_url) != bool(row.url_variable)
     assert (url.scheme, url.query, url.fragment, url.username) == ("https", "", "", None)
     assert not row.base_url.endswith("/")
-    assert row.auth == "bearer" or row.auth.partition(":")[0] in ("header", "scheme")
+    assert row.auth in ("bearer", "google-token") or row.auth.partition(":")[0] in ("header", "scheme")
     assert row.unpriced == "refuse"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ssl
 from collections.abc import Callable
 
 import pytest
@@ -31,8 +32,11 @@ def moved(location: str) -> bytes:
 class World:
     """One web server on a public and a private address, a resolver, and what the server was asked."""
 
+    server_tls: ssl.SSLContext | None = None
+
     def __init__(self, answer: Answer, names: dict[str, list[str]] | None = None, **options: object):
         self.answer = answer
+        self.client_tls = tls_context()
         self.names = {"pictures.test": [PUBLIC], "inside.test": [PRIVATE]} | (names or {})
         self.options = {"is_on": True, "max_bytes": 10_000, "timeout_s": 5.0} | options
         self.asked: list[str] = []
@@ -42,9 +46,9 @@ class World:
         return asyncio.run(self._fetch(urls, kind))
 
     async def _fetch(self, urls: tuple[str, ...], kind: str) -> list[Media]:
-        servers = [await asyncio.start_server(self._serve, PUBLIC, 0)]
+        servers = [await asyncio.start_server(self._serve, PUBLIC, 0, ssl=self.server_tls)]
         port = servers[0].sockets[0].getsockname()[1]
-        servers.append(await asyncio.start_server(self._serve, PRIVATE, port))
+        servers.append(await asyncio.start_server(self._serve, PRIVATE, port, ssl=self.server_tls))
         media = [Media(kind, url=url.replace(":0", f":{port}")) for url in urls]
         self.port = port
 
@@ -52,7 +56,7 @@ class World:
             return self.names.get(host, [host])
 
         guard = Guard(resolve=resolve, permits=lambda address: address == PUBLIC)
-        fetcher = Fetcher(guard, tls=tls_context(), loop=asyncio.get_running_loop(), **self.options)  # type: ignore[arg-type]
+        fetcher = Fetcher(guard, tls=self.client_tls, loop=asyncio.get_running_loop(), **self.options)  # type: ignore[arg-type]
         try:
             self.known: dict = {}
             await fetcher.fill([Wanted(f"messages[0].content[{place}]", each) for place, each in enumerate(media)], self.known)

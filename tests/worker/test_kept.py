@@ -120,3 +120,35 @@ def test_a_keeper_that_does_not_answer_is_a_503(tmp_path):
         assert caught.value.status == 503 and not kept._asked
 
     with_keeper(tmp_path / "k", test)
+
+
+def test_the_end_of_a_background_response_is_never_given_up(tmp_path):
+    async def test(keeper, kept):
+        first = await keeper.connections.get()
+        run = new_run()
+        beginning = asyncio.create_task(kept.begin(run, b'{"begun"}', "resp_1"))
+        asked = await first.next(KeepResponse)
+        assert (asked.sent, asked.is_end, asked.input) == (b'{"begun"}', False, b'"hi"')
+        assert not beginning.done()
+        first.say(KeptResponse(asked.number))
+        key = await beginning
+        assert key == ("acc_default", "sa_1", "resp_1")
+        assert not kept.end(key, b"x" * (MAX_KEPT_BYTES + 1))  # too large: its maker says so instead
+        assert kept.end(key, b'{"ended"}')
+        kept.tick(asyncio.get_running_loop().time() + 10 * module.CONFIRMED_S)
+        assert (len(kept._held), kept.lost) == (1, 0)
+        ended = await first.next(KeepResponse)
+        assert (ended.sent, ended.is_end) == (b'{"ended"}', True)
+
+    with_keeper(tmp_path / "k", test)
+
+
+def test_nothing_begins_in_the_background_that_is_not_kept(tmp_path):
+    async def test(keeper, kept):
+        with pytest.raises(GatewayError) as caught:  # this keeper does not answer
+            await kept.begin(new_run(), b"{}", "resp_1")
+        assert caught.value.status == 503
+        with pytest.raises(ClientError, match="background"):
+            await KeptResponses(kept._link, asyncio.get_running_loop(), is_on=False).begin(new_run(), b"{}", "resp_1")
+
+    with_keeper(tmp_path / "k", test)

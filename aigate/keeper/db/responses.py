@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from aigate.core.account import StoredResponse
+from aigate.dialects.openai_responses_background import run_by
 from aigate.keeper.db.tables import responses
 
 ROWS_A_STEP = 500
@@ -18,6 +19,13 @@ def put_response(connection: Connection, new: StoredResponse) -> None:
     """In the place of one with the same id."""
     connection.execute(delete(responses).where(*_which(new.account_id, new.owner_id, new.id)))
     connection.execute(insert(responses).values(msgspec.structs.asdict(new)))
+
+
+def end_response(connection: Connection, account_id: str, owner_id: str, response_id: str, body: bytes) -> None:
+    """The end of one that runs in the background; nothing where it has ended already, or is gone."""
+    found = get_response(connection, account_id, owner_id, response_id)
+    if found is not None and run_by(found.body):
+        connection.execute(update(responses).where(*_which(account_id, owner_id, response_id)).values(body=body))
 
 
 def get_response(connection: Connection, account_id: str, owner_id: str, response_id: str) -> StoredResponse | None:
