@@ -106,6 +106,9 @@ def plan_request(call: Call, request: Request, target: Target, names: Mapping[st
     if isinstance(mode, dict):
         given = mode.get("budget_tokens")
         budget = 0 if mode.get("type") == "disabled" else given if type(given) is int else None
+        if mode.get("type") == "enabled" and budget is None and asked is None:  # to reason, it does not say how much
+            asked = "medium"
+            request.params[EFFORT] = pairs[own.get(EFFORT, EFFORT)] = Raw(b'"medium"')
     crossing = msgspec.structs.replace(call, pairs=pairs, effort=asked if isinstance(asked, str) else None, thinking_budget=budget)
     return plan_edits(crossing, target, names)
 

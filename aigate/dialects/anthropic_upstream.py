@@ -28,7 +28,9 @@ _SAID = frozenset(
     }
 )  # fmt: skip
 _TIERS = {"auto": "auto", "default": "standard_only"}
-_UNSAID_DEFAULTS = {"n": b"1", "presence_penalty": b"0", "frequency_penalty": b"0", "logprobs": b"false", "store": b"false"}
+_UNSAID_DEFAULTS = {
+    "n": b"1", "presence_penalty": b"0", "frequency_penalty": b"0", "logprobs": b"false", "store": b"false", "modalities": b'["text"]',
+}  # fmt: skip
 
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
@@ -97,6 +99,9 @@ def _lose_params(request: Request, target: Target, warnings: list[Warning]) -> N
         warnings.append(Warning("dropped", "tool_choice.allowed_tools", "this format has no choice among tools"))
     if _thinks_by_budget(request, target) and _thinking(request, target) is None:
         warnings.append(Warning("dropped", EFFORT, "the model cannot think on this turn"))
+    effort = _value(params, EFFORT)
+    if target.quirks.thinking != "adaptive" and THINKING not in params and effort not in (None, "none", *BUDGETS):
+        warnings.append(Warning("dropped", request.spelling.get(EFFORT, EFFORT), "not a degree of reasoning that this format knows", str(effort)))
 
 
 # --- the request ----------------------------------------------------------------------------------------------------------
@@ -280,8 +285,8 @@ def _thinks_by_budget(request: Request, target: Target) -> bool:
     if target.quirks.thinking == "adaptive":
         return False
     mode = _value(request.params, THINKING)
-    if isinstance(mode, dict):
-        return mode.get("type") == "enabled" and bool(mode.get("budget_tokens"))
+    if isinstance(mode, dict) and (mode.get("type") == "disabled" or "budget_tokens" in mode):
+        return mode.get("type") == "enabled" and bool(mode["budget_tokens"])
     return _value(request.params, EFFORT) in BUDGETS
 
 
@@ -296,7 +301,7 @@ def _thinking(request: Request, target: Target) -> Bag | None:
     if not _thinks_by_budget(request, target) or _is_forced(_value(request.params, "tool_choice")) or _is_inside_turn(request):
         return None
     mode = _value(request.params, THINKING)
-    budget = mode["budget_tokens"] if isinstance(mode, dict) else BUDGETS[effort]
+    budget = mode["budget_tokens"] if isinstance(mode, dict) and "budget_tokens" in mode else BUDGETS[effort]
     bound = _max_tokens(request, target)
     most = (bound if isinstance(bound, int) else _decode(bound)) - 1  # type: ignore[arg-type]
     return {"type": "enabled", "budget_tokens": min(budget, most)} if most >= MIN_BUDGET_TOKENS else None

@@ -197,6 +197,9 @@ def lost(request: Request, target: Target) -> list[Warning]:
     for name, raw in request.params.items():
         if name not in _SAYABLE and name not in _QUIET and bytes(raw) != b"null" and _decode(raw) not in _DEFAULTS.get(name, ()):
             warnings.append(Warning("dropped", request.spelling.get(name, name), "this format has no such parameter"))
+    tier = _value(request.params, "service_tier")
+    if not is_own and tier not in (None, "auto", *_TIERS):
+        warnings.append(Warning("dropped", "service_tier", "this format has standard, flex and priority", str(tier)))
     return warnings
 
 

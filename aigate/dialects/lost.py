@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import Raw
 
 from aigate.core.call import Warning
 from aigate.core.neutral import Request
+from aigate.core.params import THINKING
 
 # They steer what is kept, cached or padded, or which detail comes along; the answer is the same without.
 _QUIET = frozenset({"store", "include", "stream", "stream_options", "truncation", "cache_control", "labels", "reasoning", "text", "output_config"})
+_CHOICES = frozenset({b'"auto"', b'"none"', b'"required"'})
 _SAYS_NOTHING = frozenset({b"null", b"false", b"{}", b"[]", b'""'})
 
 
@@ -16,8 +19,17 @@ def lost_fields(request: Request, dialect: str) -> list[Warning]:
     """What of the bag of a request is said in its own format and cannot be in `dialect`."""
     if request.dialect == dialect:
         return []
-    return [
+    warnings = [
         Warning("dropped", name, "only the format of the request has it")
         for name, value in request.bags.get(request.dialect, {}).items()
         if name not in _QUIET and value is not None and (not isinstance(value, Raw) or bytes(value) not in _SAYS_NOTHING)
     ]
+    thinking = request.params.get(THINKING)
+    fields = None if thinking is None else msgspec.json.decode(thinking)
+    if isinstance(fields, dict):
+        more = [key for key in fields if key not in ("type", "budget_tokens")]
+        warnings += [Warning("dropped", f"{THINKING}.{key}", "only the format of the request has it") for key in more]
+    choice = request.params.get("tool_choice")
+    if choice is not None and bytes(choice)[:1] == b'"' and bytes(choice) not in _CHOICES:
+        warnings.append(Warning("dropped", "tool_choice", "only auto, none and required are known to all"))
+    return warnings

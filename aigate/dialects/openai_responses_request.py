@@ -38,7 +38,12 @@ SHARED = frozenset(
 )  # fmt: skip
 # Of other formats: what we answer for ourselves, or what changes nothing of the answer.
 _QUIET = frozenset({"stream_options", "store", "thinking", "logprobs"})
-_SAID_ANYWAY = frozenset({("n", b"1"), ("modalities", b'["text"]')})
+_SAID_ANYWAY = frozenset(
+    {
+        ("n", b"1"), ("modalities", b'["text"]'), ("presence_penalty", b"0"), ("frequency_penalty", b"0"), ("presence_penalty", b"0.0"),
+        ("frequency_penalty", b"0.0"), ("logit_bias", b"{}"), ("functions", b"[]"), ("stop", b"[]"),
+    }
+)  # fmt: skip
 # Its own, and no other format's. The rest of the keys we know nothing of.
 _OWN = frozenset(
     {
@@ -317,12 +322,12 @@ def lost(request: Request, target: Target) -> list[Warning]:
             warnings.append(Warning("dropped", f"{path}.name", "this format names no speakers"))
         _walk(message.parts, f"{path}.content", request.dialect, warnings)
     for place, tool in enumerate(request.tools or ()):
-        if tool.kind not in ("function", "custom"):
+        if tool.kind not in ("function", "custom") and request.dialect != NAME:
             warnings.append(Warning("dropped", f"tools[{place}]", f"{tool.kind} is a tool of the other provider"))
     if request.dialect == NAME:
         return warnings
     for name, raw in request.params.items():
-        if name not in SHARED and name not in _QUIET and (name, bytes(raw)) not in _SAID_ANYWAY and bytes(raw) not in (b"null", b"false"):
+        if name not in SHARED and name not in _QUIET and (name, bytes(raw)) not in _SAID_ANYWAY and bytes(raw) != b"null":
             warnings.append(Warning("dropped", name, "this format has no such parameter"))
     return warnings
 
