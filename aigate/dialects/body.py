@@ -42,6 +42,14 @@ def read_pairs(body: bytes, acted_on: frozenset[str]) -> dict[str, Raw]:
     return pairs
 
 
+def open_object(body: bytes) -> dict[str, Raw]:
+    """The top-level pairs of a provider's JSON. What is raw must be UTF-8 too, which decoding pairs alone does not look at."""
+    pairs = _decode_pairs(body)
+    if not body.isascii():
+        str(body, "utf-8")
+    return pairs
+
+
 @lru_cache(1024)  # calls of one application have the same keys
 def _check_case(acted_on: frozenset[str], *keys: str) -> None:
     for key in keys:

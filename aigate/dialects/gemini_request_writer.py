@@ -122,9 +122,10 @@ def _named_tools(choice: Bag) -> Bag | None:
     entries = [choice]
     mode = "ANY"
     if isinstance(allowed, dict):
-        entries = allowed.get("tools") or []
+        tools = allowed.get("tools")
+        entries = tools if type(tools) is list else []
         mode = "ANY" if allowed.get("mode") == "required" else "VALIDATED"
-    inner = [entry.get(entry.get("type", "")) or entry for entry in entries if isinstance(entry, dict)]
+    inner = [entry.get(str(entry.get("type"))) or entry for entry in entries if isinstance(entry, dict)]
     names = [entry["name"] for entry in inner if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
     return {"mode": mode, "allowedFunctionNames": names} if names else None
 

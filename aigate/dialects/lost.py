@@ -11,7 +11,7 @@ from aigate.core.params import THINKING
 
 # They steer what is kept, cached or padded, or which detail comes along; the answer is the same without.
 _QUIET = frozenset({"store", "include", "stream", "stream_options", "truncation", "cache_control", "labels", "reasoning", "text", "output_config"})
-_CHOICES = frozenset({b'"auto"', b'"none"', b'"required"'})
+_CHOICES = ("auto", "none", "required", "function", "custom", "allowed_tools")
 _SAYS_NOTHING = frozenset({b"null", b"false", b"{}", b"[]", b'""'})
 
 
@@ -30,6 +30,7 @@ def lost_fields(request: Request, dialect: str) -> list[Warning]:
         more = [key for key in fields if key not in ("type", "budget_tokens")]
         warnings += [Warning("dropped", f"{THINKING}.{key}", "only the format of the request has it") for key in more]
     choice = request.params.get("tool_choice")
-    if choice is not None and bytes(choice)[:1] == b'"' and bytes(choice) not in _CHOICES:
-        warnings.append(Warning("dropped", "tool_choice", "only auto, none and required are known to all"))
+    said = None if choice is None else msgspec.json.decode(choice)
+    if said is not None and (said.get("type") if isinstance(said, dict) else said) not in _CHOICES:
+        warnings.append(Warning("dropped", "tool_choice", "only auto, none, required and tools by name are known to all"))
     return warnings

@@ -14,7 +14,7 @@ from msgspec import Meta, Raw
 
 from aigate.core.call import Call
 from aigate.core.edits import Edit, apply_to_pairs
-from aigate.core.neutral import Bag, Request, Tool
+from aigate.core.neutral import Bag, Message, Request, Tool
 from aigate.core.params import GATEWAY_FIELDS, MAX_OUTPUT_TOKENS
 from aigate.core.target import Quirks, Target
 from aigate.dialects.body import read_pairs, typed, wrong
@@ -233,7 +233,7 @@ def read_request(call: Call) -> Request:
             raise ClientError(f"messages[{place}] must be an object with a role", param="messages")
     request = Request(
         model=call.models[0] if call.models else "",
-        messages=[read_message(message) for message in messages],
+        messages=[_read_message(message, place) for place, message in enumerate(messages)],
         is_stream=call.is_stream,
         dialect=NAME,
     )
@@ -246,11 +246,13 @@ def read_request(call: Call) -> Request:
                 request.spelling[name] = key
     if "stream" in pairs and not call.is_stream:
         bag["stream"] = pairs["stream"]
+    if "response_format" in pairs:
+        _check_format(pairs["response_format"])
     tools = pairs.get("tools")
     if tools is not None:
         value = _decode(tools)
         if type(value) is list and all(type(tool) is dict for tool in value):
-            request.tools = [_read_tool(tool) for tool in value]
+            request.tools = [_read_tool(tool, f"tools[{place}]") for place, tool in enumerate(value)]
         else:
             bag["tools"] = tools
     if bag:
@@ -258,9 +260,27 @@ def read_request(call: Call) -> Request:
     return request
 
 
-def _read_tool(tool: Bag) -> Tool:
+def _read_message(message: Bag, place: int) -> Message:
+    try:
+        return read_message(message)
+    except ClientError as error:
+        error.param = f"messages[{place}].content.{error.param}"
+        raise
+
+
+def _check_format(raw: Raw) -> None:
+    form = _decode(raw)
+    if form is not None and (type(form) is not dict or not isinstance(form.get("type"), str)):
+        raise wrong("response_format", "an object with a type", raw)
+    if form is not None and form["type"] == "json_schema" and type(form.get("json_schema")) is not dict:
+        raise ClientError("response_format.json_schema must be an object with a name and a schema", param="response_format.json_schema")
+
+
+def _read_tool(tool: Bag, path: str) -> Tool:
     kind = tool.get("type")
     inside = tool.get(kind) if kind in ("function", "custom") else None
+    if kind in ("function", "custom") and (type(inside) is not dict or not isinstance(inside.get("name"), str)):
+        raise ClientError(f"{path}.{kind} must be an object with a name", param=f"{path}.{kind}")
     if type(inside) is not dict:
         return Tool(kind if isinstance(kind, str) else "", bag=tool)
     del tool["type"], tool[kind]
@@ -298,7 +318,8 @@ def _write_tool(tool: Tool) -> Bag:
     for key, value in (("description", tool.description), schema, ("strict", tool.strict)):
         if value is not None:
             inside[key] = value
-    inside |= tool.bag.get(kind, {})
+    more = tool.bag.get(kind)
+    inside |= more if type(more) is dict else {}
     return {"type": kind, **tool.bag, kind: inside}
 
 

@@ -195,7 +195,7 @@ def read_request(call: Call) -> Request:
     if tools is not None:
         value = _decode(tools)
         if type(value) is list and all(type(tool) is dict for tool in value):
-            request.tools = [_read_tool(tool) for tool in value]
+            request.tools = [_read_tool(tool, f"tools[{place}]") for place, tool in enumerate(value)]
         else:
             bag["tools"] = tools
     if bag:
@@ -203,10 +203,12 @@ def read_request(call: Call) -> Request:
     return request
 
 
-def _read_tool(tool: Bag) -> Tool:
+def _read_tool(tool: Bag, path: str) -> Tool:
     kind = tool.get("type")
     if kind not in ("function", "custom"):
         return Tool(kind if isinstance(kind, str) else "", bag=tool)
+    if not isinstance(tool.get("name"), str):
+        raise ClientError(f"{path}.name must be a string", param=f"{path}.name")
     key = "parameters" if kind == "function" else "format"
     return Tool(
         tool.pop("type"),

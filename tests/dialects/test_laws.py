@@ -9,9 +9,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from aigate.core.call import Call, Warning
-from aigate.core.neutral import Reply, leave_home
+from aigate.core.neutral import Reply, Request, leave_home
 from aigate.core.target import Target
 from aigate.core.usage import NOTHING, Usage
 from aigate.dialects.dialect import Settlement
@@ -32,6 +33,7 @@ from tests.dialects.formats import (
     where,
     where_recorded,
 )  # fmt: skip
+from tests.dialects.generated import requests as generated_requests
 from tests.dialects.meaning import conversation, finish_told, folded, told
 from tests.dialects.recorded import needs_recordings
 from tests.dialects.sdk_readers import check_stream
@@ -118,6 +120,23 @@ def assert_same(before: Any, after: Any, warnings: list[Warning], record: str) -
         missing += Counter(one["media"]) - Counter(two["media"])
         assert not Counter(two["media"]) - Counter(one["media"]), record
     assert missing.total() <= sum(warning.param.startswith("messages[") for warning in warnings), record
+
+
+@each_pair
+@settings(max_examples=200 if ALL else 12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(generated=generated_requests())
+def test_a_made_up_conversation_is_the_same_there_and_back(form: Format, other: Format, generated: Request) -> None:
+    """Of any parts whatever: first as `form` can say it, then as a call of that format."""
+    before = conversation(generated)
+    warnings = form.dialect.lost(generated, where(form))
+    leave_home(generated, form.name)
+    call = call_of(form, json.loads(form.dialect.write_request(generated, where(form))))
+    read = conversation(form.dialect.read_request(call))
+    assert_same(before, read, warnings, "generated")
+    there, lost, body = crossed(form, call, other, where(other))
+    assert_same(read, conversation(there), lost, "generated")
+    back, more, _ = crossed(other, call_of(other, json.loads(body)), form, where(form))
+    assert_same(read, conversation(back), [*lost, *more], "generated")
 
 
 # Values that ask for what happens unasked, and parameters that say nothing of the answer (they name the caller, or a place in a cache).
