@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from aigate.core.neutral import Bag, Choice, Media, Part, Reasoning, Reply, Text, ToolCall
 from aigate.core.target import Target

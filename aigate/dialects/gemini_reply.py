@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from aigate.core.neutral import Bag, Choice, Part, Reply, Text, ToolCall
 from aigate.core.target import Target

@@ -55,7 +55,7 @@ def _fold_chat(out: bytes) -> dict[str, Any]:
         }  # fmt: skip
         choices.append({"index": index, "message": message, "finish_reason": folded["finish_reason"]})
     usage = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), None)
-    return {**{key: value for key, value in chunks[-1].items() if key != "choices"}, "choices": choices, "usage": usage}
+    return {**{key: value for key, value in chunks[-1].items() if key not in ("choices", "x_groq")}, "choices": choices, "usage": usage}
 
 
 def _fold_responses(out: bytes) -> dict[str, Any]:
@@ -165,11 +165,11 @@ class Streamed(NamedTuple):
 
 
 def streamed(
-    data: bytes, form: Format, other: Format, goal: Target, sizes: Sequence[int] = (1 << 30,), *, is_spliced: bool = True
+    data: bytes, form: Format, other: Format, goal: Target, sizes: Sequence[int] = (1 << 30,), *, is_spliced: bool = True, is_array: bool = False
 ) -> Streamed:
     """`data`, of `form`, through its reader and the writer of `other`, as the relay does it."""
     reader = form.dialect.stream_reader(goal, is_spliced)
-    writer = other.dialect.stream_writer(Call(other.name, other.endpoint, {}, 0, (), include_usage=True), ASKED, "req_1")
+    writer = other.dialect.stream_writer(Call(other.name, other.endpoint, {}, 0, (), include_usage=True, is_array=is_array), ASKED, "req_1")
     out, seen, settlement, errors, usage = b"", [], Settlement(NOTHING, 0), [], None
     for events in [*(reader.feed(piece) for piece in slices(data, sizes)), reader.close()]:
         for event in events:

@@ -45,7 +45,7 @@ def campaign(form: Format, found: list[dict[str, Any]], case: Callable[[dict[str
         for _ in range(TIMES):
             try:
                 case(record, chance, chance.choice(others))
-            except Exception as error:  # what is looked for
+            except Exception as error:  # noqa: BLE001 - what is looked for
                 frame = next((frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if "/aigate/" in frame.filename), None)
                 failures[f"{type(error).__name__} at {frame and frame.filename}:{frame and frame.lineno}"] += 1
     assert not failures, "\n".join(f"{count} × {what}" for what, count in failures.most_common())
