@@ -85,9 +85,9 @@ def _read_text(block: Bag) -> Part | None:
 
 
 def read_citation(entry: Bag) -> Citation:
-    url = entry.get("url") or entry.get("source")
-    title = entry.get("title") or entry.get("document_title")
-    return Citation("url" if isinstance(url, str) else "document", url, title, entry.get("cited_text"), bag=entry)
+    url, title = entry.get("url") or entry.get("source"), entry.get("title") or entry.get("document_title")
+    url, title, cited = (value if isinstance(value, str) else None for value in (url, title, entry.get("cited_text")))
+    return Citation("document" if url is None else "url", url, title, cited, bag=entry)
 
 
 def _read_media(block: Bag) -> Part | None:

@@ -274,7 +274,8 @@ def _write_tool_choice(params: Mapping[str, Raw], target: Target) -> Bag | None:
         kind = {"auto": "auto", "required": "any", "none": "none"}.get(asked)
         choice = {"type": kind} if kind else None
     elif isinstance(asked, dict) and asked.get("type") in ("function", "custom"):
-        choice = {"type": "tool", "name": (asked.get(asked["type"]) or {}).get("name") or asked.get("name")}
+        inside = asked.get(asked["type"])
+        choice = {"type": "tool", "name": (inside if type(inside) is dict else asked).get("name")}
     if _value(params, "parallel_tool_calls") is False and (choice is None or choice["type"] != "none"):
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
     return choice
