@@ -17,6 +17,7 @@ from aigate.core.params import EFFORT, MAX_OUTPUT_TOKENS, THINKING
 from aigate.core.target import Target
 from aigate.dialects.anthropic_message import MEDIA_KINDS, NAME, put_cache, write_blocks, write_content
 from aigate.dialects.anthropic_request import OWN_KEYS, SIMPLE, upstream_name
+from aigate.dialects.anthropic_schema import lowered
 
 MAX_INVENTED_TOKENS = 32_768  # of output, where the caller set no bound: this format must have one
 MIN_BUDGET_TOKENS = 1024
@@ -89,6 +90,9 @@ def _lose_params(request: Request, target: Target, warnings: list[Warning]) -> N
     form = _value(params, "response_format")
     if _told_format(form, target):
         warnings.append(Warning("emulated", "response_format", "asked for in the instructions, as the model cannot be bound to it"))
+    elif isinstance(form, dict) and form.get("type") == "json_schema" and (told := _schema(form)[1]):
+        what = ", ".join(sorted(set(told)))
+        warnings.append(Warning("emulated", "response_format", f"told in the schema's descriptions rather than enforced: {what}"))
     tier = _value(params, "service_tier")
     if tier is not None and str(tier) not in _TIERS:
         warnings.append(Warning("dropped", "service_tier", "this format has auto and default", str(tier)))
@@ -149,6 +153,12 @@ def _told_format(form: object, target: Target) -> str:
     schema = inside.get("schema") if type(inside) is dict else None
     said = f", valid against this JSON Schema:\n{_encode(schema).decode()}" if schema is not None else "."
     return f"Answer with JSON and nothing else, no words around it and no code fence{said}"
+
+
+def _schema(form: Bag) -> tuple[Any, list[str]]:
+    """The schema that binds the answer, as it is taken here, and what of it is only told."""
+    inside = form.get("json_schema")
+    return lowered(inside.get("schema") if type(inside) is dict else None)
 
 
 def _max_tokens(request: Request, target: Target) -> object:
@@ -253,8 +263,7 @@ def _write_composites(pairs: dict[str, Any], request: Request, target: Target) -
         config["effort"] = effort
     form = _value(params, "response_format")
     if isinstance(form, dict) and form.get("type") == "json_schema" and target.quirks.takes_schema:
-        inside = form.get("json_schema")
-        config["format"] = {"type": "json_schema", "schema": inside.get("schema") if type(inside) is dict else None}
+        config["format"] = {"type": "json_schema", "schema": _schema(form)[0]}
     if config:
         pairs["output_config"] = config
     user = _value(params, "safety_identifier") or _value(params, "user")

@@ -8,9 +8,13 @@ from msgspec import Raw
 from aigate.core.call import Warning
 from aigate.core.neutral import Request
 from aigate.core.params import THINKING
+from aigate.errors import ClientError
 
 # They steer what is kept, cached or padded, or which detail comes along; the answer is the same without.
 _QUIET = frozenset({"store", "include", "stream", "stream_options", "truncation", "cache_control", "labels", "reasoning", "text", "output_config"})
+# What a provider keeps for its callers: without it a request is only the end of a conversation. The code is the one that the vendor's SDK
+# reads to go on without (anthropic 2.12, lib/threads).
+_STATE = ("thread",)
 _CHOICES = ("auto", "none", "required", "function", "custom", "allowed_tools")
 _SAYS_NOTHING = frozenset({b"null", b"false", b"{}", b"[]", b'""'})
 
@@ -19,6 +23,11 @@ def lost_fields(request: Request, dialect: str) -> list[Warning]:
     """What of the bag of a request is said in its own format and cannot be in `dialect`."""
     if request.dialect == dialect:
         return []
+    for name in _STATE:
+        if name in request.bags.get(request.dialect, {}):
+            code = f"{name}_unsupported_request"
+            message = f"{name}: the rest of the conversation is kept by another provider; send it whole"
+            raise ClientError(message, param=name, code=code, details={"error_code": code, "unsupported": ["model"]})
     warnings = [
         Warning("dropped", name, "only the format of the request has it")
         for name, value in request.bags.get(request.dialect, {}).items()

@@ -20,6 +20,7 @@ from aigate.errors import ClientError
 
 NAME = "openai-responses"
 ITEM = "item"  # key of a bag: the fields of the message item that begins with this part
+ELSEWHERE = "elsewhere"  # where reasoning without a proof is from: no provider of this format could find such an item
 CALL_PROOF = "of the next call"  # key of a bag: see `give_proofs`
 INSTRUCTIONS = "instructions"  # key of a message's bag: it came under that key, not among the items
 ROLES = ("user", "assistant", "system", "developer")
@@ -336,6 +337,8 @@ def reasoning_item(part: Reasoning, item_id: str) -> Bag:
             item_id = own_id or item_id
         else:
             proof = seal(part.origin, ("e" if part.signature is None else "s") + proof)
+    elif part.origin != NAME:
+        proof = seal(part.origin or ELSEWHERE, "")
     summary = [{"type": "summary_text", "text": part.text}] if part.text else []
     return {"id": item_id, "type": "reasoning", "summary": summary, "encrypted_content": proof}
 

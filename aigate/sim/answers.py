@@ -133,10 +133,15 @@ def _say(request: ChatRequest, behaviour: Behaviour, seed: int) -> list[str]:
 
 
 def _last_text(messages: list[dict]) -> str:
+    """The last question, or all results of the tools called last."""
+    last: list[dict] = []
     for message in reversed(messages):
-        if message.get("role") in ("user", "tool"):
-            return " ".join(message_texts((message,)))
-    return ""
+        role = message.get("role")
+        if role == "tool" or (role == "user" and not last):
+            last.insert(0, message)
+        if role == "user" or (last and role != "tool"):
+            break
+    return " ".join(message_texts(last))
 
 
 def _see(messages: list[dict]) -> list[str]:

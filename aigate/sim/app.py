@@ -91,7 +91,7 @@ class SimulatedProvider:
         try:
             behaviour, reply = prepare(wire, request, row)
         except (Invalid, UnknownBehaviour) as refused:
-            row.status, param, code = (refused.status, refused.param or None, None) if isinstance(refused, Invalid) else (404, "model", "model_not_found")
+            row.status, param, code = (refused.status, refused.param or None, refused.code) if isinstance(refused, Invalid) else (404, "model", "model_not_found")
             self.bill.charge(row, "failed")
             _send_now(connection, request, row.status, wire.error(row.status, str(refused), param, code))
             return

@@ -22,8 +22,9 @@ _MAX_SIGNATURE_CHARS = 88
 class Invalid(Exception):
     """The request breaks a rule of its format: what is wrong, and the field's path."""
 
-    def __init__(self, message: str, param: str = "", status: int = 400) -> None:
+    def __init__(self, message: str, param: str = "", status: int = 400, code: str | None = None) -> None:
         super().__init__(message)
+        self.code = code
         self.message = message
         self.param = param
         self.status = status
@@ -97,10 +98,15 @@ def check_closed(schema: object, path: str, *, all_required: bool) -> None:
         check_closed(schema.get(key), f"{path}.{key}", all_required=all_required)
 
 
+def same_base64(one: str) -> str:
+    """Base64 in its plain alphabet: some SDKs write the one for URLs."""
+    return one.replace("-", "+").replace("_", "/")
+
+
 def sign(vendor: str, said: str) -> str:
     """The proof that this provider gave for something it thought: nothing else passes `is_signed`."""
     return base64.b64encode(blake2b(f"{vendor}\0{said}".encode(errors="replace"), digest_size=48).digest()).decode()[:_MAX_SIGNATURE_CHARS]
 
 
 def is_signed(vendor: str, said: str, proof: object) -> bool:
-    return proof == sign(vendor, said)
+    return isinstance(proof, str) and same_base64(proof) == sign(vendor, said)

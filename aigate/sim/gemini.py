@@ -1,5 +1,5 @@
 """The simulated provider speaking Gemini: what it takes, refuses and answers (ai.google.dev/api/generate-content, …/thought-signatures,
-…/function-calling, read 2026-11). It gives every function call an id and wants it back, as the vendor does from 3.5 on. Pure."""
+…/function-calling, read 2026-11). It gives every function call an id; a response may leave it out, as the vendor's own SDK does. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,7 @@ from urllib.parse import unquote
 from aigate.sim.answers import Answer, Answers, ChatRequest
 from aigate.sim.behaviours import Behaviour, read_behaviour
 from aigate.sim.check import (
-    ANY,
-    FLAG,
-    LIST,
-    NUMBER,
-    OBJECT,
-    TEXT,
-    WHOLE,
-    Fields,
-    body_of,
-    check,
-    check_base64,
-    data_url,
-    is_signed,
-    need,
-    one_of,
-    sign,
+    ANY, FLAG, LIST, NUMBER, OBJECT, TEXT, WHOLE, Fields, body_of, check, check_base64, data_url, is_signed, need, one_of, same_base64, sign,
 )  # fmt: skip
 from aigate.sim.replies import PADDING, Identity, Piece, encode
 from aigate.sim.server import Request
@@ -63,6 +48,7 @@ _SCHEMA: Fields = {  # the vendor's subset of OpenAPI, in `parameters` and `resp
     "additionalProperties": ANY,
 }  # fmt: skip
 _TYPES = ("STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL")
+_OWN_DATA = ("args", "response", "parametersJsonSchema", "responseJsonSchema", "properties", "labels")
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}")
 _LEVELS = ("MINIMAL", "LOW", "MEDIUM", "HIGH", "XHIGH")
 _FINISHES = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS"}
@@ -77,7 +63,7 @@ def read(request: Request) -> ChatRequest:
     found = PATH.fullmatch(request.target)
     assert found is not None  # or it would not have been routed here
     model, action = unquote(found[1]), found[2]
-    body = check(body_of(request.body), "", _REQUEST, ("contents",))
+    body = check(_documented(body_of(request.body)), "", _REQUEST, ("contents",))
     config = check(body.get("generationConfig", {}), "generationConfig", _CONFIG)
     shows = _check_config(config)
     tools = _read_tools(body.get("tools", []))
@@ -93,6 +79,16 @@ def read(request: Request) -> ChatRequest:
         tools=tools or None, tool_choice=choice, response_format=_read_format(config), shows_reasoning=shows,
         is_array="alt=sse" not in (found[3] or "").split("&"),
     )  # fmt: skip
+
+
+def _documented(value: Any) -> Any:
+    """Fields in their documented spelling; the one with underscores is taken too. What is the caller's own data stays."""
+    if type(value) is list:
+        return [_documented(entry) for entry in value]
+    if type(value) is not dict:
+        return value
+    named = {re.sub(r"_([a-z])", lambda found: found[1].upper(), key): inner for key, inner in value.items()}
+    return {key: inner if key in _OWN_DATA else _documented(inner) for key, inner in named.items()}
 
 
 def _check_config(config: dict) -> bool:
@@ -153,7 +149,7 @@ def _match(calls: list[dict], answers: list[dict], path: str) -> None:
     for answer in answers:
         named = [call for call in calls if call["name"] == answer["name"]]
         need(named, f"functionResponse.name {answer['name']!r} is not that of a call", path)
-        need(answer.get("id") in ids if ids else "id" not in answer, "functionResponse.id must match the id of the functionCall", path)
+        need(answer.get("id") in {None, *ids}, "functionResponse.id must match the id of the functionCall", path)
 
 
 def _read_part(part: Any, path: str) -> dict:
@@ -168,8 +164,9 @@ def _read_part(part: Any, path: str) -> dict:
         return {} if part.get("thought") else {"type": "text", "text": part["text"]}
     check(part[kind], f"{path}.{kind}", *_DATA[kind])
     if kind == "inlineData":
-        check_base64(part[kind]["data"], f"{path}.inlineData.data")
-        return {"type": "image_url", "image_url": {"url": data_url(part[kind]["mimeType"], part[kind]["data"])}}
+        data = same_base64(part[kind]["data"])
+        check_base64(data, f"{path}.inlineData.data")
+        return {"type": "image_url", "image_url": {"url": data_url(part[kind]["mimeType"], data)}}
     if kind == "fileData":
         return {"type": "image_url", "image_url": {"url": part[kind]["fileUri"]}}
     need(_NAME.fullmatch(part[kind]["name"]), "Invalid function name.", f"{path}.{kind}.name")

@@ -67,7 +67,10 @@ def read(request: Request) -> ChatRequest:
     version = request.header(b"anthropic-version")
     need(version, "anthropic-version: header is required")
     one_of(version, ("2023-06-01", "2026-10-21"), "anthropic-version")
-    body = check(body_of(request.body), "", _REQUEST, ("model", "messages", "max_tokens"))
+    body = body_of(request.body)
+    if "thread" in body:
+        raise Invalid("thread: this model keeps no threads", "thread", code="thread_unsupported_request")
+    check(body, "", _REQUEST, ("model", "messages", "max_tokens"))
     need(body["max_tokens"] >= 1, "must be greater than or equal to 1", "max_tokens")
     for key in SAMPLING:
         need(key not in body or version < "2026-10-21", "is not supported since 2026-10-21", key)
@@ -338,7 +341,8 @@ def _deltas(kind: str, block: dict, answer: Answer, index: int) -> Iterator[tupl
 
 def error(status: int, message: str, param: str | None = None, code: str | None = None) -> bytes:
     kind = _ERRORS.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return encode({"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_sim"})
+    details = {} if code is None else {"details": {"error_code": code}}
+    return encode({"type": "error", "error": {"type": kind, "message": message, **details}, "request_id": "req_sim"})
 
 
 def error_event() -> bytes:
