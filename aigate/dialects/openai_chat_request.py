@@ -277,7 +277,7 @@ def _check_format(raw: Raw) -> None:
 
 
 def _read_tool(tool: Bag, path: str) -> Tool:
-    kind = tool.get("type")
+    kind = tool.setdefault("type", "function") if "function" in tool else tool.get("type")  # some leave the type out
     inside = tool.get(kind) if kind in ("function", "custom") else None
     if kind in ("function", "custom") and (type(inside) is not dict or not isinstance(inside.get("name"), str)):
         raise ClientError(f"{path}.{kind} must be an object with a name", param=f"{path}.{kind}")

@@ -57,6 +57,7 @@ _STATE = {  # fields that name what only the vendor keeps → what to send inste
 }
 ACTED_ON = frozenset({"model", "input", "instructions", "stream", "reasoning", "text", "max_output_tokens", "background", "fallbacks", "previous_response_id", "store", *_STATE})
 _NOT_PARAMS = GATEWAY_FIELDS | {"model", "input", "instructions", "tools", "stream"}
+_SHOW_NO_REASONING = ("openai-chat", "openai-completions")
 _ENCRYPTED = "reasoning.encrypted_content"
 _LOGPROBS = "message.output_text.logprobs"
 _MARK = MARK.encode()
@@ -258,6 +259,8 @@ def write_request(request: Request, target: Target) -> bytes:
         elif is_own or name in SHARED:
             key = OWN_KEYS.get(name, name)
             pairs[key] = _RESHAPED[name][1](raw) if name in _RESHAPED else raw
+    if not is_own and request.dialect not in _SHOW_NO_REASONING and _decode(request.params.get(EFFORT, b"null")) not in (None, "none"):
+        pairs["reasoning"] = {"summary": "auto"}  # who asks to reason in other formats sees it
     if request.is_stream:
         pairs["stream"] = True
     pairs |= request.bags.get(NAME, {})

@@ -12,7 +12,23 @@ from urllib.parse import unquote
 from aigate.sim.answers import Answer, Answers, ChatRequest
 from aigate.sim.behaviours import Behaviour, read_behaviour
 from aigate.sim.check import (
-    ANY, FLAG, LIST, NUMBER, OBJECT, TEXT, WHOLE, Fields, body_of, check, check_base64, data_url, is_signed, need, one_of, same_base64, sign,
+    ANY,
+    FLAG,
+    LIST,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    WHOLE,
+    Fields,
+    body_of,
+    check,
+    check_base64,
+    data_url,
+    is_signed,
+    need,
+    one_of,
+    same_base64,
+    sign,
 )  # fmt: skip
 from aigate.sim.replies import PADDING, Identity, Piece, encode
 from aigate.sim.server import Request

@@ -38,6 +38,7 @@ from tests.dialects.meaning import conversation, finish_told, folded, told
 from tests.dialects.recorded import needs_recordings
 from tests.dialects.sdk_readers import check_stream
 from tests.dialects.wire_meaning import MODEL_KEYS, REPLIES, REQUESTS, USAGE_KEYS
+from tools.losses import loss_of
 
 pytestmark = needs_recordings
 
@@ -168,6 +169,14 @@ def test_a_parameter_is_kept_or_warned_of(form: Format, other: Format) -> None:
             assert is_kept or name in told_of or own_key(form, name) in told_of, (record["id"], name, value)
             if is_kept and name in ("temperature", "top_p", "top_k", "seed", "max_output_tokens", "response_format", "stop"):
                 assert as_value(name, there.params[name]) == as_value(name, raw), (record["id"], name)
+
+
+@each_crossing
+def test_what_is_lost_stands_on_the_page(form: Format, other: Format) -> None:
+    for record, call in requests(form):
+        if conversation(form.dialect.read_request(call))["turns"]:
+            for warning in crossed(form, call, other, where(other))[1]:
+                assert loss_of(other.name, warning.reason), (record["id"], warning)
 
 
 def as_value(name: str, raw: Any) -> Any:

@@ -23,6 +23,8 @@ def _chat_request(request: dict[str, Any]) -> Any:
     fields["messages"] = [_chat_message(message) for message in fields["messages"]]
     if not fields.get("stream"):
         fields.pop("stream", None)
+    if isinstance(fields.get("tools"), list):
+        fields["tools"] = [{**({"type": "function"} if "function" in tool else {}), **tool} for tool in fields["tools"]]
     for one, same in (("max_completion_tokens", "max_tokens"),):
         if one in fields:
             fields[same] = fields.pop(one)
@@ -140,6 +142,8 @@ def _gemini(value: Any) -> Any:
         fields[key] = inner if key in _OPEN_DATA else _gemini(inner)
     if "name" in fields and "args" in fields and not fields["args"]:
         del fields["args"]
+    if isinstance(fields.get("data"), str):
+        fields["data"] = fields["data"].replace("-", "+").replace("_", "/")  # base64 in either alphabet
     if fields.get("thoughtSignature") == _SKIPPED_PROOF:
         del fields["thoughtSignature"]
     return fields

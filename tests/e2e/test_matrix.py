@@ -43,7 +43,6 @@ api_key = "sk-sim"
 unpriced = "allow"
 """
 PAGE = Path(__file__).parents[2] / "docs" / "dialects.md"
-_PLACE = re.compile(r"\[\d+\]")
 BEGIN, END = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
 
 
@@ -122,9 +121,8 @@ def test_a_client_does_it_with_a_provider_of_this_format(served: Gateway, name: 
 
 def outcome(warnings: list[str]) -> str:
     """kept, or the kinds of change and what they were of."""
-    found = re.findall(r'(\w+);param="([^"]+)"', " ".join(warnings))
-    said = sorted({f"{kind} {_PLACE.sub('', param)}" for kind, param in found})
-    return ", ".join(said) or "kept"
+    found = re.findall(r'(\w+);param="[^"]+"[^,]*?reason="([^"]+)"', " ".join(warnings))
+    return ", ".join(sorted({f"{kind}: {reason}" for kind, reason in found})) or "kept"
 
 
 def matrix() -> str:
