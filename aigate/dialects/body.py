@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -72,6 +73,16 @@ def wrong(key: str, allowed: str, raw: Raw) -> ClientError:
     text = bytes(memoryview(raw)[: 4 * _SHOWN_CHARS]).decode("utf-8", "replace")
     shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
     return ClientError(f"{key} must be {allowed}, not {shown}", param=key)
+
+
+_WORDS = {str: "a string", dict: "an object", list: "an array"}
+
+
+def check_fields(fields: Mapping[str, Any], needed: Mapping[str, type], path: str) -> None:
+    """What must be there of an object inside a request, and of which type."""
+    for key, kind in needed.items():
+        if not isinstance(fields.get(key), kind):
+            raise ClientError(f"{path}.{key} must be {_WORDS[kind]}", param=f"{path}.{key}")
 
 
 def is_array(raw: Raw) -> bool:

@@ -14,7 +14,7 @@ from aigate.errors import ClientError
 _QUIET = frozenset({"store", "include", "stream", "stream_options", "truncation", "cache_control", "labels", "reasoning", "text", "output_config"})
 # Composites that a bag keeps whole, for the way back, beside the parameters that say the same.
 _SAID_AS = {
-    "tool_choice": ("tool_choice", "parallel_tool_calls"), "thinking": (THINKING, EFFORT), "metadata": ("safety_identifier",),
+    "tool_choice": ("tool_choice",), "thinking": (THINKING, EFFORT), "metadata": ("safety_identifier",),
     "output_format": ("response_format",), "service_tier": ("service_tier",),
     "generationConfig.thinkingConfig.includeThoughts": (THINKING, EFFORT),
 }  # fmt: skip

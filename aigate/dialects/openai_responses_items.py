@@ -7,13 +7,14 @@ the neutral form does not name stay in the bag of its (first) part: under ITEM f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from aigate.core.neutral import Bag, Citation, Media, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from aigate.dialects.body import check_fields
 from aigate.dialects.openai_chat_message import LEGACY_CALL, as_text, mint_call_id
 from aigate.dialects.proof import seal, unseal
 from aigate.errors import ClientError
@@ -119,7 +120,12 @@ def _read_content(content: object, path: str) -> list[Part]:
         return [Text(content, {})]
     if type(content) is not list or any(type(part) is not dict for part in content):
         raise ClientError(f"{path} must be a string or an array of parts", param=path)
+    for place, part in enumerate(content):
+        check_fields(part, _NEEDED.get(kind_of(part), {}), f"{path}[{place}]")
     return [_read_part(part) for part in content]
+
+
+_NEEDED: Mapping[str, Mapping[str, type]] = {"input_text": {"text": str}, "output_text": {"text": str}, "refusal": {"refusal": str}}
 
 
 def _read_part(part: Bag) -> Part:

@@ -195,10 +195,12 @@ def read_request(call: Call) -> Request:
     tools = pairs.get("tools")
     if tools is not None:
         value = _decode(tools)
-        if type(value) is list and all(type(tool) is dict for tool in value):
-            request.tools = [_read_tool(tool, f"tools[{place}]") for place, tool in enumerate(value)]
-        else:
+        if value is None:
             bag["tools"] = tools
+        elif type(value) is not list or any(type(tool) is not dict for tool in value):
+            raise wrong("tools", "an array of tools", tools)
+        else:
+            request.tools = [_read_tool(tool, f"tools[{place}]") for place, tool in enumerate(value)]
     if bag:
         request.bags[NAME] = bag
     return request
