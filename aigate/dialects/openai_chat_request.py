@@ -283,8 +283,7 @@ def _read_message(message: Bag, place: int) -> Message:
     try:
         return read_message(message)
     except ClientError as error:
-        error.param = f"messages[{place}].content.{error.param}"
-        raise
+        raise ClientError(f"{path}.content.{error.param} must be a string", param=f"{path}.content.{error.param}") from None
 
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")

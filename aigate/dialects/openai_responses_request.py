@@ -282,7 +282,7 @@ def _read_format(raw: Raw) -> Raw:
 
 def _write_format(raw: Raw) -> Raw:
     fields = _decode(raw, type=dict[str, Raw] | None)
-    if not fields or "json_schema" not in fields:
+    if not fields or bytes(fields.get("json_schema", b""))[:1] != b"{":
         return raw
     return Raw(_encode({"type": "json_schema", "name": "response", **_decode(fields["json_schema"], type=dict[str, Raw])}))
 

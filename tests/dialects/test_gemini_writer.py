@@ -137,11 +137,18 @@ def test_how_long_to_wait_is_read_from_the_details() -> None:
     assert (error.kind, error.retry_after_s, error.retryable) == ("rate_limited", 12.5, True)
 
 
-def test_a_stream_that_breaks_off_has_the_usage_it_had_told_until_then() -> None:
-    chunk = {"candidates": [{"content": {"parts": [{"text": "x"}]}}], "usageMetadata": {"promptTokenCount": 5, "totalTokenCount": 5}}
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({"promptTokenCount": 5, "candidatesTokenCount": 1, "totalTokenCount": 6}, [Usage(5, 1)]),
+        ({"promptTokenCount": 5, "totalTokenCount": 5}, []),  # its text was not counted yet: the gateway counts
+    ],
+)
+def test_a_stream_that_breaks_off_has_the_usage_it_had_told_until_then(counts: dict[str, int], told: list[Usage]) -> None:
+    chunk = {"candidates": [{"content": {"parts": [{"text": "x"}]}}], "usageMetadata": counts}
     reader = GEMINI.stream_reader(gemini_target(), True)
     events = reader.feed(b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n") + reader.close()
-    assert [event.usage for event in events if event.usage is not None] == [Usage(5)]
+    assert [event.usage for event in events if event.usage is not None] == told
     assert events[-1].error is not None and events[-1].error.kind == "cut"
 
 

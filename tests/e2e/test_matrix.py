@@ -5,43 +5,16 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Gateway, environment, start_gateway
+from tests.conftest import Gateway
+from tests.e2e.four_formats import PROVIDERS, serve_four_formats
 from tests.e2e.matrix import ANSWERS, CLIENTS, QUESTION, SEEN, Client, LangChainOpenAI, OpenAIChatClient
 
-# Rows of the table have their quirks: these names are the vendors' own where a row speaks the format.
-PROVIDERS = {"openai-chat": "openai", "openai-responses": "responses", "anthropic-messages": "anthropic", "gemini": "google"}
-CONFIG = """
-[routing]
-max_attempts = 1
-[providers.openai]
-base_url = "{url}/v1"
-api_key = "sk-sim"
-unpriced = "allow"
-[providers.responses]
-dialect = "openai-responses"
-base_url = "{url}/v1"
-unpriced = "allow"
-[providers.anthropic]
-base_url = "{url}/v1"
-api_key = "sk-sim"
-unpriced = "allow"
-[models."responses/tools-2+reasoning-12"]
-is_reasoning = true
-[models."responses/reasoning-12"]
-is_reasoning = true
-[providers.google]
-base_url = "{url}/v1beta"
-api_key = "sk-sim"
-unpriced = "allow"
-"""
 PAGE = Path(__file__).parents[2] / "docs" / "dialects.md"
 BEGIN, END = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
 
@@ -99,18 +72,8 @@ _found: dict[tuple[str, str, str], str] = {}
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    command = [sys.executable, "-m", "aigate.sim", "--port", "0"]
-    sim = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
-    assert sim.stdout is not None
-    url = re.sub(r"/v1$", "", sim.stdout.readline().split()[-1])
-    running = start_gateway(tmp_path_factory.mktemp("matrix"), CONFIG.format(url=url))
-    try:
-        yield running
-    finally:
-        running.kill()
-        sim.terminate()
-        sim.wait(20)
-        sim.stdout.close()
+    with serve_four_formats(tmp_path_factory.mktemp("matrix")) as served:
+        yield served.gateway
 
 
 @pytest.mark.parametrize("feature", FEATURES)
