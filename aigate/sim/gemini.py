@@ -35,7 +35,7 @@ from aigate.sim.server import Request
 
 VENDOR = "google"
 NO_PROOF = "skip_thought_signature_validator"  # the vendor's own word for a call that another model made
-PATH = re.compile(r"/v1beta/models/([^/]+):(generateContent|streamGenerateContent)(?:\?(.*))?")
+PATH = re.compile(r"/v1(?:beta)?/models/([^/]+):(generateContent|streamGenerateContent)(?:\?(.*))?")
 _REQUEST: Fields = {
     "contents": LIST, "systemInstruction": OBJECT, "tools": LIST, "toolConfig": OBJECT, "safetySettings": LIST, "generationConfig": OBJECT,
     "cachedContent": TEXT, "labels": OBJECT, "serviceTier": TEXT, "store": FLAG,
