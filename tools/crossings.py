@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,9 @@ from aigate.dialects import DIALECTS
 from aigate.dialects.fetchable import media_to_fetch
 from aigate.dialects.lost import lost_fields
 from aigate.providers.table import ROWS
+from tools import losses
 
+DOCS_PAGE = Path(__file__).parents[1] / "docs" / "dialects.md"
 FORMATS = ("openai-chat", "openai-responses", "anthropic-messages", "gemini")
 _MODELS = {
     "openai-chat": ("openai", "gpt-4.1"), "openai-responses": ("openai", "gpt-5.2"), "anthropic-messages": ("anthropic", "claude-opus-4.6"),
@@ -138,8 +141,37 @@ where both speak the same one, nothing is rewritten that need not be.
 """
 
 
+HOW_IT_IS_PROVED = """## What real clients do
+
+Every cell is a run of `tests/e2e/test_matrix.py`: the SDK unmodified, a real gateway, and behind it the simulated provider, which reads the
+provider's format as strictly as its vendor documents it. **kept** says that it came out the same and nothing was warned of; else what
+`x-aig-warning` named. *Change of vendor* is one conversation with tools and thinking that goes from this provider to each other one and back.
+To try it by hand, start `aigate sim --port 9100` and give it a name for each format:
+
+```toml
+[providers.claude-sim]
+dialect = "anthropic-messages"       # or openai-chat, openai-responses
+base_url = "http://127.0.0.1:9100/v1"
+unpriced = "allow"
+[providers.gemini-sim]
+dialect = "gemini"
+base_url = "http://127.0.0.1:9100/v1beta"
+unpriced = "allow"
+```
+
+Then `claude-sim/tools-2+reasoning` and the like (`aigate call`, or any SDK) cross into these formats. What the simulated provider refuses, it
+refuses with the vendor's own words.
+
+"""
+
+
 def page() -> str:
-    return PAGE.replace("MODELS", ", ".join("/".join(model) for model in _MODELS.values())) + table()
+    begin, end = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
+    known = DOCS_PAGE.read_text() if DOCS_PAGE.exists() else ""
+    matrix = known.partition(begin)[2].partition(end)[0]  # made by the tests: only they know
+    told = PAGE.replace("MODELS", ", ".join("/".join(model) for model in _MODELS.values())) + table()
+    lost = "\n## What cannot be kept\n\nEach with the page that shows no place for it. Anything else that is lost without a warning is a bug.\n\n" + losses.page()
+    return told + lost + "\n" + HOW_IT_IS_PROVED + begin + matrix + end
 
 
 def table() -> str:

@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from aigate.core.call import Call, Warning
 from aigate.core.neutral import Request
+from aigate.core.param_types import check_params
 from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_OUTPUT_TOKENS, THINKING
 from aigate.core.target import Quirks, Target
 
@@ -93,8 +94,10 @@ def plan_edits(call: Call, target: Target, names: Mapping[str, str]) -> EditPlan
 
 
 def plan_request(call: Call, request: Request, target: Target, names: Mapping[str, str]) -> EditPlan:
-    """The same for a call that crosses dialects: planned over what the neutral form says, warned of in the caller's spelling."""
+    """The same for a call that crosses dialects: planned over what the neutral form says, warned of in the caller's spelling. ClientError for
+    a parameter that is not of its type: what is passed on to its own provider is for that to refuse, what is translated is for us."""
     own = {name: key for key, name in names.items()} | request.spelling
+    check_params(request.params, own)
     pairs = {own.get(name, name): raw for name, raw in request.params.items()}
     if request.tools is not None:
         pairs["tools"] = Raw(b"[]")  # only whether there are any matters here
@@ -106,6 +109,9 @@ def plan_request(call: Call, request: Request, target: Target, names: Mapping[st
     if isinstance(mode, dict):
         given = mode.get("budget_tokens")
         budget = 0 if mode.get("type") == "disabled" else given if type(given) is int else None
+        if mode.get("type") == "enabled" and budget is None and asked is None:  # to reason, it does not say how much
+            asked = "medium"
+            request.params[EFFORT] = pairs[own.get(EFFORT, EFFORT)] = Raw(b'"medium"')
     crossing = msgspec.structs.replace(call, pairs=pairs, effort=asked if isinstance(asked, str) else None, thinking_budget=budget)
     return plan_edits(crossing, target, names)
 

@@ -21,6 +21,13 @@ _STATUSES = {
 }  # fmt: skip
 
 
+class _Envelope(msgspec.Struct):
+    error: dict[str, object]
+
+
+_decode = msgspec.json.Decoder(_Envelope).decode
+
+
 def write_error(error: GateError, request_id: str) -> bytes:
     inside = openai_errors.error_object(error, request_id)
     inside["type"] = _TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
@@ -28,7 +35,14 @@ def write_error(error: GateError, request_id: str) -> bytes:
 
 
 def read_error(status: int, headers: Mapping[bytes, bytes], body: bytes) -> ProviderError:
-    return openai_errors.read_error(status, headers, body)
+    error = openai_errors.read_error(status, headers, body)
+    try:
+        details = _decode(body).error.get("details")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        details = None
+    if type(details) is dict:  # its clients switch on the code in there
+        error.extra["details"] = details
+    return error
 
 
 def read_error_object(fields: object) -> ProviderError:

@@ -85,9 +85,9 @@ def _read_text(block: Bag) -> Part | None:
 
 
 def read_citation(entry: Bag) -> Citation:
-    url = entry.get("url") or entry.get("source")
-    title = entry.get("title") or entry.get("document_title")
-    return Citation("url" if isinstance(url, str) else "document", url, title, entry.get("cited_text"), bag=entry)
+    url, title = entry.get("url") or entry.get("source"), entry.get("title") or entry.get("document_title")
+    url, title, cited = (value if isinstance(value, str) else None for value in (url, title, entry.get("cited_text")))
+    return Citation("document" if url is None else "url", url, title, cited, bag=entry)
 
 
 def _read_media(block: Bag) -> Part | None:
@@ -95,13 +95,14 @@ def _read_media(block: Bag) -> Part | None:
     if type(source) is not dict:
         return None
     how, known = source.get("type"), {"type", "media_type"}
-    media = Media(block["type"], media_type=source.get("media_type"))
+    media_type = source.get("media_type")
+    media = Media(block["type"], media_type=media_type if isinstance(media_type, str) else None)
     if how == "base64" and isinstance(source.get("data"), str):
         media.data, known = source["data"], known | {"data"}
-    elif how == "url":
-        media.url, known = source.get("url"), known | {"url"}
-    elif how == "file":
-        media.file_id, known = source.get("file_id"), known | {"file_id"}
+    elif how == "url" and isinstance(source.get("url"), str):
+        media.url, known = source["url"], known | {"url"}
+    elif how == "file" and isinstance(source.get("file_id"), str):
+        media.file_id, known = source["file_id"], known | {"file_id"}
     elif how == "text" and isinstance(source.get("data"), str):
         media.data, known = base64.b64encode(source["data"].encode(errors="replace")).decode(), known | {"data"}
         media.media_type = "text/plain"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from aigate.core.neutral import Bag, Choice, Media, Part, Reasoning, Reply, Text, ToolCall
 from aigate.core.target import Target
 from aigate.dialects.anthropic_errors import read_error_object
 from aigate.dialects.anthropic_message import CALL_PROOF, NAME, read_content, seal_reasoning, write_block
 from aigate.dialects.anthropic_usage import read_usage, write_usage
-from aigate.dialects.body import is_array
+from aigate.dialects.body import is_array, open_object
 from aigate.dialects.dialect import OpenedReply, Settlement
 from aigate.dialects.proof import seal
 from aigate.errors import ProviderError
@@ -30,7 +29,6 @@ STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_
 _ENDS = ("stop_reason", "stop_sequence", "stop_details")
 
 _decode = msgspec.json.decode
-_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.encode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -58,7 +56,7 @@ def stop_reason(finish: str | None, has_calls: bool) -> str:
 
 def open_reply(body: bytes, target: Target) -> OpenedReply:
     try:
-        pairs = _decode_pairs(body)
+        pairs = open_object(body)
     except _UNREADABLE:
         raise _bad_reply(body) from None
     content = pairs.get("content")

@@ -19,7 +19,7 @@ from aigate.core.neutral import Bag, Message, Request, Tool
 from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_OUTPUT_TOKENS, THINKING
 from aigate.core.target import Target
 from aigate.dialects.anthropic_message import NAME, read_content, take_cache
-from aigate.dialects.body import is_array, read_pairs, typed, wrong
+from aigate.dialects.body import check_fields, is_array, read_pairs, typed, wrong
 from aigate.dialects.dialect import Head
 from aigate.dialects.openai_chat_request import read_models
 from aigate.dialects.proof import MARK
@@ -38,6 +38,10 @@ OWN_KEYS: Mapping[str, str] = {MAX_OUTPUT_TOKENS: "max_tokens", "stop": "stop_se
 SIMPLE = ("temperature", "top_p", "top_k")  # the same key and shape on the wire and in the neutral form
 ACTED_ON = frozenset({"model", "messages", "max_tokens", "stream", "system", "fallbacks"})
 
+_NEEDED: Mapping[str, Mapping[str, type]] = {  # block type → what it cannot be without
+    "text": {"text": str}, "image": {"source": dict}, "document": {"source": dict}, "tool_use": {"id": str, "name": str, "input": dict},
+    "tool_result": {"tool_use_id": str}, "thinking": {"thinking": str}, "redacted_thinking": {"data": str},
+}  # fmt: skip
 COUNT = "count_tokens"  # the endpoint that answers without a model call
 STRICT_SINCE = "2026-10-21"  # the version from which on sampling and a few blocks are refused
 FORWARDED = (b"anthropic-version", b"anthropic-beta")
@@ -159,6 +163,9 @@ def read_request(call: Call) -> Request:
         entries = _decode(tools)
         if type(entries) is not list or any(type(tool) is not dict for tool in entries):
             raise wrong("tools", "an array of tools", tools)
+        for place, tool in enumerate(entries):
+            if tool.get("type") in (None, "custom"):
+                check_fields(tool, {"name": str}, f"tools[{place}]")
         request.tools = [_read_tool(tool) for tool in entries]
     request.bags[NAME] = bag
     return request
@@ -185,6 +192,7 @@ def _check_content(content: object, path: str) -> None:
     for place, block in enumerate(content):
         if type(block) is not dict or not isinstance(block.get("type"), str):
             raise ClientError(f"{path}[{place}] must be an object with a type", param=f"{path}[{place}]")
+        check_fields(block, _NEEDED.get(block["type"], {}), f"{path}[{place}]")
 
 
 def _read_message(message: Any, path: str) -> Message:

@@ -17,6 +17,7 @@ from aigate.core.params import EFFORT, MAX_OUTPUT_TOKENS, THINKING
 from aigate.core.target import Target
 from aigate.dialects.anthropic_message import MEDIA_KINDS, NAME, put_cache, write_blocks, write_content
 from aigate.dialects.anthropic_request import OWN_KEYS, SIMPLE, spelt
+from aigate.dialects.anthropic_schema import lowered
 
 MAX_INVENTED_TOKENS = 32_768  # of output, where the caller set no bound: this format must have one
 MIN_BUDGET_TOKENS = 1024
@@ -28,7 +29,9 @@ _SAID = frozenset(
     }
 )  # fmt: skip
 _TIERS = {"auto": "auto", "default": "standard_only"}
-_UNSAID_DEFAULTS = {"n": b"1", "presence_penalty": b"0", "frequency_penalty": b"0", "logprobs": b"false", "store": b"false"}
+_UNSAID_DEFAULTS = {
+    "n": b"1", "presence_penalty": b"0", "frequency_penalty": b"0", "logprobs": b"false", "store": b"false", "modalities": b'["text"]',
+}  # fmt: skip
 
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
@@ -87,6 +90,9 @@ def _lose_params(request: Request, target: Target, warnings: list[Warning]) -> N
     form = _value(params, "response_format")
     if _told_format(form, target):
         warnings.append(Warning("emulated", "response_format", "asked for in the instructions, as the model cannot be bound to it"))
+    elif isinstance(form, dict) and form.get("type") == "json_schema" and (told := _schema(form)[1]):
+        what = ", ".join(sorted(set(told)))
+        warnings.append(Warning("emulated", "response_format", f"told in the schema's descriptions rather than enforced: {what}"))
     tier = _value(params, "service_tier")
     if tier is not None and str(tier) not in _TIERS:
         warnings.append(Warning("dropped", "service_tier", "this format has auto and default", str(tier)))
@@ -97,6 +103,9 @@ def _lose_params(request: Request, target: Target, warnings: list[Warning]) -> N
         warnings.append(Warning("dropped", "tool_choice.allowed_tools", "this format has no choice among tools"))
     if _thinks_by_budget(request, target) and _thinking(request, target) is None:
         warnings.append(Warning("dropped", EFFORT, "the model cannot think on this turn"))
+    effort = _value(params, EFFORT)
+    if target.quirks.thinking != "adaptive" and THINKING not in params and effort not in (None, "none", *BUDGETS):
+        warnings.append(Warning("dropped", request.spelling.get(EFFORT, EFFORT), "not a degree of reasoning that this format knows", str(effort)))
 
 
 # --- the request ----------------------------------------------------------------------------------------------------------
@@ -145,6 +154,12 @@ def _told_format(form: object, target: Target) -> str:
     schema = inside.get("schema") if type(inside) is dict else None
     said = f", valid against this JSON Schema:\n{_encode(schema).decode()}" if schema is not None else "."
     return f"Answer with JSON and nothing else, no words around it and no code fence{said}"
+
+
+def _schema(form: Bag) -> tuple[Any, list[str]]:
+    """The schema that binds the answer, as it is taken here, and what of it is only told."""
+    inside = form.get("json_schema")
+    return lowered(inside.get("schema") if type(inside) is dict else None)
 
 
 def _max_tokens(request: Request, target: Target) -> object:
@@ -249,8 +264,7 @@ def _write_composites(pairs: dict[str, Any], request: Request, target: Target) -
         config["effort"] = effort
     form = _value(params, "response_format")
     if isinstance(form, dict) and form.get("type") == "json_schema" and target.quirks.takes_schema:
-        inside = form.get("json_schema")
-        config["format"] = {"type": "json_schema", "schema": inside.get("schema") if type(inside) is dict else None}
+        config["format"] = {"type": "json_schema", "schema": _schema(form)[0]}
     if config:
         pairs["output_config"] = config
     user = _value(params, "safety_identifier") or _value(params, "user")
@@ -270,7 +284,8 @@ def _write_tool_choice(params: Mapping[str, Raw], target: Target) -> Bag | None:
         kind = {"auto": "auto", "required": "any", "none": "none"}.get(asked)
         choice = {"type": kind} if kind else None
     elif isinstance(asked, dict) and asked.get("type") in ("function", "custom"):
-        choice = {"type": "tool", "name": (asked.get(asked["type"]) or {}).get("name") or asked.get("name")}
+        inside = asked.get(asked["type"])
+        choice = {"type": "tool", "name": (inside if type(inside) is dict else asked).get("name")}
     if _value(params, "parallel_tool_calls") is False and (choice is None or choice["type"] != "none"):
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
     return choice
@@ -281,8 +296,8 @@ def _thinks_by_budget(request: Request, target: Target) -> bool:
     if target.quirks.thinking == "adaptive":
         return False
     mode = _value(request.params, THINKING)
-    if isinstance(mode, dict):
-        return mode.get("type") == "enabled" and bool(mode.get("budget_tokens"))
+    if isinstance(mode, dict) and (mode.get("type") == "disabled" or "budget_tokens" in mode):
+        return mode.get("type") == "enabled" and bool(mode["budget_tokens"])
     return _value(request.params, EFFORT) in BUDGETS
 
 
@@ -297,7 +312,7 @@ def _thinking(request: Request, target: Target) -> Bag | None:
     if not _thinks_by_budget(request, target) or _is_forced(_value(request.params, "tool_choice")) or _is_inside_turn(request):
         return None
     mode = _value(request.params, THINKING)
-    budget = mode["budget_tokens"] if isinstance(mode, dict) else BUDGETS[effort]
+    budget = mode["budget_tokens"] if isinstance(mode, dict) and "budget_tokens" in mode else BUDGETS[effort]
     bound = _max_tokens(request, target)
     most = (bound if isinstance(bound, int) else _decode(bound)) - 1  # type: ignore[arg-type]
     return {"type": "enabled", "budget_tokens": min(budget, most)} if most >= MIN_BUDGET_TOKENS else None

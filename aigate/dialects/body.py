@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -42,6 +43,14 @@ def read_pairs(body: bytes, acted_on: frozenset[str]) -> dict[str, Raw]:
     return pairs
 
 
+def open_object(body: bytes) -> dict[str, Raw]:
+    """The top-level pairs of a provider's JSON. What is raw must be UTF-8 too, which decoding pairs alone does not look at."""
+    pairs = _decode_pairs(body)
+    if not body.isascii():
+        str(body, "utf-8")
+    return pairs
+
+
 @lru_cache(1024)  # calls of one application have the same keys
 def _check_case(acted_on: frozenset[str], *keys: str) -> None:
     for key in keys:
@@ -64,6 +73,16 @@ def wrong(key: str, allowed: str, raw: Raw) -> ClientError:
     text = bytes(memoryview(raw)[: 4 * _SHOWN_CHARS]).decode("utf-8", "replace")
     shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
     return ClientError(f"{key} must be {allowed}, not {shown}", param=key)
+
+
+_WORDS = {str: "a string", dict: "an object", list: "an array"}
+
+
+def check_fields(fields: Mapping[str, Any], needed: Mapping[str, type], path: str) -> None:
+    """What must be there of an object inside a request, and of which type."""
+    for key, kind in needed.items():
+        if not isinstance(fields.get(key), kind):
+            raise ClientError(f"{path}.{key} must be {_WORDS[kind]}", param=f"{path}.{key}")
 
 
 def is_array(raw: Raw) -> bool:

@@ -132,8 +132,13 @@ def write_logprobs(logprobs: object) -> Bag | None:
         return None
     return {
         "chosenCandidates": [_candidate(entry) for entry in content],
-        "topCandidates": [{"candidates": [_candidate(other) for other in entry.get("top_logprobs") or () if type(other) is dict]} for entry in content],
+        "topCandidates": [{"candidates": [_candidate(other) for other in _others(entry) if type(other) is dict]} for entry in content],
     }
+
+
+def _others(entry: Bag) -> list[Any]:
+    others = entry.get("top_logprobs")
+    return others if type(others) is list else []
 
 
 def _candidate(entry: Bag) -> Bag:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from aigate.core.neutral import Bag, Media, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
-from aigate.dialects.proof import seal, unseal
+from aigate.dialects.proof import PLAIN_BASE64, seal, unseal
 
 NAME = "gemini"
 # Stands in the place of a signature for calls that another model made, so that the ones who insist on signatures take them
@@ -102,6 +102,8 @@ def _read_inline(fields: Bag, inside: Any) -> Part | None:
     data, media_type = inside.pop("data", None), inside.pop("mimeType", None)
     if not isinstance(data, str) or fields.get("thought") is not None:
         return None
+    if "-" in data or "_" in data:  # base64 for URLs, as the vendor's SDK writes it: no other format takes that
+        data = data.translate(PLAIN_BASE64)
     media = Media(media_kind(media_type), data=data, media_type=media_type, filename=inside.pop("displayName", None), bag=fields)
     if inside:
         fields["inlineData"] = inside

@@ -132,7 +132,10 @@ class GeminiStreamReader:
         """Each chunk's usage holds the one before: only those from the finish on, or the last of a broken stream, are read."""
         usage, self._usage = self._usage, None
         if usage is not None:
-            event.usage = read_usage(usage, is_blocked)
+            read = read_usage(usage, is_blocked)
+            if read is not None and not read.output_tokens and self._kept_bytes and not self._finished:
+                return  # broken off before its output was counted by the provider: we count what came
+            event.usage = read
             if event.usage is not None:
                 event.raw_usage, event.service_tier = _encode(usage), service_tier(usage)
 

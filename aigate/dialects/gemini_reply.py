@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from aigate.core.neutral import Bag, Choice, Part, Reply, Text, ToolCall
 from aigate.core.target import Target
+from aigate.dialects.body import open_object
 from aigate.dialects.dialect import OpenedReply, Settlement
 from aigate.dialects.gemini_candidate import read_citations, read_finish, read_logprobs, write_citations, write_finish, write_logprobs
 from aigate.dialects.gemini_errors import read_error_object
@@ -18,7 +18,6 @@ from aigate.dialects.gemini_usage import read_usage, service_tier, write_usage
 from aigate.errors import ProviderError
 
 _decode = msgspec.json.decode
-_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.encode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -32,7 +31,7 @@ def _bad_reply(body: bytes) -> ProviderError:
 
 def open_reply(body: bytes, target: Target) -> OpenedReply:
     try:
-        pairs = _decode_pairs(body)
+        pairs = open_object(body)
     except _UNREADABLE:
         raise _bad_reply(body) from None
     if "candidates" not in pairs and "promptFeedback" not in pairs:

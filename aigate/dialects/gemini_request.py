@@ -18,7 +18,7 @@ from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Bag, Message, Request, Tool
 from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_OUTPUT_TOKENS, THINKING
 from aigate.core.target import Target
-from aigate.dialects.body import is_array, read_pairs, typed, wrong
+from aigate.dialects.body import check_fields, is_array, read_pairs, typed, wrong
 from aigate.dialects.dialect import Head
 from aigate.dialects.gemini_parts import NAME, camel, camel_keys, read_content, read_contents
 from aigate.dialects.gemini_schema import to_json_schema
@@ -170,6 +170,7 @@ def read_request(call: Call) -> Request:
     for place, content in enumerate(contents):
         if type(content) is not dict:
             raise ClientError(f"contents[{place}] must be an object with parts", param="contents")
+        _check_content(content, f"contents[{place}]")
     request = Request(call.models[0], read_contents(contents), is_stream=call.is_stream, dialect=NAME)
     bag: Bag = {}
     said: Bag = {}
@@ -200,6 +201,29 @@ def read_request(call: Call) -> Request:
         _read_tool_config(_decode(pairs["toolConfig"]), request, bag, said)
     request.bags = {name: kept for name, kept in ((NAME, bag), (SAID, said)) if kept}
     return request
+
+
+_ROLES = (None, "user", "model", "function")
+_NEEDED: Mapping[str, Mapping[str, type]] = {  # kind of part → what it cannot be without
+    "inlineData": {"data": str}, "fileData": {"fileUri": str}, "functionCall": {"name": str}, "functionResponse": {"name": str},
+}  # fmt: skip
+
+
+def _check_content(content: Bag, path: str) -> None:
+    role, parts = content.get("role"), content.get("parts")
+    if role not in _ROLES:
+        raise ClientError(f"{path}.role must be user or model", param=f"{path}.role")
+    for place, part in enumerate(parts if type(parts) is list else [] if parts is None else [parts]):
+        here = f"{path}.parts[{place}]"
+        if type(part) is not dict or not part:
+            raise ClientError(f"{here} must be an object with a text or other data", param=here)
+        for key, inside in camel_keys(part).items():
+            if key == "text" and not isinstance(inside, str):
+                raise ClientError(f"{here}.text must be a string", param=f"{here}.text")
+            if key in _NEEDED:
+                if type(inside) is not dict:
+                    raise ClientError(f"{here}.{key} must be an object", param=f"{here}.{key}")
+                check_fields(camel_keys(inside), _NEEDED[key], f"{here}.{key}")
 
 
 def _read_modalities(raw: Raw, request: Request, bag: Bag) -> None:
@@ -243,19 +267,27 @@ def _read_instruction(raw: Raw, request: Request, bag: Bag) -> None:
     value = _decode(raw)
     if isinstance(value, str):
         value = {"parts": [{"text": value}]}
-    if type(value) is not dict:
-        if value is not None:
-            bag["systemInstruction"] = raw
+    if value is None:
         return
+    if type(value) is not dict:
+        raise wrong("systemInstruction", "an object with parts", raw)
+    _check_content(value | {"role": None}, "systemInstruction")
     message = read_content(value)
     request.messages.insert(0, Message("system", message.parts, is_plain=len(message.parts) <= 1, bag=message.bag))
 
 
 def _read_tools(tools: Any, request: Request) -> None:
     request.tools = []
-    for entry in tools if type(tools) is list else [tools]:
-        for key, value in camel_keys(entry).items() if type(entry) is dict else ():
-            if key == "functionDeclarations" and type(value) is list and all(type(one) is dict for one in value):
+    for place, entry in enumerate(tools if type(tools) is list else [tools]):
+        if type(entry) is not dict:
+            raise ClientError(f"tools[{place}] must be an object", param=f"tools[{place}]")
+        for key, value in camel_keys(entry).items():
+            if key == "functionDeclarations":
+                path = f"tools[{place}].{key}"
+                if type(value) is not list or any(type(one) is not dict for one in value):
+                    raise ClientError(f"{path} must be an array of objects", param=path)
+                for at, one in enumerate(value):
+                    check_fields(one, {"name": str}, f"{path}[{at}]")
                 request.tools += map(_read_function, value)
             else:
                 request.tools.append(Tool(key, bag={key: value}))
@@ -271,7 +303,9 @@ def _read_function(declaration: Bag) -> Tool:
 
 
 def _read_tool_config(config: Any, request: Request, bag: Bag, said: Bag) -> None:
-    fields = camel_keys(config) if type(config) is dict else {}
+    if config is not None and type(config) is not dict:
+        raise ClientError("toolConfig must be an object", param="toolConfig")
+    fields = camel_keys(config or {})
     calling = fields.pop("functionCallingConfig", None)
     calling = camel_keys(calling) if type(calling) is dict else {}
     mode = str(calling.get("mode", "")).upper()

@@ -122,9 +122,10 @@ def _named_tools(choice: Bag) -> Bag | None:
     entries = [choice]
     mode = "ANY"
     if isinstance(allowed, dict):
-        entries = allowed.get("tools") or []
+        tools = allowed.get("tools")
+        entries = tools if type(tools) is list else []
         mode = "ANY" if allowed.get("mode") == "required" else "VALIDATED"
-    inner = [entry.get(entry.get("type", "")) or entry for entry in entries if isinstance(entry, dict)]
+    inner = [entry.get(str(entry.get("type"))) or entry for entry in entries if isinstance(entry, dict)]
     names = [entry["name"] for entry in inner if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
     return {"mode": mode, "allowedFunctionNames": names} if names else None
 
@@ -197,6 +198,9 @@ def lost(request: Request, target: Target) -> list[Warning]:
     for name, raw in request.params.items():
         if name not in _SAYABLE and name not in _QUIET and bytes(raw) != b"null" and _decode(raw) not in _DEFAULTS.get(name, ()):
             warnings.append(Warning("dropped", request.spelling.get(name, name), "this format has no such parameter"))
+    tier = _value(request.params, "service_tier")
+    if not is_own and tier not in (None, "auto", *_TIERS):
+        warnings.append(Warning("dropped", "service_tier", "this format has standard, flex and priority", str(tier)))
     return warnings
 
 

@@ -30,7 +30,7 @@ class GeminiStreamWriter:
     """`is_array`: one JSON array rather than events."""
 
     __slots__ = (
-        "_asked", "_reply_id", "_is_array", "_has_begun", "_pending", "_arguments", "_finishes", "_citations", "_feedback", "_template",
+        "_asked", "_reply_id", "_is_array", "_has_begun", "_pending", "_arguments", "_finishes", "_citations", "_more", "_template",
         "_head", "_tail",
     )  # fmt: skip
 
@@ -43,7 +43,7 @@ class GeminiStreamWriter:
         self._arguments: dict[int, list[str]] = {}
         self._finishes: dict[int, tuple[str, Bag]] = {}
         self._citations: dict[int, list[Citation]] = {}
-        self._feedback: Bag = {}
+        self._more: Bag = {}  # what this format tells beside its candidates: it goes with the last chunk
         self._template: Chunk | None = None
         self._head = self._tail = b""
 
@@ -63,7 +63,7 @@ class GeminiStreamWriter:
 
     def finish(self, settlement: Settlement) -> bytes:
         out = b"".join(map(self._flush, list(self._pending)))
-        fields: Bag = dict(self._feedback)
+        fields: Bag = dict(self._more)
         if not blocked(fields) and self._finishes:
             fields["candidates"] = [self._last_candidate(index, *said) for index, said in self._finishes.items()]
         return out + self._frame(fields | {"usageMetadata": write_usage(settlement)}) + (b"]" if self._is_array else b"")
@@ -108,8 +108,8 @@ class GeminiStreamWriter:
     def _write_chunk(self, chunk: Chunk) -> bytes:
         self._reply_id = chunk.id or self._reply_id
         is_own = chunk.dialect == NAME
-        if is_own and "promptFeedback" in chunk.bag:
-            self._feedback = chunk.bag
+        if is_own:
+            self._more |= chunk.bag
         return b"".join(self._write_delta(delta, is_own) for delta in chunk.deltas)
 
     def _write_delta(self, delta: Delta, is_own: bool) -> bytes:

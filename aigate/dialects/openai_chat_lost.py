@@ -18,7 +18,7 @@ def lost(request: Request, target: Target) -> list[Warning]:
     for place, message in enumerate(request.messages):
         _walk(message.parts, f"messages[{place}].content", request.dialect, warnings)
     for place, tool in enumerate(request.tools or ()):
-        if tool.kind not in ("function", "custom"):
+        if tool.kind not in ("function", "custom") and request.dialect != NAME:
             warnings.append(Warning("dropped", f"tools[{place}]", f"{tool.kind} is a tool of the other provider"))
     return warnings
 

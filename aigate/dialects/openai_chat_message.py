@@ -15,6 +15,7 @@ import msgspec
 from aigate.core.neutral import Bag, Citation, Media, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolCallDelta, ToolResult
 from aigate.dialects.openai_chat_details import DETAILS, take_details
 from aigate.dialects.proof import seal, unseal
+from aigate.errors import ClientError
 
 NAME = "openai-chat"
 LEGACY_CALL = "function_call"  # ToolCall.kind of the one call that had no id, of before tools
@@ -158,19 +159,27 @@ def _read_part(part: Any) -> Part:
     return media
 
 
+def _string(inside: Bag, key: str) -> str | None:
+    """Raises ClientError whose `param` is the field alone: who reads the message knows its place."""
+    value = inside.pop(key, None)
+    if value is not None and not isinstance(value, str):
+        raise ClientError(f"{key} of a part must be a string", param=key)
+    return value
+
+
 def _read_media(kind: str, inside: Bag) -> Media:
     if kind == "input_audio":
-        return Media("audio", data=inside.pop("data", None), media_type="audio/" + as_text(inside.pop("format", None)))
+        return Media("audio", data=_string(inside, "data"), media_type="audio/" + as_text(inside.pop("format", None)))
     if kind == "file":
-        data, media_type = inside.pop("file_data", None), None
-        found = _DATA_URL.match(data) if isinstance(data, str) else None
-        if found:
+        data, media_type = _string(inside, "file_data"), None
+        found = None if data is None else _DATA_URL.match(data)
+        if data is not None and found:
             data, media_type = data[found.end() :], found[1]
-        file_id, filename = inside.pop("file_id", None), inside.pop("filename", None)
+        file_id, filename = _string(inside, "file_id"), _string(inside, "filename")
         return Media("document", data=data, media_type=media_type, file_id=file_id, filename=filename)
-    url, detail = inside.pop("url", None), inside.pop("detail", None)
-    found = _DATA_URL.match(url) if isinstance(url, str) else None
-    if found:
+    url, detail = _string(inside, "url"), _string(inside, "detail")
+    found = None if url is None else _DATA_URL.match(url)
+    if url is not None and found:
         return Media(_URL_KINDS[kind], data=url[found.end() :], media_type=found[1], detail=detail)
     return Media(_URL_KINDS[kind], url=url, detail=detail)
 

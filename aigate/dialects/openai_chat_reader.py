@@ -246,8 +246,10 @@ class ChatStreamReader:
         if type(fields) is not dict:
             fields = {}
         finish_reason = choice.pop("finish_reason", None)
+        finish_reason = finish_reason if isinstance(finish_reason, str) else None
         logprobs = choice.pop("logprobs") if choice.get("logprobs") is not None else None
         role = fields.pop("role", None)
+        role = role if isinstance(role, str) else None
         text, reasoning = self._read_text(fields, index, finish_reason is not None)
         calls = fields.pop("tool_calls") if type(fields.get("tool_calls")) is list else ()
         return Delta(
@@ -293,10 +295,12 @@ class ChatStreamReader:
         inside = entry.pop(kind, None)
         if type(inside) is not dict:
             inside = {}
-        given_id = entry.pop("id", None) or ""
-        name = inside.pop("name", None) or None
+        given_id, name = entry.pop("id", None), inside.pop("name", None)
+        given_id = given_id if isinstance(given_id, str) else ""
+        name = name if isinstance(name, str) and name else None
         arguments = as_text(inside.pop("input" if kind == "custom" else "arguments", None))
-        place = (choice, entry.pop("index", None))
+        given_place = entry.pop("index", None)
+        place = (choice, given_place if type(given_place) is int else None)
         known = self._calls.get(place)
         if known is None or self._is_next_call(known, given_id, name):
             index = self._call_counts.get(choice, 0)

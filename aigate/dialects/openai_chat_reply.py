@@ -26,7 +26,7 @@ from aigate.dialects.openai_chat_message import (
 from aigate.dialects.openai_errors import read_error_object
 from aigate.dialects.openai_usage import open_pairs, read_usage_object, write_usage
 from aigate.dialects.think import split_thinking
-from aigate.errors import ProviderError
+from aigate.errors import ClientError, ProviderError
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
@@ -100,11 +100,15 @@ def read_reply(body: bytes, target: Target) -> Reply:
     usage = pairs.pop("usage", None)
     reply_id, created, model = pairs.pop("id", None), pairs.pop("created", None), pairs.pop("model", None)
     reply_id = reply_id if isinstance(reply_id, str) else ""
+    try:
+        read = [_read_choice(choice, reply_id, quirks) for choice in choices]
+    except ClientError:  # a part that would be wrong in a request too
+        raise _bad_reply(body) from None
     return Reply(
         reply_id,
         int(created) if isinstance(created, int | float) else 0,
         model if isinstance(model, str) else "",
-        [_read_choice(choice, reply_id, quirks) for choice in choices],
+        read,
         read_usage_object(usage, quirks) if type(usage) is dict else None,
         _encode(usage) if type(usage) is dict else b"",
         {NAME: pairs},

@@ -14,10 +14,10 @@ from msgspec import Meta, Raw
 
 from aigate.core.call import Call
 from aigate.core.edits import Edit, apply_to_pairs
-from aigate.core.neutral import Bag, Request, Tool
+from aigate.core.neutral import Bag, Message, Request, Tool
 from aigate.core.params import GATEWAY_FIELDS, MAX_OUTPUT_TOKENS
 from aigate.core.target import Quirks, Target
-from aigate.dialects.body import read_pairs, typed, wrong
+from aigate.dialects.body import check_fields, read_pairs, typed, wrong
 from aigate.dialects.dialect import Head
 from aigate.dialects.openai_chat_message import NAME, read_message, write_message
 from aigate.dialects.proof import MARK
@@ -235,7 +235,7 @@ def read_request(call: Call) -> Request:
             raise ClientError(f"messages[{place}] must be an object with a role", param="messages")
     request = Request(
         model=call.models[0] if call.models else "",
-        messages=[read_message(message) for message in messages],
+        messages=[_read_message(message, place) for place, message in enumerate(messages)],
         is_stream=call.is_stream,
         dialect=NAME,
     )
@@ -248,24 +248,73 @@ def read_request(call: Call) -> Request:
                 request.spelling[name] = key
     if "stream" in pairs and not call.is_stream:
         bag["stream"] = pairs["stream"]
+    if "response_format" in pairs:
+        _check_format(pairs["response_format"])
     tools = pairs.get("tools")
     if tools is not None:
         value = _decode(tools)
-        if type(value) is list and all(type(tool) is dict for tool in value):
-            request.tools = [_read_tool(tool) for tool in value]
-        else:
+        if value is None:
             bag["tools"] = tools
+        elif type(value) is not list or any(type(tool) is not dict for tool in value):
+            raise wrong("tools", "an array of tools", tools)
+        else:
+            request.tools = [_read_tool(tool, f"tools[{place}]") for place, tool in enumerate(value)]
     if bag:
         request.bags[NAME] = bag
     return request
 
 
-def _read_tool(tool: Bag) -> Tool:
-    kind = tool.get("type")
+def _read_message(message: Bag, place: int) -> Message:
+    path = f"messages[{place}]"
+    if message["role"] not in _ROLES:
+        raise ClientError(f"{path}.role must be one of {', '.join(_ROLES)}", param=f"{path}.role")
+    if message["role"] == "tool":
+        check_fields(message, {"tool_call_id": str}, path)
+    content, calls = message.get("content"), message.get("tool_calls")
+    if content is not None and not isinstance(content, str | list):
+        raise ClientError(f"{path}.content must be a string or an array of parts", param=f"{path}.content")
+    for at, part in enumerate(content if type(content) is list else ()):
+        if type(part) is not dict or not isinstance(part.get("type"), str):
+            raise ClientError(f"{path}.content[{at}] must be an object with a type", param=f"{path}.content[{at}]")
+        check_fields(part, _NEEDED.get(part["type"], {}), f"{path}.content[{at}]")
+    if calls is not None and type(calls) is not list:
+        raise ClientError(f"{path}.tool_calls must be an array", param=f"{path}.tool_calls")
+    for at, call in enumerate(calls or ()):
+        if type(call) is not dict or not any(type(call.get(kind)) is dict for kind in ("function", "custom")):
+            raise ClientError(f"{path}.tool_calls[{at}] must be an object with a function", param=f"{path}.tool_calls[{at}]")
+    try:
+        return read_message(message)
+    except ClientError as error:
+        raise ClientError(f"{path}.content.{error.param} must be a string", param=f"{path}.content.{error.param}") from None
+
+
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_NEEDED: Mapping[str, Mapping[str, type]] = {  # part type → what it cannot be without
+    "text": {"text": str}, "refusal": {"refusal": str}, "image_url": {"image_url": dict}, "input_audio": {"input_audio": dict}, "file": {"file": dict},
+    "video_url": {"video_url": dict},
+}  # fmt: skip
+
+
+def _check_format(raw: Raw) -> None:
+    form = _decode(raw)
+    if form is not None and (type(form) is not dict or not isinstance(form.get("type"), str)):
+        raise wrong("response_format", "an object with a type", raw)
+    if form is not None and form["type"] == "json_schema" and type(form.get("json_schema")) is not dict:
+        raise ClientError("response_format.json_schema must be an object with a name and a schema", param="response_format.json_schema")
+
+
+def _read_tool(tool: Bag, path: str) -> Tool:
+    if "type" not in tool and "function" in tool:
+        tool["type"] = None  # some leave it out
+    kind = tool.get("type") or ("function" if "function" in tool else None)
     inside = tool.get(kind) if kind in ("function", "custom") else None
+    if kind in ("function", "custom") and (type(inside) is not dict or not isinstance(inside.get("name"), str)):
+        raise ClientError(f"{path}.{kind} must be an object with a name", param=f"{path}.{kind}")
     if type(inside) is not dict:
         return Tool(kind if isinstance(kind, str) else "", bag=tool)
-    del tool["type"], tool[kind]
+    if tool["type"] is not None:
+        del tool["type"]
+    del tool[kind]
     schema = inside.pop("parameters", None) if kind == "function" else _read_grammar(inside.pop("format", None))
     read = Tool(
         kind,
@@ -300,8 +349,10 @@ def _write_tool(tool: Tool) -> Bag:
     for key, value in (("description", tool.description), schema, ("strict", tool.strict)):
         if value is not None:
             inside[key] = value
-    inside |= tool.bag.get(kind, {})
-    return {"type": kind, **tool.bag, kind: inside}
+    more = tool.bag.get(kind)
+    inside |= more if type(more) is dict else {}
+    fields = {"type": kind, **tool.bag, kind: inside}
+    return fields if fields["type"] is not None else {key: value for key, value in fields.items() if key != "type"}
 
 
 def write_request(request: Request, target: Target) -> bytes:

@@ -7,19 +7,21 @@ the neutral form does not name stay in the bag of its (first) part: under ITEM f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from aigate.core.neutral import Bag, Citation, Media, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from aigate.dialects.body import check_fields
 from aigate.dialects.openai_chat_message import LEGACY_CALL, as_text, mint_call_id
 from aigate.dialects.proof import seal, unseal
 from aigate.errors import ClientError
 
 NAME = "openai-responses"
 ITEM = "item"  # key of a bag: the fields of the message item that begins with this part
+ELSEWHERE = "elsewhere"  # where reasoning without a proof is from: no provider of this format could find such an item
 CALL_PROOF = "of the next call"  # key of a bag: see `give_proofs`
 INSTRUCTIONS = "instructions"  # key of a message's bag: it came under that key, not among the items
 SUMMARY = "compaction"  # type of the item that stands for a conversation
@@ -134,7 +136,12 @@ def _read_content(content: object, path: str) -> list[Part]:
         return [Text(content, {})]
     if type(content) is not list or any(type(part) is not dict for part in content):
         raise ClientError(f"{path} must be a string or an array of parts", param=path)
+    for place, part in enumerate(content):
+        check_fields(part, _NEEDED.get(kind_of(part), {}), f"{path}[{place}]")
     return [_read_part(part) for part in content]
+
+
+_NEEDED: Mapping[str, Mapping[str, type]] = {"input_text": {"text": str}, "output_text": {"text": str}, "refusal": {"refusal": str}}
 
 
 def _read_part(part: Bag) -> Part:
@@ -352,6 +359,8 @@ def reasoning_item(part: Reasoning, item_id: str) -> Bag:
             item_id = own_id or item_id
         else:
             proof = seal(part.origin, ("e" if part.signature is None else "s") + proof)
+    elif part.origin != NAME:
+        proof = seal(part.origin or ELSEWHERE, "")
     summary = [{"type": "summary_text", "text": part.text}] if part.text else []
     return {"id": item_id, "type": "reasoning", "summary": summary, "encrypted_content": proof}
 

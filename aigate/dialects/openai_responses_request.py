@@ -38,7 +38,12 @@ SHARED = frozenset(
 )  # fmt: skip
 # Of other formats: what we answer for ourselves, or what changes nothing of the answer.
 _QUIET = frozenset({"stream_options", "store", "thinking", "logprobs"})
-_SAID_ANYWAY = frozenset({("n", b"1"), ("modalities", b'["text"]')})
+_SAID_ANYWAY = frozenset(
+    {
+        ("n", b"1"), ("modalities", b'["text"]'), ("presence_penalty", b"0"), ("frequency_penalty", b"0"), ("presence_penalty", b"0.0"),
+        ("frequency_penalty", b"0.0"), ("logit_bias", b"{}"), ("functions", b"[]"), ("stop", b"[]"),
+    }
+)  # fmt: skip
 # Its own, and no other format's. The rest of the keys we know nothing of.
 _OWN = frozenset(
     {
@@ -52,6 +57,7 @@ _STATE = {  # fields that name what only the vendor keeps → what to send inste
 }
 ACTED_ON = frozenset({"model", "input", "instructions", "stream", "reasoning", "text", "max_output_tokens", "background", "fallbacks", "previous_response_id", "store", *_STATE})
 _NOT_PARAMS = GATEWAY_FIELDS | {"model", "input", "instructions", "tools", "stream"}
+_SHOW_NO_REASONING = ("openai-chat", "openai-completions")
 _ENCRYPTED = "reasoning.encrypted_content"
 _LOGPROBS = "message.output_text.logprobs"
 _MARK = MARK.encode()
@@ -192,19 +198,23 @@ def read_request(call: Call) -> Request:
     tools = pairs.get("tools")
     if tools is not None:
         value = _decode(tools)
-        if type(value) is list and all(type(tool) is dict for tool in value):
-            request.tools = [_read_tool(tool) for tool in value]
-        else:
+        if value is None:
             bag["tools"] = tools
+        elif type(value) is not list or any(type(tool) is not dict for tool in value):
+            raise wrong("tools", "an array of tools", tools)
+        else:
+            request.tools = [_read_tool(tool, f"tools[{place}]") for place, tool in enumerate(value)]
     if bag:
         request.bags[NAME] = bag
     return request
 
 
-def _read_tool(tool: Bag) -> Tool:
+def _read_tool(tool: Bag, path: str) -> Tool:
     kind = tool.get("type")
     if kind not in ("function", "custom"):
         return Tool(kind if isinstance(kind, str) else "", bag=tool)
+    if not isinstance(tool.get("name"), str):
+        raise ClientError(f"{path}.name must be a string", param=f"{path}.name")
     key = "parameters" if kind == "function" else "format"
     return Tool(
         tool.pop("type"),
@@ -254,6 +264,8 @@ def write_request(request: Request, target: Target) -> bytes:
         elif is_own or name in SHARED:
             key = OWN_KEYS.get(name, name)
             pairs[key] = _RESHAPED[name][1](raw) if name in _RESHAPED else raw
+    if not is_own and request.dialect not in _SHOW_NO_REASONING and _decode(request.params.get(EFFORT, b"null")) not in (None, "none"):
+        pairs["reasoning"] = {"summary": "auto"}  # who asks to reason in other formats sees it
     if request.is_stream:
         pairs["stream"] = True
     pairs |= request.bags.get(NAME, {})
@@ -273,7 +285,7 @@ def _read_format(raw: Raw) -> Raw:
 
 def _write_format(raw: Raw) -> Raw:
     fields = _decode(raw, type=dict[str, Raw] | None)
-    if not fields or "json_schema" not in fields:
+    if not fields or bytes(fields.get("json_schema", b""))[:1] != b"{":
         return raw
     return Raw(_encode({"type": "json_schema", "name": "response", **_decode(fields["json_schema"], type=dict[str, Raw])}))
 
@@ -320,12 +332,12 @@ def lost(request: Request, target: Target) -> list[Warning]:
             warnings.append(Warning("dropped", f"{path}.name", "this format names no speakers"))
         _walk(message.parts, f"{path}.content", request.dialect, warnings)
     for place, tool in enumerate(request.tools or ()):
-        if tool.kind not in ("function", "custom"):
+        if tool.kind not in ("function", "custom") and request.dialect != NAME:
             warnings.append(Warning("dropped", f"tools[{place}]", f"{tool.kind} is a tool of the other provider"))
     if request.dialect == NAME:
         return warnings
     for name, raw in request.params.items():
-        if name not in SHARED and name not in _QUIET and (name, bytes(raw)) not in _SAID_ANYWAY and bytes(raw) not in (b"null", b"false"):
+        if name not in SHARED and name not in _QUIET and (name, bytes(raw)) not in _SAID_ANYWAY and bytes(raw) != b"null":
             warnings.append(Warning("dropped", name, "this format has no such parameter"))
     return warnings
 

@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from aigate.core.target import Quirks, Target
 from aigate.core.usage import Usage
+from aigate.dialects.body import open_object
 from aigate.dialects.dialect import OpenedReply, Settlement
 from aigate.dialects.openai_errors import read_error_object
 
@@ -22,7 +23,6 @@ MAX_TOKENS = 1 << 40  # of one call: keeps sums and costs far inside 64 bits
 
 _decode = msgspec.json.decode
 _decode_string = msgspec.json.Decoder(str).decode
-_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encode = msgspec.json.encode
 
@@ -140,7 +140,7 @@ def _output(prompt: int, completion: int, total: int, reasoning: int, where: str
 def open_pairs(body: bytes, target: Target, content: str) -> OpenedReply | None:
     """A plain reply whose answer is under the key `content`; None where there is none. Raises the error that came under status 200."""
     try:
-        pairs = _decode_pairs(body)
+        pairs = open_object(body)
     except _UNREADABLE:
         return _open_leniently(body, target, content)
     if content not in pairs:
@@ -182,7 +182,7 @@ def _read_usage(opened: OpenedReply, raw: Raw, quirks: Quirks) -> None:
 def _open_leniently(body: bytes, target: Target, content: str) -> OpenedReply | None:
     """What strict JSON refuses and most clients read all the same."""
     try:
-        fields = json.loads(body)
+        fields = json.loads(body.decode(errors="replace"))
     except (ValueError, RecursionError):
         return None
     if type(fields) is not dict or content not in fields:

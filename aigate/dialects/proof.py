@@ -11,6 +11,8 @@ import binascii
 
 MARK = "YWlnYXRl"  # base64 of "aigate": nothing a provider signs begins so
 
+PLAIN_BASE64 = str.maketrans("-_", "+/")
+
 
 def seal(origin: str, proof: str) -> str:
     """`proof` ("" where there is none: then the seal only says whose text it was) as a string any dialect can carry."""
@@ -22,7 +24,8 @@ def unseal(value: str) -> tuple[str, str] | None:
     if not value.startswith(MARK):
         return None
     try:
-        mark, origin, proof = base64.b64decode(value, validate=True).decode().split("\0", 2)
+        plain = value.translate(PLAIN_BASE64)  # some SDKs read base64 into bytes and write it in the other alphabet
+        mark, origin, proof = base64.b64decode(plain, validate=True).decode().split("\0", 2)
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return None
     return (origin, proof) if mark == "aigate" else None

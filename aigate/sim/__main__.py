@@ -34,7 +34,7 @@ class _ChildConfig(msgspec.Struct):
 
 
 def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="aigate sim", allow_abbrev=False, description="A simulated OpenAI-compatible provider.")
+    parser = argparse.ArgumentParser(prog="aigate sim", allow_abbrev=False, description="A simulated provider that speaks OpenAI chat and Responses, Anthropic Messages and Gemini.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9100, help="0 takes a free one (default 9100)")
     parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")

@@ -6,6 +6,7 @@ Names of tools cost nothing; their arguments are words like any other.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from hashlib import blake2b, shake_128
@@ -33,7 +34,7 @@ _token = re.compile(r"\s*\S+").findall
 
 
 class ChatRequest(msgspec.Struct):
-    """What the sim reads of a chat request; other keys are taken and ignored, as most providers do."""
+    """What the simulated model reads of a request, whatever format it came in: OpenAI chat's, to which the others are translated."""
 
     model: str
     messages: list[dict]
@@ -46,6 +47,10 @@ class ChatRequest(msgspec.Struct):
     stop: str | list[str] | None = None
     tools: list[dict] | None = None
     tool_choice: str | dict | None = None
+    response_format: dict | None = None
+    shows_reasoning: bool = False  # of formats that show it only when asked
+    gives_proof: bool = False  # of reasoning, likewise
+    is_array: bool = False  # a stream is to come as one JSON array
 
 
 class ToolCall(msgspec.Struct):
@@ -116,17 +121,42 @@ def _reason(length: int, seed: int) -> list[str]:
 
 
 def _say(request: ChatRequest, behaviour: Behaviour, seed: int) -> list[str]:
+    form = request.response_format or {}
+    if form.get("type") == "json_object":
+        return _token('{"answer": "sim"}')
+    if form.get("type") == "json_schema" and isinstance(form.get("json_schema"), dict):
+        return _token(json.dumps(_example(form["json_schema"].get("schema"), 0), ensure_ascii=False))
     asked = _last_text(request.messages)[:MAX_ECHOED_CHARS]
-    tokens = _token(INTRODUCTION) + _token(" You said:") + _token(" " + asked)[:MAX_ECHOED_TOKENS]
+    tokens = _token(INTRODUCTION) + _token(" You said:") + _token(" " + asked)[:MAX_ECHOED_TOKENS] + _see(request.messages)
     length = behaviour.length or len(tokens) + 8
     return (tokens + _filler(length - len(tokens), seed))[:length]
 
 
 def _last_text(messages: list[dict]) -> str:
+    """The last question, or all results of the tools called last."""
+    last: list[dict] = []
     for message in reversed(messages):
-        if message.get("role") in ("user", "tool"):
-            return " ".join(message_texts((message,)))
-    return ""
+        role = message.get("role")
+        if role == "tool" or (role == "user" and not last):
+            last.insert(0, message)
+        if role == "user" or (last and role != "tool"):
+            break
+    return " ".join(message_texts(last))
+
+
+def _see(messages: list[dict]) -> list[str]:
+    """What media came with the last question: their type and size, or their address."""
+    last = next((message for message in reversed(messages) if message.get("role") in ("user", "tool")), {})
+    content = last.get("content")
+    seen = []
+    for part in content if isinstance(content, list) else ():
+        inside = part.get("image_url") if isinstance(part, dict) else None
+        url = inside.get("url") if isinstance(inside, dict) else None
+        if isinstance(url, str) and url.startswith("data:"):
+            seen.append(f"{url[5:].partition(';')[0]} of {len(base64.b64decode(url.partition(',')[2]))} bytes")
+        elif isinstance(url, str):
+            seen.append(url)
+    return _token(f" I see {', '.join(seen)}.") if seen else []
 
 
 def _filler(length: int, seed: int) -> list[str]:
@@ -159,21 +189,22 @@ def _call_tools(request: ChatRequest, behaviour: Behaviour, seed: int) -> list[T
     is_answered = bool(request.messages) and request.messages[-1].get("role") == "tool"
     if not behaviour.tool_calls or not request.tools or is_answered or request.tool_choice == "none":
         return []
-    function = _chosen_function(request)
-    fragments = _token(json.dumps(_example(function.get("parameters"), 0), ensure_ascii=False))
-    return [
-        ToolCall(f"call_sim{(seed + at) & 0xFFFFFFFF:08x}", str(function.get("name", "")), list(fragments))
-        for at in range(behaviour.tool_calls)
-    ]
+    functions = _functions(request)
+    calls = []
+    for at in range(behaviour.tool_calls):
+        function = functions[at % len(functions)]
+        fragments = _token(json.dumps(_example(function.get("parameters"), 0), ensure_ascii=False))
+        calls.append(ToolCall(f"call_sim{(seed + at) & 0xFFFFFFFF:08x}", str(function.get("name", "")), fragments))
+    return calls
 
 
-def _chosen_function(request: ChatRequest) -> dict:
-    """The function that tool_choice names, else the first tool."""
+def _functions(request: ChatRequest) -> list[dict]:
+    """The function that tool_choice names, else all of them."""
     functions = [tool["function"] for tool in request.tools or () if isinstance(tool.get("function"), dict)]
     forced = request.tool_choice.get("function") if isinstance(request.tool_choice, dict) else None
     if isinstance(forced, dict):
         functions = [function for function in functions if function.get("name") == forced.get("name")] or functions
-    return functions[0] if functions else {}
+    return functions or [{}]
 
 
 _EXAMPLES = {"string": "sim", "integer": 1, "number": 1.5, "boolean": True, "array": [], "null": None}

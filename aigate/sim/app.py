@@ -1,4 +1,5 @@
-"""The simulated provider: its endpoints, its bill, what it remembers of requests. Replies are written in replies.py, sent by play.py."""
+"""The simulated provider: its endpoints, its bill, what it remembers of requests. It speaks four formats (chat.py, responses.py, messages.py,
+gemini.py), says the same in all of them (answers.py), and sends it by play.py."""
 
 from __future__ import annotations
 
@@ -6,32 +7,26 @@ import asyncio
 import base64
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
-from typing import NamedTuple, TypeVar
+from types import ModuleType
+from typing import NamedTuple
 
 import msgspec
 
 from aigate.core.words import count_words
-from aigate.sim.answers import MAX_CHOICES, Answers, ChatRequest, answer, embed
+from aigate.sim import chat, gemini, messages, responses
+from aigate.sim.answers import Answers, answer, embed
 from aigate.sim.behaviours import MAX_TOKENS, Behaviour, UnknownBehaviour, read_behaviour
 from aigate.sim.bill import Bill, Row
+from aigate.sim.check import Invalid
 from aigate.sim.media import MediaService
 from aigate.sim.play import EXTRA, Reply, head, play
-from aigate.sim.replies import (
-    Identity,
-    asks_usage,
-    encode,
-    error_body,
-    halves,
-    model_list,
-    plain_body,
-    refusal,
-    stream_pieces,
-)
+from aigate.sim.replies import Identity, Piece, encode, halves, model_list, refusal
 from aigate.sim.server import Connection, Request
 
 JSON = "application/json"
+_CREDENTIALS = (b"authorization", b"x-api-key", b"x-goog-api-key")
 MAX_DIMENSIONS = 4096
 MAX_PROMPTS_REMEMBERED = 10_000  # of those that fail a few times and then answer
 
@@ -43,22 +38,11 @@ class EmbeddingRequest(msgspec.Struct):
     encoding_format: str = "float"
 
 
-class _Refused(Exception):
-    """The request is wrong: this status and error body."""
-
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        self.status = status
-        self.body = error_body(status, message, param=param, code=code)
-
-
 class _Prepared(NamedTuple):
     behaviour: Behaviour
     reply: Reply
 
 
-_Body = TypeVar("_Body")
-
-_decode_chat = msgspec.json.Decoder(ChatRequest).decode
 _decode_embedding = msgspec.json.Decoder(EmbeddingRequest).decode
 
 
@@ -75,9 +59,8 @@ class SimulatedProvider:
         self._numbers = count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = int(time.time())
-        self._routes = {
-            ("POST", "/v1/chat/completions"): self._chat,
-            ("POST", "/v1/embeddings"): self._embed,
+        self._formats: dict[str, ModuleType] = {"/v1/chat/completions": chat, "/v1/responses": responses, "/v1/messages": messages}
+        self._routes: dict[tuple[str, str], Callable[[], bytes]] = {
             ("GET", "/v1/models"): lambda: model_list(self._started),
             ("GET", "/sim/bill"): lambda: encode({"totals": self.bill.totals, "attempts": list(self.bill.rows)}),
             ("GET", "/sim/attempts"): lambda: encode({"attempts": [row.attempt for row in self.bill.rows]}),
@@ -91,29 +74,32 @@ class SimulatedProvider:
 
     def handle(self, connection: Connection, request: Request) -> None:
         path = request.target.partition("?")[0].rstrip("/")
+        wire = gemini if gemini.PATH.fullmatch(request.target) else self._formats.get(path)
         route = self._routes.get((request.method, path))
         if self.media.takes(path):
             self._last = request if request.method == "POST" else self._last
             self.media.handle(connection, request)
+        elif request.method == "POST" and (wire is not None or path == "/v1/embeddings"):
+            self._last = request
+            self._generate(connection, request, wire or chat, self._embed if wire is None else self._converse)
         elif route is None:
             message = f"The simulated provider has no {request.method} {path or '/'}."
-            _send_now(connection, request, 404, error_body(404, message))
-        elif request.method == "POST" and path.startswith("/v1/"):
-            self._last = request
-            self._generate(connection, request, route)
+            _send_now(connection, request, 404, chat.error(404, message))
         else:
             _send_now(connection, request, 200, route())
 
     # --- models
 
-    def _generate(self, connection: Connection, request: Request, prepare: Callable[[Request, Row], _Prepared]) -> None:
+    def _generate(
+        self, connection: Connection, request: Request, wire: ModuleType, prepare: Callable[[ModuleType, Request, Row], _Prepared]
+    ) -> None:
         row = self.bill.see(request.header(b"x-aig-attempt"))
         try:
-            behaviour, reply = prepare(request, row)
-        except _Refused as refused:
-            row.status = refused.status
+            behaviour, reply = prepare(wire, request, row)
+        except (Invalid, UnknownBehaviour) as refused:
+            row.status, param, code = (refused.status, refused.param or None, refused.code) if isinstance(refused, Invalid) else (404, "model", "model_not_found")
             self.bill.charge(row, "failed")
-            _send_now(connection, request, refused.status, refused.body)
+            _send_now(connection, request, row.status, wire.error(row.status, str(refused), param, code))
             return
         if reply.length is not None and behaviour.is_instant and not (behaviour.is_gzip or behaviour.is_close_delimited):
             self._play_at_once(connection, request, behaviour, reply)
@@ -140,26 +126,31 @@ class SimulatedProvider:
             connection.close()
             asyncio.get_running_loop().call_exception_handler({"message": "a simulated reply failed", "exception": task.exception()})
 
-    def _chat(self, request: Request, row: Row) -> _Prepared:
-        chat = _decoded(_decode_chat, request.body)
-        row.model = chat.model
-        row.is_stream = bool(chat.stream)
-        _check_chat(chat)
-        behaviour = _behaviour_of(chat.model)
-        if (chat.n or 1) > 1 and (chat.n or 1) * (behaviour.length + behaviour.reasoning) > MAX_TOKENS:
-            raise _Refused(400, f"'n' choices of this model would take more than {MAX_TOKENS} tokens.", param="n")
-        answers = answer(chat, behaviour, self.seed)
-        refused = self._refusal(request, behaviour, row, answers.key)
+    def _converse(self, wire: ModuleType, request: Request, row: Row) -> _Prepared:
+        asked = wire.read(request)
+        row.model = asked.model
+        row.is_stream = bool(asked.stream)
+        behaviour = read_behaviour(asked.model)
+        if (asked.n or 1) > 1 and (asked.n or 1) * (behaviour.length + behaviour.reasoning) > MAX_TOKENS:
+            raise Invalid(f"'n' choices of this model would take more than {MAX_TOKENS} tokens.", "n")
+        answers = answer(asked, behaviour, self.seed)
+        refused = self._refusal(wire, request, behaviour, row, answers.key)
         if refused is not None:
             return _Prepared(behaviour, refused)
         row.status = 200
-        identity = Identity(f"chatcmpl-sim{next(self._numbers):010x}", int(time.time()), chat.model)
+        number = next(self._numbers)
+        identity = Identity(f"chatcmpl-sim{number:010x}" if wire is chat else f"sim{number:010x}", int(time.time()), asked.model)
         reply = self._reply(row, behaviour, answers)
         if row.is_stream:
-            reply.content_type = "text/plain" if behaviour.is_wrong_type else "text/event-stream"
-            reply.pieces = stream_pieces(identity, answers, behaviour, asks_usage=asks_usage(chat))
+            is_array = JSON if asked.is_array else "text/event-stream"
+            reply.content_type = "text/plain" if behaviour.is_wrong_type else is_array
+            reply.pieces = wire.stream(identity, answers, behaviour, asked)
+            reply.error_event = wire.error_event()
+            if behaviour.is_garbage and wire is not chat:
+                reply.pieces = _with_garbage(reply.pieces)
         else:
-            body = plain_body(identity, answers, behaviour)
+            body = wire.plain(identity, answers, behaviour, asked)
+            body = body[: len(body) // 2] if behaviour.is_garbage and wire is not chat else body
             reply.length = len(body)
             reply.pieces = halves(body, reply.tokens)
         return _Prepared(behaviour, reply)
@@ -179,7 +170,7 @@ class SimulatedProvider:
         reply = Reply(status=200, content_type=content_type, tokens=answers.completion_tokens, charge=charge)
         return reply
 
-    def _refusal(self, request: Request, behaviour: Behaviour, row: Row, key: bytes) -> Reply | None:
+    def _refusal(self, wire: ModuleType, request: Request, behaviour: Behaviour, row: Row, key: bytes) -> Reply | None:
         """The failure that the behaviour asks for, if it is due. It costs nothing."""
         if behaviour.status == 200:
             return None
@@ -190,24 +181,28 @@ class SimulatedProvider:
             self._failures.clear()
         self._failures[row.model, key] = failed + 1
         row.status = behaviour.status
-        content_type, body, headers = refusal(behaviour, request.header(b"authorization").removeprefix("Bearer "))
+        credential = next((value for name in _CREDENTIALS if (value := request.header(name))), "").removeprefix("Bearer ")
+        content_type, body, headers = refusal(behaviour, credential, wire.error)
         return Reply(
             status=behaviour.status, content_type=content_type, headers=headers, length=len(body), pieces=halves(body, 0),
             charge=lambda end: self.bill.charge(row, "failed" if end == "complete" else end),
         )  # fmt: skip
 
-    def _embed(self, request: Request, row: Row) -> _Prepared:
-        asked = _decoded(_decode_embedding, request.body)
+    def _embed(self, wire: ModuleType, request: Request, row: Row) -> _Prepared:
+        try:
+            asked = _decode_embedding(request.body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Invalid(f"The request body cannot be used: {error}") from error
         row.model = asked.model
         if not 1 <= asked.dimensions <= MAX_DIMENSIONS:
-            raise _Refused(400, f"'dimensions' must be from 1 to {MAX_DIMENSIONS}.", param="dimensions")
-        behaviour = _behaviour_of(asked.model)
+            raise Invalid(f"'dimensions' must be from 1 to {MAX_DIMENSIONS}.", "dimensions")
+        behaviour = read_behaviour(asked.model)
         inputs = asked.input if isinstance(asked.input, list) and not _is_tokens(asked.input) else [asked.input]
         if not inputs:
-            raise _Refused(400, "'input' must not be empty.", param="input")
+            raise Invalid("'input' must not be empty.", "input")
         tokens = sum(count_words(text) if isinstance(text, str) else len(text) for text in inputs)
         answers = Answers([], tokens, 0, request.body)
-        refused = self._refusal(request, behaviour, row, answers.key)
+        refused = self._refusal(wire, request, behaviour, row, answers.key)
         if refused is not None:
             return _Prepared(behaviour, refused)
         row.status = 200
@@ -256,29 +251,12 @@ class SimulatedProvider:
         return b"{}"
 
 
-def _behaviour_of(model: str) -> Behaviour:
-    try:
-        return read_behaviour(model)
-    except UnknownBehaviour as error:
-        raise _Refused(404, str(error), param="model", code="model_not_found") from error
-
-
-def _decoded(decode: Callable[[bytes], _Body], body: bytes) -> _Body:
-    try:
-        return decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _Refused(400, f"The request body cannot be used: {error}") from error
-
-
-def _check_chat(chat: ChatRequest) -> None:
-    if not chat.messages:
-        raise _Refused(400, "'messages' must not be empty.", param="messages")
-    if chat.n is not None and not 1 <= chat.n <= MAX_CHOICES:
-        raise _Refused(400, f"'n' must be from 1 to {MAX_CHOICES}.", param="n")
-    for name in ("max_tokens", "max_completion_tokens"):
-        value = getattr(chat, name)
-        if value is not None and value < 1:
-            raise _Refused(400, f"'{name}' must be at least 1.", param=name)
+def _with_garbage(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """After the first pieces, one event that is not JSON."""
+    for at, piece in enumerate(pieces):
+        yield piece
+        if at == 2:
+            yield Piece(b'data: {"type":"cont\n\n')
 
 
 def _is_tokens(given: list) -> bool:

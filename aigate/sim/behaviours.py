@@ -110,7 +110,7 @@ PARTS: tuple[_Part, ...] = (
           lambda number, unit: {"first_delay_s": _seconds(number, unit), "chunk_delay_s": _seconds(number, unit)}),
     _part("ttft-200ms", "waits before the first token only", "ttft" + _DELAY, lambda number, unit: {"first_delay_s": _seconds(number, unit)}),
     _part("long-1000", "answers in exactly so many tokens", "long" + _COUNT, _number("length", 200)),
-    _part("tools", "calls the first tool given, answers from its result; tools-2 calls it twice", "tools" + _COUNT, _number("tool_calls", 1, most=MAX_TOOL_CALLS)),
+    _part("tools", "calls the first tool given, answers from its result; tools-2 calls the first two at once (one twice)", "tools" + _COUNT, _number("tool_calls", 1, most=MAX_TOOL_CALLS)),
     _part("reasoning", "reasons before it answers", "reasoning" + _COUNT, _number("reasoning", 24)),
     _part("embed", "a name for embeddings (any name embeds)", "embed", _always()),
     _part("cached", "half of the prompt counts as cached", "cached", _always(cached=True)),

@@ -10,7 +10,7 @@ from http import HTTPStatus
 import msgspec
 
 from aigate.sim.behaviours import CUT_BEFORE_HEAD, NEVER, Behaviour
-from aigate.sim.replies import PADDING, Piece, error_event
+from aigate.sim.replies import PADDING, Piece
 from aigate.sim.server import Connection, Request
 
 PIECES_A_WRITE = 64
@@ -31,6 +31,7 @@ class Reply(msgspec.Struct, kw_only=True):
     length: int | None = None  # of the body, padding not counted; None: a stream
     tokens: int = 0  # that a whole reply carries
     sent_tokens: int = 0
+    error_event: bytes = b""  # how the format says that a stream failed
     charge: Callable[[str], None]
 
 
@@ -92,7 +93,7 @@ async def _fail(connection: Connection, behaviour: Behaviour, body: _Body, fault
         await _forever()
     reply.charge("failed" if fault == "error" else "cut")
     if fault == "error":
-        await body.send(error_event())
+        await body.send(reply.error_event)
         body.finish()
     else:
         _break(connection, behaviour)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -206,7 +206,7 @@ def error_body(status: int, message: str, *, param: str | None = None, code: str
     return encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
-def refusal(behaviour: Behaviour, credential: str) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
+def refusal(behaviour: Behaviour, credential: str, write_error: Callable[[int, str], bytes]) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
     """The reply of a behaviour that fails by status: its content type, body and further headers.
 
     A 401 repeats the credential it got, as real providers were seen to: whoever passes it on shows a secret."""
@@ -217,7 +217,7 @@ def refusal(behaviour: Behaviour, credential: str) -> tuple[str, bytes, tuple[tu
     message = f"Incorrect API key provided: {credential}." if status == 401 else f"The simulated provider answers {status}, as asked."
     retry_after_s = behaviour.retry_after_s if behaviour.retry_after_s is not None else 1 if status in (429, 503) else None
     headers = () if retry_after_s is None else (("retry-after", str(retry_after_s)),)
-    return "application/json", error_body(status, message), headers
+    return "application/json", write_error(status, message), headers
 
 
 def model_list(created: int) -> bytes:

@@ -15,7 +15,7 @@ from aigate.dialects import DIALECTS
 from aigate.dialects.dialect import Settlement
 from aigate.dialects.proof import unseal
 from aigate.errors import ClientError
-from tests.dialects.anthropic_recorded import MESSAGES, fold, messages_target
+from tests.dialects.anthropic_recorded import MESSAGES, fold, message_streams, messages_target
 from tests.dialects.recorded import needs_recordings, recorded_target, streams, target
 from tests.dialects.streaming import chunk_of, content_chunk, slices, sse
 from tests.dialects.streaming import fold as fold_chat
@@ -157,3 +157,14 @@ def test_no_bytes_of_a_provider_break_the_reader(data: bytes) -> None:
     for events in (reader.feed(data), reader.close()):
         writer.write([event for event in events if event.error is None])
     writer.finish(Settlement(NOTHING, 0))
+
+
+@needs_recordings
+def test_most_of_a_long_text_is_never_decoded() -> None:
+    for record in message_streams():
+        data = record["response"].encode()
+        reader = MESSAGES.stream_reader(messages_target(), True)
+        fast = sum(event.count for piece in slices(data, (1700,)) for event in reader.feed(piece) if event.texts is not None)
+        deltas = data.count(b'"text_delta"')
+        if deltas >= 20 and data.count(b"content_block_start") < 8:
+            assert fast > deltas // 2, record["id"]

@@ -9,13 +9,15 @@ import pytest
 
 from aigate.core.call import Call
 from aigate.core.events import HOLE, Event
-from aigate.core.neutral import Choice, Chunk, Citation, Delta, Reasoning, Reply, Text, ToolCallDelta
+from aigate.core.neutral import Choice, Chunk, Citation, Delta, Reasoning, Reply, Text, ToolCall, ToolCallDelta
 from aigate.core.usage import Usage
 from aigate.dialects.dialect import Settlement
 from aigate.dialects.gemini_errors import read_error
+from aigate.dialects.gemini_parts import is_made_up
 from aigate.dialects.proof import unseal
 from aigate.errors import ProviderError
-from tests.dialects.gemini_traffic import ASKED, GEMINI, gemini_target, sent_chunks
+from tests.dialects.gemini_traffic import ASKED, GEMINI, gemini_target, plain_replies, sent_chunks
+from tests.dialects.recorded import needs_recordings
 
 COST = Settlement(Usage(5, 7, 0, 0, 3), 1)
 
@@ -135,9 +137,30 @@ def test_how_long_to_wait_is_read_from_the_details() -> None:
     assert (error.kind, error.retry_after_s, error.retryable) == ("rate_limited", 12.5, True)
 
 
-def test_a_stream_that_breaks_off_has_the_usage_it_had_told_until_then() -> None:
-    chunk = {"candidates": [{"content": {"parts": [{"text": "x"}]}}], "usageMetadata": {"promptTokenCount": 5, "totalTokenCount": 5}}
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({"promptTokenCount": 5, "candidatesTokenCount": 1, "totalTokenCount": 6}, [Usage(5, 1)]),
+        ({"promptTokenCount": 5, "totalTokenCount": 5}, []),  # its text was not counted yet: the gateway counts
+    ],
+)
+def test_a_stream_that_breaks_off_has_the_usage_it_had_told_until_then(counts: dict[str, int], told: list[Usage]) -> None:
+    chunk = {"candidates": [{"content": {"parts": [{"text": "x"}]}}], "usageMetadata": counts}
     reader = GEMINI.stream_reader(gemini_target(), True)
     events = reader.feed(b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n") + reader.close()
-    assert [event.usage for event in events if event.usage is not None] == [Usage(5)]
+    assert [event.usage for event in events if event.usage is not None] == told
     assert events[-1].error is not None and events[-1].error.kind == "cut"
+
+
+@needs_recordings
+def test_ids_that_the_model_did_not_give_are_made_up_and_differ() -> None:
+    without_ids = 0
+    for record in plain_replies():
+        reply = GEMINI.read_reply(record["response"].encode(), gemini_target())
+        made = [part for choice in reply.choices for part in choice.parts if type(part) is ToolCall]
+        candidates = json.loads(record["response"]).get("candidates", ())
+        wire = [part["functionCall"] for one in candidates for part in one.get("content", {}).get("parts", ()) if "functionCall" in part]
+        assert [call.id for call in made if not is_made_up(call.id)] == [call["id"] for call in wire if "id" in call]
+        assert all(call.id for call in made) and len({call.id for call in made}) == len(made)
+        without_ids += any(is_made_up(call.id) for call in made)
+    assert without_ids

@@ -16,7 +16,8 @@ from aigate.dialects import DIALECTS
 from aigate.dialects.lost import lost_fields
 from aigate.dialects.proof import seal
 from aigate.errors import ClientError
-from tests.dialects.recorded import HEAD, target
+from tests.dialects.formats import FORMATS, call_of, records
+from tests.dialects.recorded import HEAD, needs_recordings, target
 
 RESPONSES, CHAT = DIALECTS["openai-responses"], DIALECTS["openai-chat"]
 
@@ -227,3 +228,15 @@ def test_edits_of_the_neutral_form_are_written() -> None:
     asked = request(tools=[{"type": "function", "name": "f", "parameters": {}}])
     asked.params["response_format"] = Raw(b'{"type":"json_schema","json_schema":{"schema":{}}}')
     assert json.loads(RESPONSES.write_request(asked, target()))["text"]["format"] == {"type": "json_schema", "name": "response", "schema": {}}
+
+
+@needs_recordings
+def test_what_only_the_vendor_keeps_is_refused_with_what_to_do() -> None:
+    keys = ("conversation", "prompt", "background")
+    form = FORMATS["openai-responses"]
+    refused = [record for record in records(form) if any(record["request"].get(key) for key in keys)]
+    assert refused
+    for record in refused:
+        with pytest.raises(ClientError) as caught:
+            call_of(form, record["request"])
+        assert caught.value.param in keys
