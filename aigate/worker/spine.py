@@ -56,7 +56,7 @@ class Spine:
     async def run_call(self, exchange: Exchange, surface: Dialect, endpoint: str, enter: Enter | None = None) -> None:
         run = Run(exchange, surface, endpoint)
         try:
-            run.principal = principal = self._ring.find(exchange.headers) or await self._ring.authenticate(
+            run.principal = principal = self._ring.find(exchange) or await self._ring.authenticate(
                 exchange.headers, self._now() + self._attempts.unix_offset_s
             )
             run.read_headers(principal)
@@ -118,7 +118,7 @@ class Spine:
         """How many tokens a prompt is, without a model call. `write` says it in the surface's words."""
         run = Run(exchange, surface, "count_tokens")
         try:
-            principal = self._ring.find(exchange.headers)
+            principal = self._ring.find(exchange)
             if principal is None:
                 principal = await self._ring.authenticate(exchange.headers, self._now() + self._attempts.unix_offset_s)
             run.call = call = surface.read_call(exchange.body, "count_tokens", exchange)
