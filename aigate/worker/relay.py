@@ -27,8 +27,8 @@ class Sink(Protocol):
     on_gone: Callable[[], None] | None
     on_drain: Callable[[], None] | None
 
-    @property
-    def is_full(self) -> bool: ...
+    is_full: bool
+
     def send(self, data: bytes) -> None: ...
     def abort(self) -> None: ...
 
@@ -81,6 +81,9 @@ class Relay:
             return  # nothing after the terminal event is the client's
         events = self.reader.feed(data)
         if not events:
+            return
+        if len(events) == 1 and events[0].texts is not None:  # a plain run says nothing but its texts
+            self._deliver(self.writer.write(events))
             return
         events = self._note(events)
         if events:
