@@ -87,16 +87,12 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.is_full = True
-        if self._exchange is not None:
-            self._exchange.is_full = True
 
     def resume_writing(self) -> None:
         self.is_full = False
         exchange = self._exchange
-        if exchange is not None:
-            exchange.is_full = False
-            if exchange.on_drain is not None:
-                exchange.on_drain()
+        if exchange is not None and exchange.on_drain is not None:
+            exchange.on_drain()
 
     # --- request head ---
 

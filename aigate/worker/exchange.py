@@ -23,12 +23,11 @@ _BODILESS = frozenset({*range(100, 200), 204, 304})
 
 class Exchange:
     """`path`, `query` and `headers` are the head's, unless a surface took its key out of them; `headers` are frozen.
-    `on_gone` is called once when the client leaves before its reply has ended. `is_full`: more than 64 KB wait for the client, so nothing
-    more should be sent until `on_drain` is called."""
+    `on_gone` is called once when the client leaves before its reply has ended, `on_drain` when `is_full` ends."""
 
     __slots__ = (
         "head", "request_id", "path", "query", "headers", "body", "started_at",
-        "is_gone", "is_full", "is_started", "is_ended", "on_gone", "on_drain", "_connection", "_is_chunked", "_is_cut_by_close", "_is_bodiless",
+        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "_connection", "_is_chunked", "_is_cut_by_close", "_is_bodiless",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, request_id: str, started_at: float):
@@ -39,7 +38,6 @@ class Exchange:
         self.headers = head.headers
         self.body = b""
         self.started_at = started_at
-        self.is_full = connection.is_full
         self.is_gone = self.is_started = self.is_ended = self._is_chunked = self._is_cut_by_close = self._is_bodiless = False
         self.on_gone: Callable[[], None] | None = None
         self.on_drain: Callable[[], None] | None = None
@@ -48,6 +46,11 @@ class Exchange:
     @property
     def method(self) -> str:
         return self.head.method
+
+    @property
+    def is_full(self) -> bool:
+        """More than 64 KB wait for the client: stop sending until `on_drain`."""
+        return self._connection.is_full
 
     def reply(self, status: int, fields: Fields | FieldBlock, body: bytes) -> None:
         """The whole reply, in one write."""

@@ -27,8 +27,8 @@ class Sink(Protocol):
     on_gone: Callable[[], None] | None
     on_drain: Callable[[], None] | None
 
-    is_full: bool
-
+    @property
+    def is_full(self) -> bool: ...
     def send(self, data: bytes) -> None: ...
     def abort(self) -> None: ...
 

@@ -80,7 +80,8 @@ class Spine:
         except GateError as error:
             self._fail(run, error)
         finally:
-            self._waiting.pop(run, None)
+            if self._waiting:
+                self._waiting.pop(run, None)
             if run.permits:
                 self._gate.leave(run)
 
