@@ -34,16 +34,19 @@ class Scenario:
     group: int = 10
     warm_s: float = 0.5
     spread_s: float = 0.0
+    takes_turns: bool = False  # every call with another of the keys, else all with one
 
     def command(self, inputs: Inputs, port: int) -> list[str]:
         body = inputs.stream_body if self.is_stream else inputs.plain_body
-        options = {"-b": body, "-k": inputs.keys, "-c": self.connections, "-d": self.seconds, "-w": self.warm_s, "-s": self.spread_s}
+        keys = inputs.keys if self.takes_turns else inputs.one_key
+        options = {"-b": body, "-k": keys, "-c": self.connections, "-d": self.seconds, "-w": self.warm_s, "-s": self.spread_s}
         return load_command(options, port)
 
 
 PLAIN = Scenario("plain", "plain calls, 64 connections", 64, 8)
 SCENARIOS = (
     PLAIN,
+    Scenario("plain_keys", "plain calls, every call another key", 64, 8, takes_turns=True),
     Scenario("one", "plain calls, one connection", 1, 4),
     Scenario("stream_10", "50 streams, ten chunks to a write", 50, 5, is_stream=True),
     Scenario("stream_1", "50 streams, one chunk to a write", 50, 5, is_stream=True, group=1),
@@ -53,7 +56,7 @@ SCENARIOS = (
 
 
 class Inputs:
-    """What the load client reads: the two bodies and the keys."""
+    """What the load client reads: the two bodies, all keys, and one of them alone."""
 
     def __init__(self, folder: Path, keys: list[str]):
         self.plain_body = HERE / "request.json"
@@ -61,6 +64,8 @@ class Inputs:
         self.stream_body.write_text(json.dumps(json.loads(self.plain_body.read_text()) | {"stream": True}))
         self.keys = folder / "keys.txt"
         self.keys.write_text("\n".join(keys) + "\n")
+        self.one_key = folder / "one-key.txt"
+        self.one_key.write_text(keys[0] + "\n")
 
 
 def load_command(options: dict[str, Any], port: int) -> list[str]:

@@ -77,7 +77,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     retry_after_s: float | None = None
 
 
-class Attempt(msgspec.Struct, kw_only=True):
+class Attempt(msgspec.Struct):
     """One dispatch to one provider: the unit of money."""
 
     id: str  # att_…

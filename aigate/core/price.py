@@ -185,4 +185,4 @@ def format_usd(nanousd: int) -> float:
 def format_cents(nanousd: int) -> str:
     """Cents for `X-Cost-Cents`: at most 6 decimals, half rounded up, no trailing zeros."""
     whole, micro = divmod((nanousd + 5) // 10, 10**6)
-    return f"{whole}.{micro:06}".rstrip("0").rstrip(".") if micro else str(whole)
+    return f"{whole}.{micro:06}".rstrip("0") if micro else str(whole)

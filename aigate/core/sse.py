@@ -20,6 +20,8 @@ class BlockSplitter:
 
     def feed(self, data: bytes) -> bytes:
         """All blocks that are whole now, one after the other; b"" when none is."""
+        if not self._rest and data.endswith(b"\n\n") and b"\r" not in data and not self._ends_in_cr:
+            return data  # as most providers send: whole events, LF alone
         if self._ends_in_cr or b"\r" in data:
             data = self._to_lf(data)
         rest = self._rest

@@ -67,7 +67,10 @@ class ChatStreamReader:
         if matched is None:
             return self._read_blocks(run, 0)
         texts, joined, end = matched
-        self._keep(joined, len(joined))
+        if self._kept_bytes < KEPT_BYTES:
+            self._keep(joined, len(joined))
+        else:
+            self._more_bytes += len(joined)
         events = [Event(b"", len(texts), template.chunk, texts)]
         if end == len(run):
             self._lessons = 0

@@ -53,20 +53,19 @@ class ChatStreamWriter:
         self._begun_to_say: set[int] = set()
 
     def write(self, events: Sequence[Event]) -> bytes:
-        pieces: list[bytes] = []
-        for event in events:
-            chunk = event.chunk
-            if chunk is None:
-                pieces.append(event.raw)
-            elif event.texts is None:
-                pieces.append(self._write_chunk(chunk, event.usage is not None))
-            else:
-                if chunk is not self._template:
-                    self._learn(chunk)
-                if chunk.dialect != NAME:
-                    self._note(chunk.deltas[0], event.texts)
-                pieces.append(self._head + self._joint.join(event.texts) + self._tail)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._write_event(events[0]) if len(events) == 1 else b"".join([self._write_event(event) for event in events])
+
+    def _write_event(self, event: Event) -> bytes:
+        chunk, texts = event.chunk, event.texts
+        if chunk is None:
+            return event.raw
+        if texts is None:
+            return self._write_chunk(chunk, event.usage is not None)
+        if chunk is not self._template:
+            self._learn(chunk)
+        if chunk.dialect != NAME:
+            self._note(chunk.deltas[0], texts)
+        return b"%b%b%b" % (self._head, texts[0] if len(texts) == 1 else self._joint.join(texts), self._tail)
 
     def finish(self, settlement: Settlement) -> bytes:
         if self._include_usage is False:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from aigate.core.target import Quirks, Target
-from aigate.core.usage import Usage
+from aigate.core.usage import REPORTED, Usage
 from aigate.dialects.body import open_object
 from aigate.dialects.dialect import OpenedReply, Settlement
 from aigate.dialects.openai_errors import read_error_object
@@ -148,13 +148,12 @@ def open_pairs(body: bytes, target: Target, content: str) -> OpenedReply | None:
         if error:
             raise read_error_object(error)
         return None
-    opened = OpenedReply(body, pairs)
+    tier = _decode_tier(pairs["service_tier"]) if "service_tier" in pairs else ""
     raw = pairs.get("usage")
-    if raw is not None:
-        _read_usage(opened, raw, target.quirks)
-    if "service_tier" in pairs:
-        opened.service_tier = _decode_tier(pairs["service_tier"])
-    return opened
+    usage, is_whole = (None, False) if raw is None else _read_usage(raw, target.quirks)
+    if usage is None:
+        return OpenedReply(body, pairs, service_tier=tier)
+    return OpenedReply(body, pairs, usage, bytes(raw), is_whole, REPORTED, tier)  # type: ignore[arg-type]
 
 
 def _decode_tier(raw: Raw) -> str:
@@ -164,19 +163,15 @@ def _decode_tier(raw: Raw) -> str:
         return ""
 
 
-def _read_usage(opened: OpenedReply, raw: Raw, quirks: Quirks) -> None:
+def _read_usage(raw: Raw, quirks: Quirks) -> tuple[Usage | None, bool]:
+    """What is reported, and whether the provider's object lacks nothing but the cost."""
     try:
         reported = _decode_reported(raw)
     except msgspec.ValidationError:
         fields = _decode(raw)
-        usage = read_usage_object(fields, quirks) if type(fields) is dict else None
-    else:
-        usage = _to_usage(reported, quirks)
-        if usage is not None:
-            opened.is_usage_whole = _is_whole(reported, usage)
-    if usage is not None:
-        opened.usage = usage
-        opened.raw_usage = bytes(raw)
+        return read_usage_object(fields, quirks) if type(fields) is dict else None, False
+    usage = _to_usage(reported, quirks)
+    return usage, usage is not None and _is_whole(reported, usage)
 
 
 def _open_leniently(body: bytes, target: Target, content: str) -> OpenedReply | None:

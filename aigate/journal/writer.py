@@ -151,20 +151,22 @@ class JournalWriter:
         return bool(self._spares) and self._spare_slots - -(-size // SLOT_BYTES) >= open_intents
 
     def _append(self, kind: int, body: bytes) -> bool:
-        seq = self._seq
+        seq, offset = self._seq, self._offset
         inner = _pack_inner(seq, kind) + body
         size = len(inner)
-        if self._offset + size + 8 > self.segment_bytes and not self._rotate():
-            return False
-        offset = self._offset
+        end = offset + size + 8
+        if end > self.segment_bytes:
+            if not self._rotate():
+                return False
+            offset = self._offset
+            end = offset + size + 8
         try:
             written = _pwrite(self._fd, _pack_prefix(size, crc32(inner, size)) + inner, offset)
         except OSError as error:
             return self._fail(f"write failed ({error.strerror})")
-        if written != size + 8:  # the offset stands: a later settled record overwrites the torn one
-            return self._fail(f"only {written} of {size + 8} bytes were written")
-        self._offset = offset + written
-        self._seq = seq + 1
+        if written != end - offset:  # the offset stands: a later settled record overwrites the torn one
+            return self._fail(f"only {written} of {end - offset} bytes were written")
+        self._offset, self._seq = end, seq + 1
         if not self._is_dirty:
             self._is_dirty = True
             self._written.set()

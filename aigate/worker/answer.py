@@ -55,13 +55,10 @@ def _rare(run: Run) -> bytes:
 
 def _common(run: Run) -> bytes:
     target, exchange = run.target, run.exchange
-    has_rare = run.warnings or run.rate_fields or run.client_request_id is not None or run.surface.id_header or exchange.inner is not None
+    is_rare = run.warnings or run.rate_fields or run.client_request_id is not None or run.surface.id_header or exchange.inner is not None
     return b"%b\r\nx-request-id: %b\r\nx-aig-attempts: %d%b" % (
-        _blocks.get(target.slug) or _constant(run),
-        exchange.request_id.encode(),
-        run.attempts,
-        _rare(run) if has_rare else b"",
-    )
+        _blocks.get(target.slug) or _constant(run), exchange.request_id.encode(), run.attempts, _rare(run) if is_rare else b""
+    )  # fmt: skip
 
 
 _JSON_BLOCK, _EVENTS_BLOCK, _ARRAY_BLOCK = field_block([_JSON]), field_block(_EVENTS), field_block([_JSON, *_EVENTS[1:]])
@@ -70,24 +67,23 @@ _JSON_BLOCK, _EVENTS_BLOCK, _ARRAY_BLOCK = field_block([_JSON]), field_block(_EV
 def reply_fields(run: Run, usage: Usage) -> FieldBlock:
     """A plain reply: its cost is known."""
     cached = b"\r\nx-cached-input-units: %d" % usage.cached_tokens if usage.cached_tokens else b""
-    cost = format_cents(run.cost_nanousd).encode()
-    return FieldBlock(b"%b%b\r\nx-cost-cents: %b%b" % (_common(run), _JSON_BLOCK, cost, cached))
+    return b"%b%b\r\nx-cost-cents: %b%b" % (_common(run), _JSON_BLOCK, format_cents(run.cost_nanousd).encode(), cached)
 
 
 def count_fields(run: Run, how: str) -> FieldBlock:
     """A token count: `how` it was obtained is said where it is not the provider's own."""
     mark = b"\r\nx-aig-count: %b" % how.encode() if how != REPORTED else b""
-    return FieldBlock(_common(run) + _JSON_BLOCK + mark)
+    return _common(run) + _JSON_BLOCK + mark
 
 
 def stream_fields(run: Run) -> FieldBlock:
     """A stream: what is known before its first chunk."""
     is_array = run.call is not None and run.call.is_array
-    return FieldBlock(_common(run) + (_ARRAY_BLOCK if is_array else _EVENTS_BLOCK))
+    return _common(run) + (_ARRAY_BLOCK if is_array else _EVENTS_BLOCK)
 
 
 def error_fields(run: Run, error: GateError) -> FieldBlock:
     """An error: whether and when a retry helps, as the official SDKs read it. Of a provider only where something was sent to one."""
     fields = field_block(heads.error_fields(error, run.exchange.request_id))
     sent = b"%b\r\nx-aig-attempts: %d" % (_constant(run), run.attempts) if run.attempts else b""
-    return FieldBlock(fields + sent + _rare(run))
+    return fields + sent + _rare(run)

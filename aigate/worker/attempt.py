@@ -99,7 +99,7 @@ class Attempts:
         """One dispatch. None: the client has its answer. Raises GateError where nothing was sent and no other target would help."""
         call, exchange = run.call, run.exchange
         run.target = target
-        edits, neutral = await self._plan(run, target)
+        edits, neutral = self._plan_pairs(run, target) or await self._plan(run, target)
         if run.warnings and run.is_strict:
             raise _strict_refusal(run)
         attempt = self._begin(run, target, call)
@@ -172,7 +172,7 @@ class Attempts:
         endpoint = COUNTERS.get(target.dialect)
         if endpoint is None:
             return await count_prompt_aside(run.surface.read_request(call), target)
-        request = endpoint.write(self._write(run, target, *await self._plan(run, target)), target)
+        request = endpoint.write(self._write(run, target, *(self._plan_pairs(run, target) or await self._plan(run, target))), target)
         counting = msgspec.structs.replace(target, endpoint="count_tokens", url_path=target.count_url_path or endpoint.path(target.url_path))
         forwarded = call.forward_headers if target.dialect == call.surface else ()
         connection = await self._connect(target)
@@ -192,16 +192,21 @@ class Attempts:
                 connection.abort()
         return endpoint.read(decode_body(body, head.headers.get(b"content-encoding", b""), MAX_ERROR_BYTES)), REPORTED
 
-    async def _plan(self, run: Run, target: Target) -> tuple[tuple[Edit, ...], Request | None]:
-        """The edits, and the neutral form with them applied where the request has to go by it. `run` is told what they change.
-        Waits only for media that have to be fetched."""
+    def _plan_pairs(self, run: Run, target: Target) -> tuple[tuple[Edit, ...], None] | None:
+        """The edits of the caller's own pairs, where these can go to the target. `run` is told what they change. None: `_plan` knows."""
+        call, surface = run.call, run.surface
+        if target.dialect != surface.name or call.holds_proofs or self._limits.force_neutral:
+            return None
+        if target.quirks.needs_data and may_name_urls(call):
+            return None
+        plan = self._plan_edits(call, target, surface.params)
+        run.warnings = plan.warnings
+        return plan.edits, None
+
+    async def _plan(self, run: Run, target: Target) -> tuple[tuple[Edit, ...], Request]:
+        """The edits, and the neutral form with them applied. Waits only for media that have to be fetched."""
         call, surface = run.call, run.surface
         is_same = target.dialect == surface.name
-        needs_data = target.quirks.needs_data and may_name_urls(call)
-        if is_same and not call.holds_proofs and not needs_data and not self._limits.force_neutral:
-            plan = self._plan_edits(call, target, surface.params)
-            run.warnings = plan.warnings
-            return plan.edits, None
         request = surface.read_request(call)
         if run.parent is not None:
             request.params.pop("n", None)
@@ -226,23 +231,16 @@ class Attempts:
     def _begin(self, run: Run, target: Target, call: Call) -> Attempt:
         number = run.next_attempt()
         price = target.model.price
-        if price is not None and (price.services or price.variants):
-            price = hold_price(call, price)
-        hold = 0
+        hold, price_id = 0, ""
         if price is not None:
+            if price.services or price.variants:
+                price = hold_price(call, price)
             tokens_out = output_bound(call, target, self._limits.default_max_output_tokens)
-            hold = hold_nanousd(price, input_bound(call, target), tokens_out)
+            hold, price_id = hold_nanousd(price, input_bound(call, target), tokens_out), price.id
             if self._admission.raised:
                 hold = self._admission.raise_bound(target, hold)
         request_id = run.exchange.request_id
-        return Attempt(
-            id=f"att_{request_id[4:]}_{number}",
-            call_id=request_id,
-            number=number,
-            hold_nanousd=hold,
-            price_id="" if price is None else price.id,
-            started_at=self._now(),
-        )
+        return Attempt(f"att_{request_id[4:]}_{number}", request_id, number, hold, price_id, self._now())
 
     def _intend(self, run: Run, attempt: Attempt) -> None:
         self._admission.enter(attempt)

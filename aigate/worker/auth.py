@@ -13,6 +13,7 @@ from itertools import islice
 from aigate.core.call import Principal
 from aigate.core.client_key import ROOT, expired_key, is_well_formed, key_digest, malformed_key, read_key, unknown_key
 from aigate.errors import GatewayError
+from aigate.worker.exchange import Exchange
 from aigate.worker.link import KeeperLink, Keys
 
 UNKNOWN_KEPT_S = 5.0  # how long the keeper's "unknown" is believed; a push ends it sooner
@@ -35,8 +36,18 @@ class KeyRing:
         self._forget_all()
         link.on_keys = self.apply
 
-    def find(self, headers: dict[bytes, bytes]) -> Principal | None:
+    def find(self, exchange: Exchange) -> Principal | None:
         """The fast path: a known key with nothing left to check, else None (then ask `authenticate`)."""
+        digest = exchange.head.key_digest
+        if digest is None:
+            digest = exchange.head.key_digest = self._known_digest(exchange.headers)
+        principal = self._principals.get(digest)
+        if principal is None or principal.expires_at is not None or self._link.is_stale:
+            return None
+        return principal
+
+    def _known_digest(self, headers: dict[bytes, bytes]) -> bytes | None:
+        """The digest of the key in `headers`, where that key has been known."""
         value = headers.get(b"authorization")
         if value is None:
             key = headers.get(b"x-api-key") or headers.get(b"x-goog-api-key")
@@ -48,14 +59,11 @@ class KeyRing:
             return None
         # Four times as fast as the digest itself, and as good a name for a key: nobody can make it without the secret.
         name = sha256(self._secret + key).digest()
-        principal = self._principals.get(self._digests.get(name) or self._digest(name, key))
-        if principal is None or principal.expires_at is not None or self._link.is_stale:
-            return None
-        return principal
-
-    def _digest(self, name: bytes, key: bytes) -> bytes:
-        digest = key_digest(self._secret, key)
-        if digest in self._principals:  # a flood of wrong keys leaves nothing behind
+        digest = self._digests.get(name)
+        if digest is None:
+            digest = key_digest(self._secret, key)
+            if digest not in self._principals:
+                return None  # a flood of wrong keys leaves nothing behind
             if len(self._digests) >= self._capacity:
                 self._digests.clear()
             self._digests[name] = digest

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aigate.errors import ClientError, GateError
 from aigate.worker.exchange import BodyStream, Exchange
-from aigate.worker.framing import ChunkedBody, DroppedBody, HeadBuffer, HeadMemory, RawBody, SizedBody
+from aigate.worker.framing import ChunkedBody, DroppedBody, HeadBuffer, HeadMemory, RawBody, RequestHead, SizedBody
 from aigate.worker.heads import error_fields, reply_head
 
 if TYPE_CHECKING:
@@ -97,9 +97,13 @@ class Connection(asyncio.Protocol):
     # --- request head ---
 
     def _read_head(self, data: bytes) -> None:
-        listener = self.listener
+        """`data` begins with a request: its head may be the same as the last, most often is whole, and may come in pieces."""
+        heads = self._heads
+        if heads.last and data.startswith(heads.last) and self._head_buffer is None:
+            self._begin(heads.head, self.listener.time(), data, len(heads.last))
+            return
         if not self._started_at:
-            self._started_at = listener.time()
+            self._started_at = self.listener.time()
         end = data.find(b"\r\n\r\n")
         if end <= 0 or self._head_buffer is not None or data[0] < 0x21:
             whole = self._gather(data)
@@ -109,13 +113,22 @@ class Connection(asyncio.Protocol):
             end = data.find(b"\r\n\r\n")
         end += 4
         try:
-            head = self._heads.read(data if end == len(data) else data[:end])
-            self._exchange = exchange = Exchange(self, head, listener.next_id(), self._started_at)
-            handler = listener.route(exchange)
+            head = heads.read(data if end == len(data) else data[:end])
         except ClientError as error:
             self._refuse(error)
             return
-        self._started_at = 0.0
+        started_at, self._started_at = self._started_at, 0.0
+        self._begin(head, started_at, data, end)
+
+    def _begin(self, head: RequestHead, started_at: float, data: bytes, end: int) -> None:
+        """The request whose head is read: `data[end:]` is what has come of its body."""
+        listener = self.listener
+        self._exchange = exchange = Exchange(self, head, listener.next_id(), started_at)
+        try:
+            handler = head.handler or listener.route(exchange)
+        except ClientError as error:
+            self._refuse(error)
+            return
         length = head.length
         if handler is not None and length == len(data) - end and length <= listener.limits.max_body_bytes:
             self._deadline = 0.0  # the common case: one request, whole, in one read
@@ -161,7 +174,7 @@ class Connection(asyncio.Protocol):
         if handler is None:
             self._stream = BodyStream(self, length)
             listener.run_fallback(exchange, self._stream)
-        if b"expect" in exchange.headers and length != 0 and not exchange.is_http_1_0:
+        if b"expect" in exchange.headers and length != 0 and not exchange.head.is_http_1_0:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _read_body(self, data: bytes) -> None:
@@ -222,10 +235,10 @@ class Connection(asyncio.Protocol):
 
     def option(self, exchange: Exchange, must_close: bool = False) -> bytes:
         """The Connection field of the reply head that is about to be written; decides what becomes of the connection."""
-        if not exchange.keeps_alive or must_close or self._body is not None or self.listener.is_draining or self._closes:
+        if not exchange.head.keeps_alive or must_close or self._body is not None or self.listener.is_draining or self._closes:
             self._closes = True
             return b"close"
-        return b"keep-alive" if exchange.is_http_1_0 else b""
+        return b"keep-alive" if exchange.head.is_http_1_0 else b""
 
     def finish(self) -> None:
         """The reply has ended: on to the next request, or the end."""

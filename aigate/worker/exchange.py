@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from aigate.inner import InnerCall
@@ -25,26 +24,24 @@ _BODILESS = frozenset({*range(100, 200), 204, 304})
 
 
 class Exchange:
-    """`path` has one trailing slash less than it came with and is not percent-decoded; `headers` are frozen, their names lower-case,
-    repeated ones joined. `on_gone` is called once when the client leaves before its reply has ended, `on_drain` when `is_full` ends.
+    """`path`, `query` and `headers` are the head's, unless a surface took its key out of them; `headers` are frozen.
+    `on_gone` is called once when the client leaves before its reply has ended, `on_drain` when `is_full` ends.
     `inner`: what the keeper says of a call of its own (worker/inner.py); no client can set it."""
 
     __slots__ = (
-        "request_id", "method", "path", "query", "headers", "body", "started_at", "is_websocket", "is_http_1_0", "keeps_alive",
+        "head", "request_id", "path", "query", "headers", "body", "started_at",
         "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "inner", "status", "tape",
         "_connection", "_is_chunked", "_is_cut_by_close", "_is_bodiless",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, request_id: str, started_at: float):
-        self.path, self.query = _split_target(head.target)
+        self.head = head
         self.request_id = request_id
-        self.method = head.method
+        self.path = head.path
+        self.query = head.query
         self.headers = head.headers
         self.body = b""
         self.started_at = started_at
-        self.is_websocket = head.is_websocket
-        self.is_http_1_0 = head.is_http_1_0
-        self.keeps_alive = head.keeps_alive
         self.is_gone = self.is_started = self.is_ended = self._is_chunked = self._is_cut_by_close = self._is_bodiless = False
         self.on_gone: Callable[[], None] | None = None
         self.on_drain: Callable[[], None] | None = None
@@ -52,6 +49,10 @@ class Exchange:
         self.status = 0  # of the reply; 0 = there is none yet
         self.tape: Tape | None = None  # takes what is sent, where it is to be kept
         self._connection = connection
+
+    @property
+    def method(self) -> str:
+        return self.head.method
 
     @property
     def is_full(self) -> bool:
@@ -71,7 +72,7 @@ class Exchange:
         length = None if status in _BODILESS else len(body)
         head = reply_head(status, fields, length=length, connection=connection.option(self), date=connection.listener.date)
         self.is_started = self.is_ended = True
-        connection.write(head if self.method == "HEAD" or length is None else head + body)
+        connection.write(head if length is None or self.head.method == "HEAD" else head + body)
         connection.finish()
 
     def start(self, status: int, fields: Fields | FieldBlock, *, length: int | None = None) -> None:
@@ -84,8 +85,8 @@ class Exchange:
         connection = self._connection
         has_no_body = status in _BODILESS
         is_unsized = length is None and not has_no_body
-        self._is_cut_by_close = is_unsized and self.is_http_1_0
-        self._is_chunked = is_unsized and not self.is_http_1_0
+        self._is_cut_by_close = is_unsized and self.head.is_http_1_0
+        self._is_chunked = is_unsized and not self.head.is_http_1_0
         head = reply_head(
             status,
             fields,
@@ -191,13 +192,6 @@ class _Nobody:
 
 def _second_reply() -> RuntimeError:
     return RuntimeError("this exchange has its reply already")
-
-
-@lru_cache(1024)  # clients ask for few targets; what else comes only pushes the oldest out
-def _split_target(target: bytes) -> tuple[str, str]:
-    """(path, query). A trailing slash says nothing."""
-    path, _, query = target.decode().partition("?")
-    return path[:-1] if path[-1:] == "/" and len(path) > 1 else path, query
 
 
 class BodyStream:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address
 
 import httptools
@@ -30,10 +31,14 @@ _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 
 
 class RequestHead:
-    """One parsed head. `headers` have lower-case names, repeated ones joined by a comma; `length` is the body's
-    (0: none, None: chunked); `keeps_alive` what the client asked for."""
+    """One parsed head. `headers` have lower-case names, repeated ones joined by a comma; `length` is the body's (0: none, None: chunked);
+    `keeps_alive` what the client asked for; `path` has one trailing slash less than it came with and is not percent-decoded.
 
-    __slots__ = ("method", "target", "headers", "is_http_1_0", "length", "keeps_alive", "is_websocket")
+    A client says the same head again and again: `handler` and `key_digest` are what others found out by it alone, None until they have."""
+
+    __slots__ = (
+        "method", "target", "path", "query", "headers", "is_http_1_0", "length", "keeps_alive", "is_websocket", "handler", "key_digest",
+    )  # fmt: skip
 
 
 class _Callbacks(msgspec.Struct):
@@ -82,17 +87,26 @@ def read_head(data: bytes) -> RequestHead:
         _set_connection(head)
     if b"transfer-encoding" in headers or b"content-encoding" in headers:
         _set_codings(head)
+    head.path, head.query = _split_target(head.target)
+    head.handler = head.key_digest = None
     return head
+
+
+@lru_cache(1024)  # clients ask for few targets; what else comes only pushes the oldest out
+def _split_target(target: bytes) -> tuple[str, str]:
+    """(path, query). A trailing slash says nothing."""
+    path, _, query = target.decode().partition("?")
+    return path[:-1] if path[-1:] == "/" and len(path) > 1 else path, query
 
 
 class HeadMemory:
     """One connection's last head, which stays here as long as the connection. A client's next head is mostly the same but for its
-    body's length, and is not judged a second time."""
+    body's length, and is not judged a second time. `last`: all bytes of it; b"" = there is none to go by."""
 
-    __slots__ = ("_head", "_before", "_after", "_misses")
+    __slots__ = ("last", "head", "_before", "_after", "_misses")
 
     def __init__(self) -> None:
-        self._before = self._after = b""  # all of the last head around its length; b"" = there is none to go by
+        self.last = self._before = self._after = b""  # the latter two: what is around its length
         self._misses = 0  # in a row
 
     def read(self, data: bytes) -> RequestHead:
@@ -101,11 +115,13 @@ class HeadMemory:
         if before and data.startswith(before) and data.endswith(after):
             digits = data[len(before) : len(data) - len(after)]
             if digits.isdigit() and len(digits) <= _MAX_LENGTH_DIGITS:
-                head = self._head
+                head = self.head
                 head.headers = {**head.headers, b"content-length": digits}
                 head.length = int(digits)
+                self.last = data
                 self._misses = 0
                 return head
+        self.last = b""
         head = read_head(data)
         if self._misses < MAX_MISSES:
             self._misses += 1
@@ -117,7 +133,7 @@ class HeadMemory:
         if found is None:
             self._before = b""
         else:
-            self._head, self._before, self._after = head, data[: found.start(1)], data[found.end(1) :]
+            self.last, self.head, self._before, self._after = data, head, data[: found.start(1)], data[found.end(1) :]
 
 
 def _join_repeated(data: bytes) -> dict[bytes, bytes]:

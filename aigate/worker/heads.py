@@ -27,12 +27,13 @@ _status_lines |= {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encod
 _known_names: dict[bytes, bytes] = {}  # name → line start; bounded, as a pipe carries names that we did not choose
 
 
-class FieldBlock(bytes):
-    """Fields already checked and encoded, each led by CRLF: for those that never change. Made by `field_block` alone."""
+# Fields checked and encoded, each led by CRLF (and, of a request, its first lines before them): these stand in a head as they are. What comes
+# from outside gets there by `field_block` and `request_start` alone; some joined, or with values of ours beside them, are one too.
+FieldBlock = bytes
 
 
 def field_block(fields: Fields) -> FieldBlock:
-    return FieldBlock(_encode(fields))
+    return _encode(fields)
 
 
 def reply_head(
@@ -42,10 +43,10 @@ def reply_head(
     length: int | None = None,
     is_chunked: bool = False,
     connection: bytes = b"",
-    date: FieldBlock = FieldBlock(),
+    date: FieldBlock = b"",
 ) -> bytes:
     """`length` None and not chunked: no body, or one that ends with the connection. `connection`: that field's value, b"" for none."""
-    block = fields if type(fields) is FieldBlock else _encode(fields)
+    block = fields if type(fields) is bytes else _encode(fields)
     if length is not None and not connection:
         return b"%b%b%b\r\ncontent-length: %d\r\n\r\n" % (_status_lines[status], date, block, length)
     return b"%b%b%b%b" % (_status_lines[status], date, block, _framing(length, is_chunked, connection))
@@ -62,10 +63,17 @@ def request_head(
     connection: bytes = b"",
 ) -> bytes:
     """`length` None and not chunked: no body."""
-    block = fields if type(fields) is FieldBlock else _encode(fields)
-    if length is not None and not connection:
-        return b"%b%b\r\ncontent-length: %d\r\n\r\n" % (_request_line(method, target, host), block, length)
-    return b"%b%b%b" % (_request_line(method, target, host), block, _framing(length, is_chunked, connection))
+    return request_start(method, target, host, fields) + _framing(length, is_chunked, connection)
+
+
+def request_start(method: bytes, target: bytes, host: bytes, fields: Fields | FieldBlock) -> FieldBlock:
+    """All of a head but how its body is framed: what many requests share."""
+    return _request_line(method, target, host) + (fields if type(fields) is bytes else _encode(fields))
+
+
+def sized_request_head(start: FieldBlock, length: int) -> bytes:
+    """The same head as `request_head`, from its start."""
+    return b"%b\r\ncontent-length: %d\r\n\r\n" % (start, length)
 
 
 def error_fields(error: GateError, request_id: str) -> list[tuple[bytes, bytes]]:

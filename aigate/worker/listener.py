@@ -111,9 +111,10 @@ class Listener:
             raise ClientError("Expect knows only 100-continue", status=417)
         if self._allowed_hosts and not self._is_allowed_host(headers.get(b"host", b""), self._allowed_hosts):
             raise ClientError("this Host is not served here: the operator lists the names in server.allowed_hosts", status=421)
-        if exchange.is_websocket:
+        head = exchange.head
+        if head.is_websocket:
             return None
-        handler = self._routes.get((exchange.method, exchange.path))
+        head.handler = handler = self._routes.get((head.method, head.path))
         if handler is not None:
             return handler
         if exchange.path in self.allowed_methods:

@@ -6,7 +6,6 @@ A credential is bound here to its provider's own origin: the pool's key names bo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -14,24 +13,16 @@ from aigate import __version__
 from aigate.core.target import GOOGLE_TOKEN, Provider, Target
 from aigate.dialects.openai_errors import redact
 from aigate.worker.client import Origin, parse_base_url
-from aigate.worker.heads import FieldBlock, field_block, request_head
+from aigate.worker.heads import FieldBlock, field_block, request_start, sized_request_head
 
 Fields = tuple[tuple[bytes, bytes], ...]
 MAX_HEADS = 4096  # targets whose heads are kept made
 
 
-class Head(NamedTuple):
-    """What the request heads to one target share."""
-
-    path: bytes
-    host: bytes
-    block: FieldBlock
-
-
 class Origins:
     def __init__(self, providers: Iterable[Provider]):
         self._origins: dict[str, Origin] = {}
-        self._heads: dict[tuple[str, str, Fields], Head] = {}
+        self._heads: dict[tuple[str, str, Fields], FieldBlock] = {}  # what the request heads to one target share
         self._secrets: tuple[str, ...] = ()
         self._tokens: dict[str, tuple[str, ...]] = {}  # provider → the access token in force, and the one before it
         for provider in providers:
@@ -59,17 +50,18 @@ class Origins:
         """The request head of one attempt. All but ids and length is made once per target and the client's fields sent on with it."""
         path = target.stream_url_path if is_stream and target.stream_url_path else target.url_path
         key = (path, target.slug, forwarded)
-        made = self._heads.get(key) if not target.provider.credential_id else self._make(target, path, forwarded)
+        made = None if target.provider.credential_id else self._heads.get(key)
         if made is None:
-            if len(self._heads) >= MAX_HEADS:
-                self._heads.clear()
-            made = self._heads[key] = self._make(target, path, forwarded)
+            made = self._make(target, path, forwarded)
+            if not target.provider.credential_id:
+                if len(self._heads) >= MAX_HEADS:
+                    self._heads.clear()
+                self._heads[key] = made
         if target.provider.sends_attempt_id:
-            block = FieldBlock(made.block + field_block([(b"x-aig-attempt", attempt_id.encode())]))
-            return request_head(b"POST", made.path, made.host, block, length)
-        return request_head(b"POST", made.path, made.host, made.block, length)
+            made += field_block([(b"x-aig-attempt", attempt_id.encode())])
+        return sized_request_head(made, length)
 
-    def _make(self, target: Target, path: str, forwarded: Fields) -> Head:
+    def _make(self, target: Target, path: str, forwarded: Fields) -> FieldBlock:
         provider = target.provider
         fields: list[tuple[bytes, bytes]] = [
             (b"content-type", b"application/json"),
@@ -86,7 +78,7 @@ class Origins:
             fields.append((provider.auth[7:].encode(), provider.credential.encode()))
         own = {name.lower().encode(): value.encode() for name, value in provider.headers.items()}
         fields += (own | dict(forwarded)).items()
-        return Head(path.encode(), host_field(self._origins[provider.name]), field_block(fields))
+        return request_start(b"POST", path.encode(), host_field(self._origins[provider.name]), fields)
 
 
 def host_field(origin: Origin) -> bytes:

@@ -52,8 +52,11 @@ class OwnKeys:
         assert run.call is not None
         if _FIELD in run.call.pairs:
             return True
-        headers, names = run.exchange.headers, self._headers
-        return any(names[target.provider.name] in headers for target in targets)
+        headers = run.exchange.headers
+        for target in targets:
+            if self._headers[target.provider.name] in headers:
+                return True
+        return False
 
     async def put_in(self, run: Run, principal: Principal, targets: Sequence[Target]) -> list[Target]:
         """The targets with the caller's keys where they have some. Raises ClientError for a key that is none."""

@@ -192,7 +192,7 @@ def _request_head(exchange: Exchange, length: int | None) -> bytes:
     target = f"{exchange.path}?{exchange.query}" if exchange.query else exchange.path
     fields = _end_to_end(exchange.headers.items(), exchange.headers.get(b"connection", b""))
     fields.append((b"x-aig-request-id", exchange.request_id.encode()))
-    if exchange.is_websocket:
+    if exchange.head.is_websocket:
         fields.append((b"upgrade", b"websocket"))
     return request_head(
         exchange.method.encode(),
@@ -201,7 +201,7 @@ def _request_head(exchange: Exchange, length: int | None) -> bytes:
         fields,
         length or None if exchange.method in ("GET", "HEAD") else length,
         is_chunked=length is None,
-        connection=b"Upgrade" if exchange.is_websocket else b"close",
+        connection=b"Upgrade" if exchange.head.is_websocket else b"close",
     )
 
 

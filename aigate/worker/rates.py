@@ -142,10 +142,8 @@ class RateGate:
                 if best is None or remaining < best[1]:
                     best = limit, remaining, reset_s
         if best is None:
-            return FieldBlock()
-        return FieldBlock(
-            b"\r\nx-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %d" % best
-        )
+            return b""
+        return b"\r\nx-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %d" % best
 
 
 def _wants(rates: tuple[Rate, ...], call: Call) -> tuple[Want, ...]:

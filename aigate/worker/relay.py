@@ -82,6 +82,9 @@ class Relay:
         events = self.reader.feed(data)
         if not events:
             return
+        if len(events) == 1 and events[0].texts is not None:  # a plain run says nothing but its texts
+            self._deliver(self.writer.write(events))
+            return
         events = self._note(events)
         if events:
             self._deliver(self.writer.write(events))

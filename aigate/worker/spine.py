@@ -62,13 +62,11 @@ class Spine:
         run = Run(exchange, surface, endpoint)
         try:
             inner = exchange.inner
-            if inner is not None:
-                principal = inner.principal
-            else:
-                principal = self._ring.find(exchange.headers) or await self._ring.authenticate(
-                    exchange.headers, self._now() + self._attempts.unix_offset_s
-                )
-            run.principal = principal
+            run.principal = principal = (
+                inner.principal
+                if inner is not None
+                else self._ring.find(exchange) or await self._ring.authenticate(exchange.headers, self._now() + self._attempts.unix_offset_s)
+            )
             run.read_headers(principal)
             if self.keeping is not None:
                 self.keeping.begin(run)
@@ -98,7 +96,8 @@ class Spine:
         except GateError as error:
             self._fail(run, error)
         finally:
-            self._waiting.pop(run, None)
+            if self._waiting:
+                self._waiting.pop(run, None)
             if run.permits:
                 self._gate.leave(run)
             if exchange.tape is not None and self.keeping is not None:
@@ -165,7 +164,7 @@ class Spine:
         """How many tokens a prompt is, without a model call. `write` says it in the surface's words."""
         run = Run(exchange, surface, "count_tokens")
         try:
-            principal = self._ring.find(exchange.headers) if exchange.inner is None else exchange.inner.principal
+            principal = self._ring.find(exchange) if exchange.inner is None else exchange.inner.principal
             if principal is None:
                 principal = await self._ring.authenticate(exchange.headers, self._now() + self._attempts.unix_offset_s)
             run.call = call = surface.read_call(exchange.body, "count_tokens", exchange)

@@ -273,7 +273,10 @@ class Connection(asyncio.Protocol):
             if not self.is_complete:
                 self._error = self._bad_reply(f"is not valid HTTP/1.1 ({error.__context__ or error})")
                 self._close()
-        self._report()
+        if self._waiter is not None:
+            self._report()
+        elif self._on_data is not None:
+            self._deliver()
 
     def eof_received(self) -> None:
         self._lost(None)
@@ -357,8 +360,11 @@ class Connection(asyncio.Protocol):
         pieces = self._pieces
         on_data = self._on_data
         if pieces and on_data is not None:
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
+            if len(pieces) == 1:
+                data = pieces.pop()
+            else:
+                data = b"".join(pieces)
+                pieces.clear()
             on_data(data)
         if self.is_complete or self._error is not None:
             on_end = self._on_end

@@ -17,12 +17,15 @@ from aigate.core.account import CLAMP, Standing
 from aigate.core.budget import ACCOUNT, ALL_TIME, BY_MONTH, KEY, SUB_ACCOUNT, TAG, Changes, Owner, Place, window_of
 from aigate.journal.records import ADOPTED, RESTATED, RETURNED
 from aigate.keeper.db.conditions import is_any_of
-from aigate.keeper.db.ledger_rows import Batch, Row, Share, write_sums
+from aigate.keeper.db.ledger_rows import Batch, Row, Share, driver_sql, write_sums
 from aigate.keeper.db.outbox import Event, add_events, overrun_event, threshold_events
 from aigate.keeper.db.tables import budgets, leases, windows
 
 MAX_IDS_KEPT = 100_000
 _IDS_A_QUERY = 500
+
+_LIMITED = """SELECT budgets.id, scope, account_id, owner_id, limit_nanousd, "window", spent_nanousd
+    FROM budgets JOIN windows ON windows.budget_id = budgets.id WHERE limit_nanousd IS NOT NULL"""
 
 _T = TypeVar("_T")
 _Sums = dict[tuple[Owner, str], list[int]]  # owner, window → requests, attempts, nano-dollars, input and output tokens, reserved
@@ -136,6 +139,8 @@ def _changes(batch: Batch, counts: dict[Place, list[int]], *, is_seal: bool) -> 
 
 def _leases_of(connection: Connection, journal_id: str, places: list[Place] | None) -> dict[Place, int]:
     """`places` None: all of them."""
+    if places is not None and not places:
+        return {}
     column = leases.c
     query = select(column.budget_id, column.window, column.amount_nanousd).where(column.journal_id == journal_id)
     if places is None:
@@ -149,15 +154,13 @@ def _leases_of(connection: Connection, journal_id: str, places: list[Place] | No
 def _crossed(connection: Connection, spent: dict[Place, int]) -> list[Event]:
     """Events of limits that the spending of this batch came near to or reached."""
     events: list[Event] = []
-    joined = select(budgets, windows.c.window, windows.c.spent_nanousd).join(windows, windows.c.budget_id == budgets.c.id)
-    limited = joined.where(budgets.c.limit_nanousd.is_not(None))
     for chunk in _chunks(sorted({budget_id for budget_id, _ in spent})):
-        for row in connection.execute(limited.where(budgets.c.id.in_(chunk))):
-            added = spent.get((row.id, row.window))
+        query = driver_sql(connection, f"{_LIMITED} AND budgets.id IN ({', '.join('?' * len(chunk))})")
+        for budget_id, scope, account_id, owner_id, limit, window, total in connection.exec_driver_sql(query, tuple(chunk)):
+            added = spent.get((budget_id, window))
             if added:
-                owner = (row.scope, row.account_id, row.owner_id)
-                limit, total = row.limit_nanousd, row.spent_nanousd
-                after = Standing(owner=owner, budget_id=row.id, limit_nanousd=limit, window=row.window, spent=total)
+                owner = (scope, account_id, owner_id)
+                after = Standing(owner=owner, budget_id=budget_id, limit_nanousd=limit, window=window, spent=total)
                 before = Standing(owner=owner, limit_nanousd=limit, spent=total - added)
                 events += threshold_events(before, after)
     return events

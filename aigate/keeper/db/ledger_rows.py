@@ -5,8 +5,9 @@ Rows are tuples in column order, inserted in bulk. A row that is there already i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
@@ -238,14 +239,20 @@ def _storable(value: object) -> object:
 
 def insert_rows(connection: Connection, table: Table, *, adds: bool = False) -> str:
     """INSERT of every column, with the driver's own placeholders. `adds`: a row that exists grows by the new one's numbers."""
+    return driver_sql(connection, _insert(table, adds))
+
+
+@cache
+def _insert(table: Table, adds: bool) -> str:
     names = [f'"{column.name}"' for column in table.columns]
-    place = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     key = [f'"{column.name}"' for column in table.primary_key.columns]
     action = "NOTHING"
     if adds:
         action = "UPDATE SET " + ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in names if name not in key)
-    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join([place] * len(names))}) ON CONFLICT {_target(key, adds)}DO {action}"
+    target = f"({', '.join(key)}) " if adds else ""
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) ON CONFLICT {target}DO {action}"
 
 
-def _target(key: Iterable[str], adds: bool) -> str:
-    return f"({', '.join(key)}) " if adds else ""
+def driver_sql(connection: Connection, sql: str) -> str:
+    """`sql`, which marks its values with "?", as the driver wants it: what runs with every batch is not composed anew each time."""
+    return sql if connection.dialect.paramstyle == "qmark" else sql.replace("?", "%s")
