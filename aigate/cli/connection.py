@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from aigate.config import Config, find_file, load
 
+PIECE_BYTES = 256 << 10
 TIMEOUT_S = 600.0  # silence; a model may think for minutes before its first word
 
 
@@ -47,6 +48,20 @@ class Server:
                 data = line.removeprefix(b"data:").strip()
                 if line.startswith(b"data:") and data != b"[DONE]":
                     yield json.loads(data)
+
+    def download(self, path: str, to: Path) -> None:
+        """The bytes of a reply, whole or not at all."""
+        draft = to.with_name(to.name + ".part")
+        with self._foreign_errors():
+            reply = self._open("GET", path, None)
+            try:
+                with draft.open("wb") as file:
+                    while piece := reply.read(PIECE_BYTES):
+                        file.write(piece)
+                draft.replace(to)
+            except OSError:
+                draft.unlink(missing_ok=True)
+                raise
 
     def _open(self, method: str, path: str, body: object) -> http.client.HTTPResponse:
         headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}

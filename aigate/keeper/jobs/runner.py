@@ -44,6 +44,7 @@ SUBMIT, FINISH = "job.submit.1", "job.finish.1"  # names of workflows: a changed
 SUBMIT_LIMITS, FINISH_LIMITS = Limits(at_once=16, per_tenant=8), Limits(at_once=8, per_tenant=4)
 FINISH_QUEUE = "jobs:results"
 IDLE_S = 30.0
+ANSWER_S = 0.03  # the caller's answer goes out first: the engine's first workflow loads a large library
 CLAIMED_AT_ONCE = 500
 POLLS_AT_ONCE = 64
 GROWTH = 1.5
@@ -91,7 +92,7 @@ class JobRunner:
 
     def begin(self, job: Job) -> None:
         """Of a job just taken. Should this be lost, the loop finds it."""
-        self._start(self._submit(job, is_new=True))
+        self._start(self._submit_soon(job))
 
     async def poke(self, job_id: str, token: str) -> bool:
         """Its provider says that there is news of it: asked at once, whatever it said. False: there is no such job."""
@@ -172,6 +173,10 @@ class JobRunner:
             await self._work.end_unknown(job, (SENDING,), SUBMISSION_UNKNOWN, "The node that sent it to the provider is gone; it was not sent again.")
         else:
             await self._submit(job)
+
+    async def _submit_soon(self, job: Job) -> None:
+        await asyncio.sleep(ANSWER_S)
+        await self._submit(job, is_new=True)
 
     async def _submit(self, job: Job, *, is_new: bool = False) -> None:
         provider = job.model.partition("/")[0]
