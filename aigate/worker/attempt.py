@@ -242,16 +242,16 @@ class Attempts:
         request_id = run.exchange.request_id
         return Attempt(f"att_{request_id[4:]}_{number}", request_id, number, hold, price_id, self._now())
 
-    def _intend(self, run: Run, attempt: Attempt) -> None:
+    def _intend(self, run: Run, attempt: Attempt, *, is_reached: bool = True) -> None:
         self._admission.enter(attempt)
         write_intent(self._journal, run, attempt, self.unix_offset_s)
-        if run.on_sent is not None:
+        if run.on_sent is not None and is_reached:
             run.on_sent()
 
     def _unreached(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
         """An attempt at no connection is one all the same: it has its row."""
         try:
-            self._intend(run, attempt)
+            self._intend(run, attempt, is_reached=False)
         except GateError:
             self._withdraw(run, attempt, None)
             raise

@@ -64,7 +64,7 @@ class Run:
         self.parent: Run | None = None  # the call's own, where this is one of several choices
         self.part: Part | None = None  # then its answer, instead of a reply to the client
         self.writer: StreamWriter | None = None  # … or what writes its part of the stream
-        self.on_sent: Callable[[], None] | None = None  # called with each intent
+        self.on_sent: Callable[[], None] | None = None  # called as an attempt goes out
         self.keep: Callable[[bytes], None] | None = None  # takes what is sent to the client, where it is to be kept
 
     def fork(self, call: Call) -> Run:

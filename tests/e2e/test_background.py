@@ -33,6 +33,10 @@ api_key = "sk-of-the-provider"
 [models."chat/gpt"]
 input_usd_per_mtok = 1.0
 output_usd_per_mtok = 2.0
+[providers.away]
+dialect = "openai-chat"
+base_url = "http://127.0.0.1:1/v1"
+unpriced = "allow"
 [providers.own]
 dialect = "openai-responses"
 base_url = "http://127.0.0.1:{port}/v1"
@@ -232,7 +236,10 @@ def test_what_cannot_begin_is_told_at_once(served: Gateway, client: OpenAI, prov
     with client_of(served, "sk-aig-wrong") as stranger:
         with pytest.raises(openai.AuthenticationError):
             stranger.responses.create(model="chat/gpt", input="think", background=True)
-    status, _, sub = served.request("POST", "/v1/sub-accounts", {"name": "poor", "spend_cap_cents": 0})
+    with pytest.raises(openai.APIStatusError, match="Could not connect") as unreached:
+        client.responses.create(model="away/gpt", input="think", background=True)
+    assert unreached.value.status_code == 502
+    _, _, sub = served.request("POST", "/v1/sub-accounts", {"name": "poor", "spend_cap_cents": 0})
     with client_of(served, sub["key"]) as poor:
         with pytest.raises(openai.APIStatusError) as refused:
             poor.responses.create(model="chat/gpt", input="think", background=True)
