@@ -46,6 +46,6 @@ def check_params(params: Mapping[str, Raw], names: Mapping[str, str]) -> None:
     fields = None if form is None else msgspec.json.decode(form)
     if fields is not None and fields.get("type") == "json_schema":
         inside = fields.get("json_schema")
-        if type(inside) is not dict or type(inside.get("schema")) not in (dict, bool):
+        if type(inside) is not dict or not isinstance(inside.get("schema"), dict | bool | None):
             key = names.get("response_format", "response_format")
-            raise ClientError(f"{key} must have a schema (an object) where its type is json_schema", param=key)
+            raise ClientError(f"{key}: the schema must be an object", param=key)

@@ -40,8 +40,8 @@ def read_error(status: int, headers: Mapping[bytes, bytes], body: bytes) -> Prov
         details = _decode(body).error.get("details")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         details = None
-    if type(details) is dict:  # its clients switch on the code in there
-        error.extra["details"] = details
+    if type(details) is dict and isinstance(details.get("error_code"), str):  # its clients switch on that; the rest may say too much
+        error.extra["details"] = {key: details[key] for key in ("error_code", "unsupported") if key in details}
     return error
 
 

@@ -40,8 +40,9 @@ def lowered(schema: Any) -> tuple[Any, list[str]]:
             told[key] = value
     if schema.get("type") == "object" or "properties" in schema:
         fields["additionalProperties"] = False
-        if type(schema.get("additionalProperties")) is dict:
-            told["additionalProperties"] = schema["additionalProperties"]
+        more = schema.get("additionalProperties", True)
+        if type(more) is dict or (more is True and not schema.get("properties")):  # of a free object nothing else would be left to say
+            told["additionalProperties"] = more
     if told:
         words = ", ".join(f"{key}: {value}" for key, value in told.items())
         given = fields.get("description")

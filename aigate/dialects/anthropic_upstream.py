@@ -148,10 +148,12 @@ def _told_format(form: object, target: Target) -> str:
     kind = form.get("type") if isinstance(form, dict) else None
     if kind == "json_object":
         return "Answer with one JSON object and nothing else: no words around it and no code fence."
-    if kind != "json_schema" or target.quirks.takes_schema:
+    if kind != "json_schema":
         return ""
     inside = form.get("json_schema")  # type: ignore[union-attr]
     schema = inside.get("schema") if type(inside) is dict else None
+    if schema is not None and target.quirks.takes_schema:
+        return ""
     said = f", valid against this JSON Schema:\n{_encode(schema).decode()}" if schema is not None else "."
     return f"Answer with JSON and nothing else, no words around it and no code fence{said}"
 
@@ -263,7 +265,7 @@ def _write_composites(pairs: dict[str, Any], request: Request, target: Target) -
     if target.quirks.thinking == "adaptive" and effort not in (None, "none", "between_tools"):
         config["effort"] = effort
     form = _value(params, "response_format")
-    if isinstance(form, dict) and form.get("type") == "json_schema" and target.quirks.takes_schema:
+    if isinstance(form, dict) and form.get("type") == "json_schema" and not _told_format(form, target):
         config["format"] = {"type": "json_schema", "schema": _schema(form)[0]}
     if config:
         pairs["output_config"] = config

@@ -23,6 +23,7 @@ _SAID_AS = {
 # What a provider keeps for its callers: without it a request is only the end of a conversation. The code is the one that the vendor's SDK
 # reads to go on without (anthropic 2.12, lib/threads).
 _STATE = ("thread",)
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _CHOICES = ("auto", "none", "required", "function", "custom", "allowed_tools")
 _SAYS_NOTHING = frozenset({b"null", b"false", b"{}", b"[]", b'""'})
 
@@ -32,9 +33,12 @@ def _says_nothing(value: object) -> bool:
 
 
 def lost_fields(request: Request, dialect: str) -> list[Warning]:
-    """What of the bag of a request is said in its own format and cannot be in `dialect`."""
+    """What of the bag of a request is said in its own format and cannot be in `dialect`. ClientError for what cannot cross at all."""
     if request.dialect == dialect:
         return []
+    for place, message in enumerate(request.messages):
+        if message.role not in _ROLES:  # its own provider may know it
+            raise ClientError(f"messages[{place}].role must be one of {', '.join(_ROLES)}", param=f"messages[{place}].role")
     for name in _STATE:
         if name in request.bags.get(request.dialect, {}):
             code = f"{name}_unsupported_request"

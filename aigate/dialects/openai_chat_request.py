@@ -266,8 +266,6 @@ def read_request(call: Call) -> Request:
 
 def _read_message(message: Bag, place: int) -> Message:
     path = f"messages[{place}]"
-    if message["role"] not in _ROLES:
-        raise ClientError(f"{path}.role must be one of {', '.join(_ROLES)}", param=f"{path}.role")
     if message["role"] == "tool":
         check_fields(message, {"tool_call_id": str}, path)
     content, calls = message.get("content"), message.get("tool_calls")
@@ -288,7 +286,6 @@ def _read_message(message: Bag, place: int) -> Message:
         raise ClientError(f"{path}.content.{error.param} must be a string", param=f"{path}.content.{error.param}") from None
 
 
-_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _NEEDED: Mapping[str, Mapping[str, type]] = {  # part type → what it cannot be without
     "text": {"text": str}, "refusal": {"refusal": str}, "image_url": {"image_url": dict}, "input_audio": {"input_audio": dict}, "file": {"file": dict},
     "video_url": {"video_url": dict},

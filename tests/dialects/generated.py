@@ -9,7 +9,24 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from aigate.core.neutral import Citation, Media, Message, Opaque, Reasoning, Refusal, Request, Text, Tool, ToolCall, ToolResult
+from aigate.core.events import Event
+from aigate.core.neutral import (
+    Chunk,
+    Citation,
+    Delta,
+    Media,
+    Message,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Request,
+    Text,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    ToolResult,
+)  # fmt: skip
+from aigate.core.usage import Usage
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12).filter(str.strip)
 NAMES = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
@@ -80,3 +97,35 @@ def requests(draw: Any) -> Request:
         for name in draw(st.lists(NAMES, max_size=2, unique=True))
     ]
     return Request("mock/asked", messages, tools or None, dialect="generated")
+
+
+@st.composite
+def said(draw: Any) -> list[Any]:
+    """What an assistant says in one turn, in the order of a reply: reasoning, texts, calls; or a refusal alone."""
+    if draw(st.integers(0, 5)) == 0:
+        return [Refusal(draw(TEXTS))]
+    parts: list[Any] = draw(st.lists(reasoning(), max_size=2)) + draw(st.lists(texts(), max_size=3))
+    calls = [ToolCall(f"call_{place}", draw(NAMES), draw(ARGUMENTS)) for place in range(draw(st.integers(0, 3)))]
+    return parts + calls or [Text(draw(TEXTS))]
+
+
+def events_of(parts: list[Any], usage: Usage) -> list[Event]:
+    """The same as a stream, texts and arguments in pieces."""
+    deltas = [Delta(0, role="assistant")]
+    calls = 0
+    for part in parts:
+        if type(part) is ToolCall:
+            middle = len(part.arguments) // 2
+            deltas.append(Delta(0, tool_calls=[ToolCallDelta(calls, part.id, part.name, part.arguments[:middle])]))
+            deltas.append(Delta(0, tool_calls=[ToolCallDelta(calls, arguments=part.arguments[middle:])]))
+            calls += 1
+        elif type(part) is Reasoning:
+            deltas += [Delta(0, reasoning=char) for char in part.text]
+            if part.signature or part.encrypted:
+                deltas.append(Delta(0, signature=part.signature, encrypted=part.encrypted, origin=part.origin))
+        else:
+            key = "refusal" if type(part) is Refusal else "text"
+            deltas += [Delta(0, **{key: char}) for char in part.text]
+    deltas.append(Delta(0, finish_reason="tool_calls" if calls else "stop"))
+    events = [Event(chunk=Chunk("made-up", 1, "m", [delta], dialect="generated"), is_final=delta.finish_reason is not None) for delta in deltas]
+    return [*events, Event(usage=usage, is_done=True)]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from aigate.core.neutral import Media, Reasoning, Refusal, Request, Text, ToolCall, ToolResult
+from aigate.core.neutral import Media, Reasoning, Refusal, Request, Text, Tool, ToolCall, ToolResult
 
 INSTRUCTIONS = ("system", "developer")
 
@@ -30,8 +30,26 @@ def conversation(request: Request) -> dict[str, Any]:
     return {
         "instructions": " ".join(_texts(part for m in request.messages if m.role in INSTRUCTIONS for part in m.parts).split()),
         "turns": turns,
-        "tools": [(tool.name, tool.description or "") for tool in request.tools or () if tool.kind in ("function", "custom") and tool.name],
+        "tools": [tool_meaning(tool) for tool in request.tools or () if tool.kind in ("function", "custom") and tool.name],
     }
+
+
+def tool_meaning(tool: Tool) -> tuple[str, str, Any]:
+    """A free text is what a function of one `input` takes."""
+    free = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+    return tool.name, tool.description or "", schema_meaning(free if tool.kind == "custom" else tool.parameters or {}, is_outer=True)
+
+
+def schema_meaning(schema: Any, *, is_outer: bool = False) -> Any:
+    """A constant is an enum of one; the name of the draft says nothing; parameters are an object."""
+    if isinstance(schema, list):
+        return [schema_meaning(entry) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    fields = {key: schema_meaning(value) for key, value in schema.items() if key != "$schema"}
+    if "const" in fields and not isinstance(fields["const"], dict):
+        fields["enum"] = [fields.pop("const")]
+    return {"type": "object", "properties": {}, **fields} if is_outer else fields
 
 
 def _texts(parts: Iterable[Any]) -> str:

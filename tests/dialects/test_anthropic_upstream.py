@@ -13,7 +13,10 @@ from aigate.core.edits import apply_to_request, plan_request
 from aigate.core.neutral import leave_home
 from aigate.core.target import Model, Target
 from aigate.dialects import DIALECTS
+from aigate.dialects.anthropic_schema import lowered
+from aigate.dialects.lost import lost_fields
 from aigate.dialects.proof import seal
+from aigate.errors import ClientError
 from aigate.providers.quirks import ANTHROPIC
 from tests.dialects.anthropic_recorded import MESSAGES, call_of, messages_target
 from tests.dialects.recorded import HEAD
@@ -305,3 +308,40 @@ def test_citations_cross_with_their_places() -> None:
     leave_home(back, MESSAGES.name)
     (block,) = json.loads(MESSAGES.write_reply(back, "m", Settlement(NOTHING, 0)))["content"]
     assert (block["text"], [(entry["url"], entry["title"]) for entry in block["citations"]]) == ("So it is", [("https://a", "A")])
+
+
+def test_the_code_that_the_vendors_clients_switch_on_comes_through() -> None:
+    said = {"type": "invalid_request_error", "message": "no", "details": {"error_code": "thread_not_found", "account": "acc"}}
+    error = MESSAGES.read_error(400, {}, json.dumps({"type": "error", "error": said}).encode())
+    assert json.loads(MESSAGES.write_error(error, "req_1"))["error"]["details"] == {"error_code": "thread_not_found"}
+
+
+def test_a_conversation_that_another_provider_keeps_cannot_cross() -> None:
+    call = call_of(thread={"type": "continue", "previous_message_id": "msg_1"})
+    with pytest.raises(ClientError) as caught:
+        lost_fields(MESSAGES.read_request(call), "openai-chat")
+    told = json.loads(MESSAGES.write_error(caught.value, "req_1"))["error"]
+    assert (told["param"], told["details"]["error_code"]) == ("thread", "thread_unsupported_request")
+
+
+def test_a_schema_admits_no_more_than_the_callers() -> None:
+    schema = {
+        "$schema": "x", "type": "object", "required": ["a"],
+        "properties": {
+            "a": {"type": "integer", "minimum": 1},
+            "b": {"oneOf": [{"type": "string", "format": "uri"}, {"type": "array", "items": {"type": "object"}, "minItems": 2}]},
+        },
+    }  # fmt: skip
+    taken, told = lowered(schema)
+    free = {"type": "object", "additionalProperties": False, "description": "{additionalProperties: True}"}
+    assert taken == {
+        "type": "object", "required": ["a"], "additionalProperties": False,
+        "properties": {
+            "a": {"type": "integer", "description": "{minimum: 1}"},
+            "b": {"anyOf": [
+                {"type": "string", "format": "uri"},
+                {"type": "array", "items": free, "description": "{minItems: 2}"},
+            ]},
+        },
+    }  # fmt: skip
+    assert sorted(told) == ["additionalProperties", "minItems", "minimum"]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from aigate.core.call import Warning
-from aigate.core.neutral import Reply, Request, leave_home
+from aigate.core.call import Call, Warning
+from aigate.core.neutral import Choice, Reply, Request, leave_home
 from aigate.core.target import Target
 from aigate.core.usage import NOTHING, Usage
 from aigate.dialects.dialect import Settlement
@@ -33,7 +33,9 @@ from tests.dialects.formats import (
     where,
     where_recorded,
 )  # fmt: skip
+from tests.dialects.generated import events_of
 from tests.dialects.generated import requests as generated_requests
+from tests.dialects.generated import said as generated_answers
 from tests.dialects.meaning import conversation, finish_told, folded, told
 from tests.dialects.recorded import needs_recordings
 from tests.dialects.sdk_readers import check_stream
@@ -124,7 +126,7 @@ def assert_same(before: Any, after: Any, warnings: list[Warning], record: str) -
 
 
 @each_pair
-@settings(max_examples=200 if ALL else 12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200 if ALL else 8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(generated=generated_requests())
 def test_a_made_up_conversation_is_the_same_there_and_back(form: Format, other: Format, generated: Request) -> None:
     """Of any parts whatever: first as `form` can say it, then as a call of that format."""
@@ -226,6 +228,27 @@ def same_usage(one: Usage | None, two: Usage | None) -> bool:
     inside = ("cached_tokens", "cache_write_tokens", "reasoning_tokens", "audio_input_tokens", "audio_output_tokens")
     totals = (one.input_tokens, one.output_tokens) == (two.input_tokens, two.output_tokens)
     return totals and all(getattr(one, key) in (0, getattr(two, key)) for key in inside)
+
+
+@each_pair
+@settings(max_examples=200 if ALL else 6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(parts=generated_answers())
+def test_a_made_up_reply_and_its_stream_say_the_same(form: Format, other: Format, parts: list[Any]) -> None:
+    usage = Usage(30, 20, 4, 0, 5)
+    before = told(parts)
+    wanted = before, finish_told("stop", before)
+    reply = Reply("made-up", 1, "m", [Choice(0, parts, "tool_calls" if before["calls"] else "stop")], usage, dialect="generated")
+    events = events_of(parts, usage)
+    there = passed_on(passed_on(reply, form, form, usage), form, other, usage)
+    assert reply_told(there) == wanted
+    writer = form.dialect.stream_writer(Call(form.name, form.endpoint, {}, 0, (), include_usage=True), ASKED, "req_1")
+    data = writer.write(events) + writer.finish(Settlement(usage, 0))
+    sent = streamed(data, form, other, where(form), [7, 300])
+    assert not sent.errors
+    again = other.dialect.read_reply(json.dumps(other.fold(sent.out)).encode(), where(other))
+    assert reply_told(again) == wanted
+    assert same_usage(again.usage, usage) and same_usage(there.usage, usage)
+    check_stream(other.name, sent.out, before)
 
 
 # --- (c), (d) streams -------------------------------------------------------------------------------------------------------------------

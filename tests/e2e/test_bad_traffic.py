@@ -23,7 +23,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("openai-chat", {"messages": HI, "tools": [{"type": "function"}]}, "tools[0].function"),
     ("openai-responses", {"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
     ("openai-responses", {"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
-    ("openai-responses", {"input": "hi", "text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format"),
+    ("openai-responses", {"input": "hi", "text": {"format": {"type": "json_schema", "name": "x", "schema": 5}}}, "text.format"),
     ("openai-responses", {"input": "hi", "tools": [{"type": "function"}]}, "tools[0].name"),
     ("anthropic-messages", {"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "messages[0].content[0].tool_use_id"),
     ("anthropic-messages", {"messages": HI, "stop_sequences": 5}, "stop_sequences"),
