@@ -227,13 +227,22 @@ def _webhook_policy(config: Config) -> Policy:
 
 
 class _HttpServer(uvicorn.Server):
-    """Signals are the keeper's."""
+    """Signals are the keeper's, and the end is waited for: uvicorn's own loop looks for it ten times a second."""
+
+    def __init__(self, config: uvicorn.Config):
+        super().__init__(config)
+        self._stopped = asyncio.Event()
 
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     def stop(self) -> None:
         self.should_exit = True
+        self._stopped.set()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # makes what its replies share
+        await self._stopped.wait()
 
 
 def _http_server(app: FastAPI) -> _HttpServer:

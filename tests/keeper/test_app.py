@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -137,7 +138,9 @@ def test_ten_thousand_keys_are_found_by_every_worker(tmp_path):
                 batch = keys[start : start + 500]
                 assert await asyncio.gather(*(everywhere(rings, key) for key in batch)) == [True] * len(batch)
             headers = {b"authorization": b"Bearer " + keys[1234].encode()}
-            assert {ring.find(headers).key_id for ring in rings} == {"key_01234"}
+            requests = [SimpleNamespace(headers=headers, head=SimpleNamespace(key_digest=None)) for _ in rings]
+            found = [ring.find(request) for ring, request in zip(rings, requests, strict=True)]
+            assert {principal.key_id for principal in found} == {"key_01234"}
 
     with keeper(tmp_path, workers=2):
         asyncio.run(asyncio.wait_for(test(), 60))
