@@ -20,6 +20,7 @@ from aigate.dialects.dialect import Dialect
 from aigate.dialects.openai_responses_background import begun, ended, read_problem, shown, stopped
 from aigate.errors import GatewayError
 from aigate.messages import CancelResponse
+from aigate.worker.exchange import Tape
 from aigate.worker.heads import FieldBlock, Fields
 from aigate.worker.kept import KeptResponses
 from aigate.worker.link import KeeperLink
@@ -46,7 +47,10 @@ class Detached:
     is_full = False
 
     def __init__(self, exchange: Exchange, answer: asyncio.Future[Answer]):
-        self.request_id = exchange.request_id
+        self.head, self.request_id = exchange.head, exchange.request_id
+        self.inner = None  # what the gateway asks for itself is waited for
+        self.status = 0
+        self.tape: Tape | None = None
         self.method, self.path, self.query = exchange.method, exchange.path, exchange.query
         self.headers, self.body, self.started_at = exchange.headers, exchange.body, exchange.started_at
         self.is_gone = self.is_started = self.is_ended = False
@@ -60,6 +64,8 @@ class Detached:
 
     def reply(self, status: int, fields: Fields | FieldBlock, body: bytes) -> None:
         self.is_started = self.is_ended = True
+        self.status = status
+        self._record(body)
         self.last = body
         self.tell((status, fields, body))
 
@@ -69,13 +75,20 @@ class Detached:
 
     def start(self, status: int, fields: Fields | FieldBlock) -> None:
         self.is_started = True
+        self.status = status
 
     def send(self, data: bytes) -> None:
-        pass  # it is the end that is kept, and the end holds everything
+        """It is the end that is kept, and the end holds everything."""
+        self._record(data)
 
     def end_with(self, data: bytes) -> None:
         self.is_ended = True
+        self._record(data)
         self.last = data
+
+    def _record(self, data: bytes) -> None:
+        if self.tape is not None:
+            self.tape.add(data)
 
     def abort(self) -> None:
         self.is_ended = True
