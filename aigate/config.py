@@ -117,6 +117,14 @@ class Files(Section):
     max_tenant_bytes: Natural = 10_000_000_000  # all files of one sub-account, or of one key without; 0 = no limit
 
 
+class Batches(Section):
+    """Batches of /v1/batches. Their lines are calls of their key: its budgets and models count, its rate limits do not."""
+
+    max_lines: Annotated[int, Meta(ge=1, le=1_000_000)] = 50_000  # most lines of one batch
+    concurrency: Annotated[int, Meta(ge=1, le=256)] = 64  # lines that run at once, of all batches; who has fewer of them comes first
+    batch_concurrency: Annotated[int, Meta(ge=1, le=256)] = 32  # … of one batch
+
+
 class Sim(Section):
     """The built-in simulated provider, `sim/…`."""
 
@@ -171,6 +179,7 @@ class Config(Section):
     routing: Routing = Routing()
     responses: Responses = Responses()
     files: Files = Files()
+    batches: Batches = Batches()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -188,6 +197,7 @@ SECTIONS: dict[str, type[Section]] = {
     "routing": Routing,
     "responses": Responses,
     "files": Files,
+    "batches": Batches,
     "sim": Sim,
     "log": Log,
 }

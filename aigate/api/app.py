@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from aigate import __version__
-from aigate.api import account, balance, budgets, files, health, keys, models, provider_keys, responses, sub_accounts, usage
+from aigate.api import account, balance, batches, budgets, files, health, keys, models, provider_keys, responses, sub_accounts, usage
 from aigate.api.boundary import Boundary, install_handlers
 from aigate.api.services import Services
 
@@ -19,7 +19,7 @@ def control_plane(services: Services, *, outages: tuple[type[Exception], ...] = 
         redirect_slashes=False,
     )
     app.state.services = services
-    for part in (health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, files):
+    for part in (health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, files, batches):
         app.include_router(part.router)
     install_handlers(app)
     app.add_middleware(Boundary, log=services.log, outages=outages)

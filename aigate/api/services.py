@@ -10,6 +10,7 @@ import msgspec
 from fastapi import Depends, Request
 
 from aigate.core.account import Account, Cap, Page, ProviderKey, Standing, StoredResponse, SubAccount, Whose
+from aigate.core.batch import Batch, NewBatch
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
@@ -107,6 +108,18 @@ class Files(Protocol):
     async def delete(self, owner: tuple[str, str], file_id: str) -> bool: ...
 
 
+class Batches(Protocol):
+    """Batches of an owner, as Files. None: there is none of this id, or it is not theirs."""
+
+    async def add(self, owner: tuple[str, str], key_id: str, asked: NewBatch) -> Batch | None:
+        """None: there is no such input file. ClientError for one that no batch can be made of."""
+
+    async def get(self, owner: tuple[str, str], batch_id: str) -> Batch | None: ...
+    async def list(self, owner: tuple[str, str], page: Listing) -> list[Batch]: ...
+    async def cancel(self, owner: tuple[str, str], batch_id: str) -> Batch | None:
+        """One that has ended stays as it is."""
+
+
 class Totals(Protocol):
     """Sums over attempts; `requests` counts calls. `label`: the tag, sub-account, model, key or day that they are of ("" = none)."""
 
@@ -142,6 +155,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     provider_keys: ProviderKeys
     responses: Responses
     files: Files
+    batches: Batches
     usage: UsageStore
     workers: Workers
     catalog: Any  # catalog.Catalog

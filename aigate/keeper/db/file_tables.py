@@ -48,21 +48,23 @@ batches = Table(
     _text("input_file_id"),
     Column("output_expires_s", BigInteger),
     _text("metadata"),  # JSON object
+    Column("webhook_url", Text),
     _text("status"),  # core/batch.py
-    _text("errors"),  # JSON list; "" = none
+    _text("ends_as"),  # the status to come, from finalizing on
+    _text("errors"),  # JSON list
     _integer("total"),
     _integer("completed"),
     _integer("failed"),
+    _integer("fence"),  # of its last checkpoint: no line from this number on has been sent
     Column("output_file_id", Text),
     Column("error_file_id", Text),
-    _text("usage"),  # JSON of what its calls used and cost, once it has ended; "" = not yet
+    Column("usage", Text),  # JSON of what its calls used and cost, once it has ended
     _integer("created_ms"),
     _integer("expires_ms"),
     Column("in_progress_ms", BigInteger),
     Column("cancelling_ms", BigInteger),
     Column("finalizing_ms", BigInteger),
     Column("ended_ms", BigInteger),
-    _text("checkpoint"),  # JSON of core/batch.py Checkpoint: how far its lines are
     Index("batches_by_owner", "account_id", "owner_id", "id"),
     Index("batches_running", "id", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
     Index("batches_by_input", "input_file_id", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
