@@ -17,7 +17,7 @@ LAYERS = (
     ("core",),
     ("dialects", "providers", "journal", "messages"),
     ("config",),
-    ("catalog", "process"),
+    ("catalog", "process", "guard"),
     ("api",),
     ("worker", "keeper", "sim"),
     ("serve",),

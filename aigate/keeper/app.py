@@ -30,6 +30,7 @@ from aigate.keeper.blobs import LocalBlobs
 from aigate.keeper.db.accounts import add_account_if_missing
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.prices import save_prices
+from aigate.keeper.durable.engine import Engine
 from aigate.keeper.files import FileStore
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
@@ -47,6 +48,7 @@ log = logging.getLogger("aigate.keeper")
 
 DEFAULT_ACCOUNT = "acc_default"
 REQUESTS_DRAIN_S = 3
+WORK_DRAIN_S = 4.0
 JOURNALS_DRAIN_S = 5.0
 
 logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every step
@@ -68,6 +70,7 @@ class Keeper:
         self._catalog = load_catalog(config, sim_base_url=socket_url(str(data_dir / "run" / "sim.sock")))
         self._traffic = Traffic([model.slug for model in self._catalog.models()], self._catalog.providers_live())
         self._shipper = Shipper(self._database, data_dir / "journals", on_shipped=self._traffic.add)
+        self._engine = Engine(data_dir)
         self._keys = KeyStore(self._database)
         self._leases = LeaseDesk(self._database, self._shipper)
         self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers, leases=self._leases)
@@ -88,6 +91,7 @@ class Keeper:
         listener = await loop.create_unix_server(self._messages.protocol, sock=messages)
         shipping = loop.create_task(self._shipper.run())
         upkeep = (
+            self._engine.run(),
             self._leases.run(),
             keep_days(self._database, self._config.ledger.retention_days),
             self._responses.expire(self._config.responses.retention_days),
@@ -100,6 +104,7 @@ class Keeper:
         if shipping.done():
             shipping.result()  # raises: a keeper that cannot ship is of no use, and the next one starts clean
         await serving
+        await self._engine.drain(WORK_DRAIN_S)
         listener.close()
         self._messages.close()
         self._leases.close()

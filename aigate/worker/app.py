@@ -22,6 +22,7 @@ from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.dialects import DIALECTS
 from aigate.errors import GateError
+from aigate.guard import Guard
 from aigate.journal.writer import JournalWriter
 from aigate.messages import Health, Hello
 from aigate.process import ChildOptions, child_options, read_config, say_ready, watch_life
@@ -32,7 +33,6 @@ from aigate.worker.breaker import Breakers
 from aigate.worker.client import Pool, tls_context
 from aigate.worker.fetch import Fetcher
 from aigate.worker.gemini_routes import gemini_routes, is_gemini
-from aigate.worker.guard import Guard
 from aigate.worker.kept import KeptResponses
 from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange, Listener

@@ -15,10 +15,12 @@ from typing import NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 
 from aigate import __version__
+from aigate.core.caller_url import read_caller_url
 from aigate.dialects.fetchable import Wanted
 from aigate.errors import ClientError, ProviderError
-from aigate.worker.client import DEFAULT_PORTS, Origin, decode_body
-from aigate.worker.guard import Guard, GuardedPool
+from aigate.guard import Guard
+from aigate.worker.client import Origin, decode_body
+from aigate.worker.guard import GuardedPool
 from aigate.worker.heads import field_block, request_head
 
 MAX_URLS, MAX_REDIRECTS, MAX_URL_CHARS = 20, 3, 8192
@@ -120,17 +122,11 @@ class Fetcher:
 
 def _split(url: str, wanted: Wanted) -> tuple[Origin, str]:
     """(origin, path and query) of a URL that may be followed."""
-    if len(url) > MAX_URL_CHARS or not url.isascii() or not url.isprintable() or " " in url:
-        raise _refusal(wanted, f"is no URL of at most {MAX_URL_CHARS} ASCII characters", "url_refused")
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise _refusal(wanted, "is no URL", "url_refused") from None
-    if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.username is not None or port == 0:
-        raise _refusal(wanted, "must begin with https:// or http:// and a host, without user or password", "url_refused")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Origin(parts.scheme, parts.hostname, port or DEFAULT_PORTS[parts.scheme]), path
+        read = read_caller_url(url, MAX_URL_CHARS)
+    except ValueError as error:
+        raise _refusal(wanted, str(error), "url_refused") from None
+    return Origin(read.scheme, read.host, read.port), read.target
 
 
 def _media_type(wanted: Wanted, told: str, body: bytes) -> str:

@@ -11,9 +11,9 @@ import pytest
 from aigate.core.neutral import Media
 from aigate.dialects.fetchable import Wanted
 from aigate.errors import ClientError
+from aigate.guard import Guard
 from aigate.worker.client import tls_context
 from aigate.worker.fetch import MAX_REDIRECTS, MAX_URLS, Fetcher
-from aigate.worker.guard import Guard
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 100
 PUBLIC, PRIVATE = "127.0.0.2", "127.0.0.1"  # which of the machine's own addresses these tests take for public
@@ -202,7 +202,7 @@ def test_the_type_is_as_told_or_as_the_first_bytes_say(told, kind, body, media_t
 
 def test_a_host_that_does_not_answer_is_named():
     world = World(lambda path: reply())
-    assert "pictures.test:1" in world.refusal("http://pictures.test:1/").message
+    assert "pictures.test:1025" in world.refusal("http://pictures.test:1025/").message
 
 
 def test_it_can_be_switched_off():
