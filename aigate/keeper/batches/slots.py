@@ -42,7 +42,7 @@ class Slots:
         turn.set_result(None)
 
     def _forget(self, owner: str, turn: asyncio.Future[None]) -> None:
-        turns = self._waiting[owner]
+        turns = self._waiting.pop(owner)
         turns.remove(turn)
-        if not turns:
-            del self._waiting[owner]
+        if turns:
+            self._waiting[owner] = turns  # behind those that have as many
