@@ -20,6 +20,8 @@ COMMANDS = (
     "serve", "check-config", "keys create", "keys list", "keys revoke", "keys rotate",
     "sub-accounts create", "sub-accounts list", "sub-accounts cap", "sub-accounts delete",
     "provider-keys add", "provider-keys list", "provider-keys delete", "provider-keys rotate",
+    "files upload", "files list", "files content", "files delete",
+    "batch create", "batch get", "batch list", "batch cancel", "batch output",
     "usage", "models", "call", "ledger verify", "ledger export", "ledger resolve", "ledger write-off", "sim",
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import typer
 
 from aigate.cli.accounts import keys, provider_keys, sub_accounts
+from aigate.cli.batches import batches, files
 from aigate.cli.connection import CommandError, Server, read_settings
 from aigate.cli.ledger import ledger
 from aigate.cli.options import ConfigFile, on_server
@@ -20,7 +21,9 @@ from aigate.config import ConfigError
 app = typer.Typer(
     help="A self-hosted AI gateway.", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-for _name, _commands in (("keys", keys), ("sub-accounts", sub_accounts), ("provider-keys", provider_keys), ("ledger", ledger)):
+for _name, _commands in (
+    ("keys", keys), ("sub-accounts", sub_accounts), ("provider-keys", provider_keys), ("files", files), ("batch", batches), ("ledger", ledger),
+):  # fmt: skip
     app.add_typer(_commands, name=_name)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from aigate.config import Config, find_file, load
 
+PIECE_BYTES = 256 << 10
 TIMEOUT_S = 600.0  # silence; a model may think for minutes before its first word
 
 
@@ -36,9 +39,9 @@ class Server:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, port, timeout=TIMEOUT_S)
 
-    def request(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    def request(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         with self._foreign_errors():
-            return json.loads(self._open(method, path, body).read())
+            return json.loads(self._open(method, path, body, headers).read())
 
     def stream(self, path: str, body: object) -> Iterator[dict[str, Any]]:
         """The data events of an SSE reply."""
@@ -48,9 +51,30 @@ class Server:
                 if line.startswith(b"data:") and data != b"[DONE]":
                     yield json.loads(data)
 
-    def _open(self, method: str, path: str, body: object) -> http.client.HTTPResponse:
-        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
-        self._connection.request(method, path, None if body is None else json.dumps(body), headers)
+    def upload(self, path: str, fields: Mapping[str, str], name: str, file: BinaryIO) -> dict[str, Any]:
+        """A form with one file, streamed: of any size."""
+        boundary = secrets.token_hex(16)
+        parts = [f'--{boundary}\r\ncontent-disposition: form-data; name="{field}"\r\n\r\n{value}\r\n' for field, value in fields.items()]
+        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+        parts.append(f'--{boundary}\r\ncontent-disposition: form-data; name="file"; filename="{quoted}"\r\n\r\n')
+        pieces = itertools.chain(["".join(parts).encode()], iter(lambda: file.read(PIECE_BYTES), b""), [f"\r\n--{boundary}--\r\n".encode()])
+        headers = {"authorization": f"Bearer {self._key}", "content-type": f"multipart/form-data; boundary={boundary}"}
+        with self._foreign_errors():
+            self._connection.request("POST", path, pieces, headers, encode_chunked=True)
+            return json.loads(self._answer().read())
+
+    def download(self, path: str) -> Iterator[bytes]:
+        with self._foreign_errors():
+            reply = self._open("GET", path, None)
+            while piece := reply.read(PIECE_BYTES):
+                yield piece
+
+    def _open(self, method: str, path: str, body: object, headers: Mapping[str, str] | None = None) -> http.client.HTTPResponse:
+        sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **(headers or {})}
+        self._connection.request(method, path, None if body is None else json.dumps(body), sent)
+        return self._answer()
+
+    def _answer(self) -> http.client.HTTPResponse:
         reply = self._connection.getresponse()
         if reply.status >= 400:
             raise CommandError(f"{reply.status}: {_message(reply.read())}")

@@ -134,6 +134,10 @@ def call_id(batch_id: str, line: int, tries: int) -> str:
     return f"req_{batch_id.removeprefix('batch_')}{line:06x}{tries:02x}"
 
 
+def line_of_call(called: str) -> int:
+    return int(called[-8:-2], 16)
+
+
 def call_id_range(batch_id: str) -> tuple[str, str]:
     """Every call id of the batch lies between, and none of any other's."""
     prefix = f"req_{batch_id.removeprefix('batch_')}"

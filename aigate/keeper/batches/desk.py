@@ -10,7 +10,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -48,14 +47,13 @@ Owner = tuple[str, str]  # account, owner: core/account.py keeper_of
 
 
 class BatchDesk:
-    """`settled`: waits until what has ended is in the ledger. `folder`: of the spools. `max_lines`: of one batch."""
+    """`folder`: of the spools. `max_lines`: of one batch."""
 
-    def __init__(self, means: Means, engine: Engine, settled: Callable[[], Awaitable[object]], folder: Path, max_lines: int):
+    def __init__(self, means: Means, engine: Engine, folder: Path, max_lines: int):
         self._means = means
         self._database = means.database
         self._files = means.files
         self._engine = engine
-        self._settled = settled
         self._folder = folder
         self._max_lines = max_lines
         self._turns = Slots(RUNNING_AT_ONCE)
@@ -195,7 +193,7 @@ class BatchDesk:
             await self._files.add_local(file, spool.path(kind))
 
     async def _end(self, batch_id: str) -> None:
-        await self._settled()
+        await self._means.settled()
         await self._database.write(_end_batch, batch_id, int(time.time() * 1000))
         await asyncio.to_thread(self._spool(batch_id).remove)
 

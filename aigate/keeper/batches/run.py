@@ -25,6 +25,7 @@ from aigate.core.batch import (
     EXPIRED,
     FAILED,
     FENCE_LINES,
+    VALIDATING,
     Batch,
     LineError,
     call_id,
@@ -37,7 +38,7 @@ from aigate.keeper.batches.slots import Slots
 from aigate.keeper.batches.spool import ERRORS, OUTPUT, Spool
 from aigate.keeper.blobs import MissingBlob
 from aigate.keeper.data_plane import InnerOptions, InnerReply, NotSent, OutcomeUnknown
-from aigate.keeper.db.batches import begin_batch, checkpoint_batch, finalize_batch
+from aigate.keeper.db.batches import begin_batch, checkpoint_batch, finalize_batch, last_line_sent
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.fates import ENDED, NEVER_SENT, Fate
 from aigate.keeper.files import FileStore, new_file_id
@@ -46,8 +47,6 @@ from aigate.keeper.outage import patiently
 log = logging.getLogger("aigate.keeper")
 
 MAX_WAITING = 256  # lines that wait for another try: with more, no further line is begun
-NOT_SENT_PAUSE_S = 1.0
-DISK_PAUSE_S = 5.0
 CHECKPOINT_S = 1.0  # counts are never older
 
 
@@ -59,16 +58,20 @@ class Plane(Protocol):
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
-    """What every batch works with. `recall`: (status, body) of a call that has ended; None where its reply was not kept."""
+    """What every batch works with. `recall`: (status, body) of a call that has ended; None where its reply was not kept. `settled`: waits
+    until what has ended is in the ledger."""
 
     database: Database
     files: FileStore
     plane: Plane
     recall: Callable[[str], Awaitable[tuple[int, bytes] | None]]
+    settled: Callable[[], Awaitable[object]]
     principal: Callable[[str], Awaitable[Principal | None]]  # of a key's id, as it is now
     slots: Slots  # for lines
     lines_at_once: int  # of one batch
     max_line_bytes: int
+    delay_s: Callable[[int, float | None], float] = lambda tries, told_s: retry_delay_s(tries, told_s, random.random())
+    pause_s: float = 2.0  # while no worker takes a line, or the disk no result
 
 
 class _Item(msgspec.Struct):
@@ -117,6 +120,7 @@ class BatchRun:
         checkpoints = loop.create_task(self._keep_checkpoints())
         try:
             await patiently(self._means.database.write, begin_batch, self._batch.id, _now_ms())
+            await self._find_fence()
             await self._send_lines()
             if self._ends_as == EXPIRED:
                 await self._expire_lines()
@@ -131,6 +135,13 @@ class BatchRun:
                 task.cancel()
             await asyncio.gather(checkpoints, *self._running, return_exceptions=True)
             self._spool.close()
+
+    async def _find_fence(self) -> None:
+        """After a power cut the row may say less than was sent; the ledger, from synced journals, says what was."""
+        if self._batch.status != VALIDATING:
+            await patiently(self._means.settled)
+            last = await patiently(self._means.database.read, last_line_sent, self._batch.id)
+            self._old_fence = self._fence = self._wanted_fence = max(self._fence, last + 1)
 
     # --- which line is next ---
 
@@ -217,7 +228,7 @@ class BatchRun:
         called = call_id(batch.id, item.number, item.tries)
         outcome = await self._outcome(item, principal, called)
         if outcome is None:
-            self._try_later(item, NOT_SENT_PAUSE_S if is_new else 0.0)
+            self._try_later(item, self._means.pause_s if is_new else 0.0)
             return
         if isinstance(outcome, LineError):
             await self._write(ERRORS, item.number, error_line(batch.id, item.number, item.request.custom_id, outcome))
@@ -225,7 +236,7 @@ class BatchRun:
         item.tries += 1
         status, told_s, body = outcome
         if (item.may_be_sent or not self._ends_as) and is_worth_another_try(status, item.tries, is_held=status == 402 and _is_held(body)):
-            self._try_later(item, 0.0 if item.may_be_sent else retry_delay_s(item.tries, told_s, random.random()))
+            self._try_later(item, 0.0 if item.may_be_sent else self._means.delay_s(item.tries, told_s))
             return
         kind = OUTPUT if 200 <= status < 300 else ERRORS
         await self._write(kind, item.number, reply_line(batch.id, item.number, item.request.custom_id, status, called, body))
@@ -276,7 +287,7 @@ class BatchRun:
                 break
             except OSError as error:
                 log.error("results of %s cannot be written: %s", self._batch.id, error.strerror or error)
-                await asyncio.sleep(DISK_PAUSE_S)
+                await asyncio.sleep(self._means.pause_s)
         self._done.add(number)
         if kind == OUTPUT:
             self._completed += 1

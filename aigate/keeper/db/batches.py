@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
 
-from aigate.core.batch import CANCELLING, FINALIZING, IN_PROGRESS, VALIDATING, Batch, BatchUsage, LineError, call_id_range
+from aigate.core.batch import CANCELLING, FINALIZING, IN_PROGRESS, VALIDATING, Batch, BatchUsage, LineError, call_id_range, line_of_call
 from aigate.core.file import Listing
 from aigate.keeper.db.file_tables import batches
 from aigate.keeper.db.files import paged
@@ -70,6 +70,13 @@ def usage_of(connection: Connection, batch_id: str) -> BatchUsage:
     sums = [func.coalesce(func.sum(attempts.c[name]), 0) for name in BatchUsage.__struct_fields__]
     row = connection.execute(select(*sums).where(attempts.c.call_id >= first, attempts.c.call_id < end)).one()
     return BatchUsage(*map(int, row))
+
+
+def last_line_sent(connection: Connection, batch_id: str) -> int:
+    """The highest line with an attempt in the ledger; 0: none."""
+    first, end = call_id_range(batch_id)
+    found = connection.execute(select(func.max(attempts.c.call_id)).where(attempts.c.call_id >= first, attempts.c.call_id < end)).scalar()
+    return 0 if found is None else line_of_call(found)
 
 
 def _change(connection: Connection, batch_id: str, states: tuple[str, ...], **values: object) -> bool:
