@@ -24,6 +24,7 @@ from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
 from aigate.keeper.responses import ResponseStore
 from aigate.keeper.vault import Vault
+from tests.keeper.batches.world import BatchWorld
 
 ROOT_KEY = "root-secret"
 SECRET = b"s" * 32
@@ -130,6 +131,8 @@ class Plane:
         self.provider_keys = ProviderKeyStore(database, Vault(folder / "provider.key"))
         self.responses = ResponseStore(database)
         self.files = FileStore(database, LocalBlobs(folder / "files"), max_bytes=1_000_000, max_tenant_bytes=2_000_000)
+        self.batch_world = BatchWorld(database, folder, files=self.files)
+        self.batches = self.batch_world.desk(max_lines=50)
         self.keys.push = self.workers.push
         self.usage = Usage()
         self.checks = {"database": "ok"}
@@ -148,6 +151,7 @@ class Plane:
                 "provider_keys": self.provider_keys,
                 "responses": self.responses,
                 "files": self.files,
+                "batches": self.batches,
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),

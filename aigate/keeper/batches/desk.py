@@ -39,7 +39,7 @@ from aigate.keeper.outage import patiently
 
 log = logging.getLogger("aigate.keeper")
 
-RUNNING_AT_ONCE = 64  # batches; the others wait for their turn
+RUNNING_AT_ONCE = 64
 ENGINE_PAUSE_S = 30.0
 FINISH = "batch.finish.1"
 
@@ -47,16 +47,16 @@ Owner = tuple[str, str]  # account, owner: core/account.py keeper_of
 
 
 class BatchDesk:
-    """`folder`: of the spools. `max_lines`: of one batch."""
+    """`folder`: of the spools. `max_lines`: of one batch. `at_once`: batches that run; the others wait for their turn."""
 
-    def __init__(self, means: Means, engine: Engine, folder: Path, max_lines: int):
+    def __init__(self, means: Means, engine: Engine, folder: Path, *, max_lines: int, at_once: int = RUNNING_AT_ONCE):
         self._means = means
         self._database = means.database
         self._files = means.files
         self._engine = engine
         self._folder = folder
         self._max_lines = max_lines
-        self._turns = Slots(RUNNING_AT_ONCE)
+        self._turns = Slots(at_once)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, BatchRun] = {}
         engine.register(FINISH, self._finish)

@@ -7,12 +7,14 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from aigate.core.batch import WINDOW_MS, Batch
 from aigate.core.call import Principal
 from aigate.core.file import FileFields
+from aigate.keeper.batches.desk import BatchDesk
 from aigate.keeper.batches.run import BatchRun, Means
 from aigate.keeper.batches.slots import Slots
 from aigate.keeper.batches.spool import ERRORS, OUTPUT, Spool
@@ -83,13 +85,34 @@ class Plane:
         return self.ended.get(call_id)
 
 
+class InlineEngine:
+    """Workflows in a thread each, kept nowhere: a batch must come to its end with each step done once or twice."""
+
+    def __init__(self) -> None:
+        self._workflows: dict[str, Callable[..., None]] = {}
+        self._started: set[str] = set()
+
+    def register(self, name: str, workflow: Callable[..., None]) -> None:
+        self._workflows[name] = workflow
+
+    async def start_workflow(self, name: str, workflow_id: str, *args: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        if workflow_id not in self._started:
+            self._started.add(workflow_id)
+            await asyncio.to_thread(self._workflows[name], *args)
+
+    def step(self, name: str, function: Callable[..., Any], *args: str) -> None:
+        for _ in range(2):
+            asyncio.run_coroutine_threadsafe(function(*args), self._loop).result()
+
+
 class BatchWorld:
-    def __init__(self, database: Database, folder: Path, *, at_once: int = 4, seed: int = 0):
+    def __init__(self, database: Database, folder: Path, *, at_once: int = 4, seed: int = 0, files: FileStore | None = None):
         self.database = database
         self.folder = folder
         self.plane = Plane(seed)
         self.key: Principal | None = Principal(key_id="key_1")
-        self.files = FileStore(database, LocalBlobs(folder / "files"), max_bytes=0, max_tenant_bytes=0)
+        self.files = files or FileStore(database, LocalBlobs(folder / "files"), max_bytes=0, max_tenant_bytes=0)
         self.means = Means(
             database=database,
             files=self.files,
@@ -109,6 +132,9 @@ class BatchWorld:
 
     async def _settled(self) -> None:
         pass  # nothing of this plane is in the ledger
+
+    def desk(self, **options: int) -> BatchDesk:
+        return BatchDesk(self.means, InlineEngine(), self.folder / "spool", **{"max_lines": 5000, **options})  # type: ignore[arg-type]
 
     async def upload(self, *lines: bytes) -> str:
         async def pieces():
