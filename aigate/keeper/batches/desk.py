@@ -31,7 +31,6 @@ from aigate.errors import ClientError, GatewayError
 from aigate.keeper.batches.run import BatchRun, Means
 from aigate.keeper.batches.slots import Slots
 from aigate.keeper.batches.spool import ERRORS, OUTPUT, Spool
-from aigate.keeper.blobs import MissingBlob
 from aigate.keeper.db.batches import add_batch, cancel_batch, end_batch, get_batch, list_batches, unfinished_batches, usage_of
 from aigate.keeper.db.outbox import Event, add_events
 from aigate.keeper.durable.engine import Engine
@@ -109,11 +108,8 @@ class BatchDesk:
     async def _count_lines(self, file_id: str) -> int:
         """Reads the whole input, in a thread. Raises ClientError for what no batch can be made of."""
         check = InputCheck(self._max_lines, self._means.max_line_bytes)
-        try:
-            async for piece in await self._files.read(file_id):
-                await asyncio.to_thread(check.feed, piece)
-        except MissingBlob:
-            raise GatewayError(f"The bytes of {file_id} are not there; upload the file again.") from None
+        async for piece in await self._files.read(file_id):
+            await asyncio.to_thread(check.feed, piece)
         await asyncio.to_thread(check.end)
         return check.total
 

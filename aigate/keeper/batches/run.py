@@ -47,6 +47,7 @@ from aigate.keeper.outage import patiently
 log = logging.getLogger("aigate.keeper")
 
 MAX_WAITING = 256  # lines that wait for another try: with more, no further line is begun
+LINES_AT_ONCE = 50
 CHECKPOINT_S = 1.0  # counts are never older
 
 
@@ -294,6 +295,8 @@ class BatchRun:
         else:
             self._failed += 1
         self._since_checkpoint += 1
+        if self._since_checkpoint % LINES_AT_ONCE == 0:
+            await asyncio.sleep(0)  # a file full of mistakes has nothing else to wait for
         if self._since_checkpoint >= CHECKPOINT_LINES:
             self._checkpoint_due.set()
 
