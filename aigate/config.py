@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,6 +18,10 @@ from msgspec import Meta
 MIB = 1 << 20
 DEFAULT_FILE = "aigate.toml"
 DIALECTS = ("openai-chat", "openai-responses", "anthropic-messages", "gemini")  # wire formats a configured provider may speak
+JobFormat = Literal[  # … and those for media jobs (aigate/jobdialects)
+    "", "openai-videos", "google-veo", "google-omni", "runway", "luma", "replicate", "fal", "elevenlabs-music", "stability", "meshy"
+]  # fmt: skip
+JOBS = tuple(filter(None, get_args(JobFormat)))
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
@@ -54,6 +58,7 @@ class Server(Section):
     drain_s: Delay = 30.0  # running calls may take this long after SIGTERM
     sse_keep_alive_s: Seconds = 15.0  # silence in a stream before a comment line keeps it open
     force_neutral: bool = False  # translate even where client and provider speak the same format (a check, not for production)
+    public_url: str = ""  # where others reach this server (https://gate.example.com): for links to results; empty = as the caller reached it
     allowed_hosts: tuple[str, ...] = ()  # Host headers answered, against DNS rebinding; empty = any
 
     @property
@@ -110,9 +115,24 @@ class Responses(Section):
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # they are deleted when this old; 0 = none is kept
 
 
-class Files(Section):
-    """Files of /v1/files, kept under data_dir."""
+class Jobs(Section):
+    """Videos, music and 3D models: work that takes minutes, and its results."""
 
+    video_model: str = ""  # what auto/video stands for; empty = the first there is
+    music_model: str = ""  # … auto/music
+    model_3d: str = ""  # … auto/3d
+    deadline_s: Seconds = 3600.0  # a job that is not done by then has failed
+    poll_max_s: Seconds = 10.0  # longest wait between two looks at a job that runs
+    max_active: Count = 1000  # jobs of one account that are not done
+    retention_days: Annotated[int, Meta(ge=1, le=36_500)] = 7  # results are deleted when this old
+    max_result_bytes: Annotated[int, Meta(ge=1024)] = 2048 * MIB  # largest single file taken from a provider
+
+
+class Files(Section):
+    """Files of /v1/files, and where they and the results of jobs are kept."""
+
+    store: str = ""  # empty = data_dir/files, or s3://bucket/prefix (needs the extra "s3"; its credentials are the environment's)
+    s3_endpoint: str = ""  # address of an S3-compatible store that is not Amazon's
     max_bytes: Annotated[int, Meta(ge=1024)] = 100_000_000  # largest file; the limit on uploads grows with it
     max_tenant_bytes: Natural = 10_000_000_000  # all files of one sub-account, or of one key without; 0 = no limit
 
@@ -141,7 +161,9 @@ class ProviderConfig(Section):
     """One upstream service, `[providers.NAME]`. A built-in name starts from its built-in row: what is left out here stays as it is there."""
 
     dialect: Literal["", "openai-chat", "openai-responses", "anthropic-messages", "gemini"] = ""  # wire format; needed for a name that is not built in
+    jobs: JobFormat = ""  # wire format of its videos, music and 3D models; a provider may have this one alone
     base_url: str = ""  # http(s)://host/prefix, or unix:///socket:/prefix; needed for a name that is not built in
+    jobs_base_url: str = ""  # where jobs are at another address
     api_key: str = ""  # "env:NAME", a literal, or "none"; empty = the built-in row's variable, none for other names
     models: tuple[str, ...] | None = None  # patterns over upstream names that pass, ["*"] = all
     unpriced: Literal["", "allow", "refuse"] = ""  # calls to a model without a price: refuse is the default
@@ -161,9 +183,12 @@ class ModelConfig(Section):
     output_usd_per_mtok: Dollars | None = None  # dollars per million output tokens
     cached_input_usd_per_mtok: Dollars | None = None  # … read from the provider's cache; left out = as input
     cache_write_usd_per_mtok: Dollars | None = None  # … written to the provider's cache; left out = as input
+    usd_per_second: Dollars | None = None  # dollars per second of video or music
+    usd_per_item: Dollars | None = None  # dollars per job, whatever its length
+    usd_per_credit: Dollars | None = None  # dollars per credit, for providers that count in them
     context_window: Count | None = None  # tokens, input and output together
     max_output_tokens: Count | None = None  # most tokens of one reply
-    modality: str = ""  # text, embedding, image, video, audio-stt, audio-tts, rerank, moderation
+    modality: str = ""  # text, embedding, image, video, music, 3d, audio-stt, audio-tts, rerank, moderation
     capabilities: tuple[str, ...] | None = None  # tools, streaming, vision, json, caching, reasoning, …
     is_reasoning: bool | None = None  # it thinks before it answers
     fallbacks: tuple[str, ...] | None = None  # slugs that may answer when it fails
@@ -178,6 +203,7 @@ class Config(Section):
     upstream: Upstream = Upstream()
     routing: Routing = Routing()
     responses: Responses = Responses()
+    jobs: Jobs = Jobs()
     files: Files = Files()
     batches: Batches = Batches()
     sim: Sim = Sim()
@@ -196,6 +222,7 @@ SECTIONS: dict[str, type[Section]] = {
     "upstream": Upstream,
     "routing": Routing,
     "responses": Responses,
+    "jobs": Jobs,
     "files": Files,
     "batches": Batches,
     "sim": Sim,
@@ -369,10 +396,14 @@ def _check_providers(providers: dict[str, ProviderConfig], path: str | None) -> 
             raise ConfigError(f"{where}: a provider's name is lower-case letters, digits, '.', '_', '-'")
         if name not in rows and not provider.base_url:
             raise ConfigError(f"{where}.base_url: missing, as {name!r} is not built in; built in are {', '.join(rows)}")
-        if name not in rows and not provider.dialect:
-            raise ConfigError(f"{where}.dialect: missing, as {name!r} is not built in; allowed are {', '.join(DIALECTS)}")
-        if provider.base_url:
-            _check_url(provider.base_url, f"{where}.base_url")
+        if name not in rows and not (provider.dialect or provider.jobs):
+            raise ConfigError(
+                f"{where}.dialect: missing, as {name!r} is not built in; allowed are {', '.join(DIALECTS)}"
+                f" (or, for media jobs alone, jobs: {', '.join(JOBS)})"
+            )
+        for field in ("base_url", "jobs_base_url"):
+            if url := getattr(provider, field):
+                _check_url(url, f"{where}.{field}")
 
 
 def _check_url(url: str, where: str) -> None:

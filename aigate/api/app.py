@@ -3,7 +3,22 @@
 from fastapi import FastAPI
 
 from aigate import __version__
-from aigate.api import account, balance, batches, budgets, files, health, keys, models, provider_keys, responses, sub_accounts, usage
+from aigate.api import (
+    account,
+    balance,
+    batches,
+    budgets,
+    files,
+    health,
+    job_files,
+    jobs,
+    keys,
+    models,
+    provider_keys,
+    responses,
+    sub_accounts,
+    usage,
+)  # fmt: skip
 from aigate.api.boundary import Boundary, install_handlers
 from aigate.api.services import Services
 
@@ -19,7 +34,9 @@ def control_plane(services: Services, *, outages: tuple[type[Exception], ...] = 
         redirect_slashes=False,
     )
     app.state.services = services
-    for part in (health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, files, batches):
+    for part in (
+        health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, job_files, files, batches, jobs,
+    ):  # fmt: skip
         app.include_router(part.router)
     install_handlers(app)
     app.add_middleware(Boundary, log=services.log, outages=outages)

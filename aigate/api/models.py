@@ -7,13 +7,15 @@ from fastapi import APIRouter, Query, Response
 from aigate.api.access import Caller
 from aigate.api.boundary import json_reply
 from aigate.api.services import Wired
+from aigate.core.job import CREDIT, IMAGE, ITEM, SECOND
 from aigate.core.price import rate_to_usd
 from aigate.core.target import Model, Price
 
 router = APIRouter(prefix="/v1", tags=["models"])
 
-Modality = Literal["text", "image", "video", "audio-stt", "audio-tts", "embedding", "rerank", "moderation"]
+Modality = Literal["text", "image", "video", "music", "3d", "audio-stt", "audio-tts", "embedding", "rerank", "moderation"]
 
+JOB_UNITS = (SECOND, ITEM, IMAGE, CREDIT)
 ECONOMY_BELOW_USD, PREMIUM_FROM_USD = 1.0, 10.0  # per million output tokens
 
 
@@ -67,7 +69,10 @@ def _item(model: Model) -> dict[str, Any]:
 
 
 def _pricing(price: Price) -> dict[str, Any]:
-    """Dollars for a million tokens by usage class; `request` is dollars for one."""
+    """Dollars for a million tokens by usage class; `request` is dollars for one. Of media jobs: dollars for one second, item or credit."""
+    unit = next((unit for unit in JOB_UNITS if any(name.partition(":")[0] == unit for name in price.rates)), "")
+    if unit:
+        return {"currency": "usd", "unit": f"per_{unit}", **{name: rate_to_usd(rate, 1000) for name, rate in price.rates.items()}}
     pricing: dict[str, Any] = {"currency": "usd", "unit": "per_million_tokens"}
     pricing |= {name: rate_to_usd(rate, 1 if name == "request" else 1_000_000) for name, rate in price.rates.items()}
     if price.tiers:

@@ -15,9 +15,10 @@ _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))\Z")
 Opened = Callable[[int, int], Awaitable[AsyncIterator[bytes]]]  # start, end → the bytes between
 
 
-async def bytes_reply(request: Request, size: int, opened: Opened, headers: dict[str, str]) -> Response:
-    """`headers`: of the reply, with its content-type."""
-    found = read_range(request.headers.get("range"), size)
+async def bytes_reply(request: Request, size: int, opened: Opened, headers: dict[str, str], *, etag: str = "") -> Response:
+    """`headers`: of the reply, with its content-type. `etag`: a range that a request wants of another version is not given (If-Range)."""
+    is_other = request.headers.get("if-range", etag) != etag
+    found = None if is_other else read_range(request.headers.get("range"), size)
     start, end = found or (0, size)
     headers = {**headers, "content-length": str(end - start), "accept-ranges": "bytes"}
     if found is not None:

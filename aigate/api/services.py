@@ -3,7 +3,7 @@
 Shapes only: the keeper fills them with its stores (keeper/app.py), tests with whatever they like. Routes reach nothing else.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -15,6 +15,8 @@ from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
 from aigate.core.file import FileFields, Listing, StoredFile
+from aigate.core.job_links import LinkKey
+from aigate.core.job_state import Job, NewJob, StoredResult
 from aigate.journal.records import CallEnd
 
 
@@ -120,6 +122,33 @@ class Batches(Protocol):
         """One that has ended stays as it is."""
 
 
+class Jobs(Protocol):
+    """Videos, music and 3D models. None: there is no such job of those whose it is."""
+
+    async def submit(self, new: NewJob, principal: Principal) -> tuple[Job, bool]:
+        """(the job, whether it was there before under its idempotency key). Raises ClientError for what cannot be made, or paid."""
+
+    async def get(self, whose: Whose, job_id: str) -> Job | None: ...
+    async def list(self, whose: Whose, limit: int, before_id: str | None, stages: Collection[str] = ()) -> list[Job]:
+        """Newest first, from the one before `before_id` on."""
+
+    async def cancel(self, whose: Whose, job_id: str) -> Job | None:
+        """Over for its caller when this returns. One that is over stays as it is."""
+
+    async def poke(self, job_id: str, token: str) -> bool:
+        """Its provider has news of it; False where there is no such job."""
+
+    async def file_of(self, job_id: str, filename: str, whose: Whose | None) -> tuple[Job, StoredResult] | None:
+        """`whose` None: of whoever has a good link."""
+
+    async def read(self, file: StoredResult, start: int, end: int) -> AsyncIterator[bytes]: ...
+    async def link_key(self, key_id: str | None = None) -> LinkKey | None:
+        """That signs links now; with an id: that one, while it is in force."""
+
+    async def rotate_link_key(self, overlap_s: int) -> str:
+        """Links of older keys are refused so much later. The new key's id."""
+
+
 class Totals(Protocol):
     """Sums over attempts; `requests` counts calls. `label`: the tag, sub-account, model, key or day that they are of ("" = none)."""
 
@@ -156,11 +185,13 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     responses: Responses
     files: Files
     batches: Batches
+    jobs: Jobs
     usage: UsageStore
     workers: Workers
     catalog: Any  # catalog.Catalog
     key_secret: bytes
     root_key: str
+    public_url: str = ""  # where others reach this gateway, without a trailing slash; "" = as each caller does
     checks: Callable[[], Awaitable[dict[str, str]]]  # part of the gateway → "ok" or what is wrong with it
     metrics: Callable[[], Awaitable[bytes]]  # the Prometheus text
     log: Callable[[str], None]  # one line about a failure of ours

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from aigate.core.job import JobLimits
 from aigate.core.params import MAX_OUTPUT_TOKENS
 from aigate.core.target import Model, Provider, Quirks
 
@@ -20,6 +23,8 @@ CAPABILITIES: dict[str, tuple[str, str]] = {
     "image-to-image": ("Makes an image from an image", "/v1/images/edits"),
 }
 
+JOB_PATHS = {"video": "/v1/videos/generations", "music": "/v1/audio/music", "3d": "/v1/3d/generations"}  # modality → where it is asked for
+
 _USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12, "cost": 0.0000042}
 
 
@@ -27,6 +32,8 @@ def describe_model(model: Model, provider: Provider, quirks: Quirks, base_url: s
     """`base_url`: of this gateway, for the snippets."""
     if model.modality == "embedding":
         schema = _embeddings(model, base_url)
+    elif model.modality in JOB_PATHS:
+        schema = _job(model, base_url)
     else:
         schema = _chat(model, base_url, shows_reasoning=model.is_reasoning and quirks.reasoning_field != "none")
     return {
@@ -84,6 +91,35 @@ def _embeddings(model: Model, base_url: str) -> dict[str, object]:
             typescript=f'const reply = await client.embeddings.create({{ model: "{model.slug}", input: ["Hello!"] }});\n'
             "console.log(reply.data[0].embedding);",
         ),
+    }
+
+
+def _job(model: Model, base_url: str) -> dict[str, object]:
+    """A media job: submitted, then asked for. The official SDK knows both; the snippets need nothing but HTTP."""
+    path = JOB_PATHS[model.modality]
+    limits = model.job or JobLimits()
+    said = {name: value for name, value in limits.defaults.items() if name in ("duration", "aspect_ratio", "resolution")}
+    picture = {"image_url": "https://example.com/picture.png"} if "image_url" in limits.needs else {}
+    request = {"model": model.slug, "prompt": "A paper boat on a quiet lake.", **said, **picture}
+    record = {"id": "job_1", "object": "job", "status": "queued", "modality": model.modality, "model": model.slug}
+    body = msgspec.json.encode(request).decode()
+    headers = '{"Authorization": "Bearer " + os.environ["AIG_KEY"], "Content-Type": "application/json"}'
+    return {
+        "endpoint": f"POST {path}",
+        "request": request,
+        "response": record,
+        "stream": None,
+        "takes": sorted({"prompt", *limits.takes}),
+        "snippets": {
+            "curl": f"curl {base_url}{path.removeprefix('/v1')} \\\n  -H \"Authorization: Bearer $AIG_KEY\" \\\n"
+            f"  -H 'Content-Type: application/json' \\\n  -d '{body}'",
+            "python": "import json, os, urllib.request\n\n"
+            f"request = urllib.request.Request({base_url + path.removeprefix('/v1')!r}, {body!r}.encode(), {headers})\n"
+            'job = json.load(urllib.request.urlopen(request))\nprint(job["id"], job["status"])',
+            "typescript": f'const reply = await fetch("{base_url}{path.removeprefix("/v1")}", {{ method: "POST", body: JSON.stringify({body}), '
+            'headers: { Authorization: `Bearer ${process.env.AIG_KEY}`, "Content-Type": "application/json" } });\n'
+            "console.log(await reply.json());",
+        },
     }
 
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from aigate.config import Config, ProviderConfig
 from aigate.core.target import Provider, Quirks
-from aigate.providers.table import AUTH_OF, EMBEDDINGS_OF, HEADERS_OF, ROWS, SIM
+from aigate.providers.table import AUTH_OF, EMBEDDINGS_OF, HEADERS_OF, JOB_AUTH_OF, JOB_HEADERS_OF, ROWS, SIM, SIM_JOBS_PATH
 
 
 def live_providers(config: Config, sim_base_url: str | None) -> tuple[dict[str, Provider], dict[str, str]]:
@@ -20,7 +20,7 @@ def live_providers(config: Config, sim_base_url: str | None) -> tuple[dict[str, 
         credential = config.credentials.get(name, "")
         row = ROWS.get(name)
         if name == SIM and sim_base_url is not None:
-            row = replace(ROWS[SIM], base_url=sim_base_url)
+            row = replace(ROWS[SIM], base_url=sim_base_url, jobs_base_url=sim_base_url.removesuffix("/v1") + SIM_JOBS_PATH)
         elif reason := _why_not(name, configured, credential):
             dormant[name] = reason
             continue
@@ -51,9 +51,9 @@ def _why_not(name: str, configured: ProviderConfig | None, credential: str) -> s
 def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Provider:
     """The built-in row, or an empty one for a name of the operator's own, with what the configuration states."""
     if row is None:
-        row = Provider(name=name, base_url="", quirks=(("*", Quirks()),), doc="configuration")
+        row = Provider(name=name, base_url="", dialects={}, quirks=(("*", Quirks()),), doc="configuration")
     stated: dict[str, object] = {}
-    needed = HEADERS_OF.get(configured.dialect, row.headers)
+    needed = HEADERS_OF.get(configured.dialect) or JOB_HEADERS_OF.get(configured.jobs) or row.headers
     if needed or configured.headers:
         stated["headers"] = {**needed, **(configured.headers or {})}
     if configured.base_url:
@@ -63,8 +63,12 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
             stated[field] = value
     if configured.unpriced:
         stated["unpriced"] = configured.unpriced
+    if configured.jobs_base_url or configured.base_url:  # an address of its own replaces both of the row's
+        stated["jobs_base_url"] = configured.jobs_base_url.rstrip("/")
+    if configured.jobs and configured.jobs != row.jobs:
+        stated |= {"jobs": configured.jobs} | ({} if row.dialects else {"auth": JOB_AUTH_OF.get(configured.jobs, "bearer")})
     stated["dialects"] = _dialects(row, configured)
-    if configured.dialect and configured.dialect != row.dialects["chat"]:
+    if configured.dialect and configured.dialect != row.dialects.get("chat"):
         stated |= {"paths": {}, "auth": AUTH_OF.get(configured.dialect, "bearer")}  # the row's belong to its own format
     if quirks := {field: value for field in ("on_cancel", "reasoning_field") if (value := getattr(configured, field))}:
         stated["quirks"] = tuple((pattern, replace(known, **quirks)) for pattern, known in row.quirks)
@@ -72,8 +76,10 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
 
 
 def _dialects(row: Provider, configured: ProviderConfig) -> dict[str, str]:
-    """Endpoint → wire format. An operator's own provider is taken to have embeddings unless that is denied."""
-    chat = configured.dialect or row.dialects["chat"]
+    """Endpoint → wire format; none where all it does are jobs. An operator's own provider is taken to have embeddings unless that is denied."""
+    chat = configured.dialect or row.dialects.get("chat", "")
+    if not chat:
+        return {}
     dialects = {"chat": chat}
     if not configured.dialect and "responses" in row.dialects:
         dialects["responses"] = row.dialects["responses"]

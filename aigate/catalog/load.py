@@ -14,11 +14,13 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from aigate.catalog.describe import CAPABILITIES, describe_model
+from aigate.catalog.describe import CAPABILITIES, JOB_PATHS, describe_model
+from aigate.catalog.job_models import MILLIUNITS, JobModelRow, find_job_model, load_job_models
 from aigate.catalog.live import live_providers, url_prefix
 from aigate.catalog.models import Facts, find_facts, load_facts
 from aigate.catalog.prices import PriceBook, load_price_book
 from aigate.config import Config, ModelConfig
+from aigate.core.job import CREDIT, FIELDS, ITEM, MODALITIES, SECOND, JobLimits
 from aigate.core.price import usd_to_rate, with_id
 from aigate.core.target import Model, Price, Provider, Quirks, Target
 from aigate.errors import ClientError, model_not_found
@@ -35,6 +37,10 @@ _PATHS = {  # wire format → path after base_url
     "gemini": "/models/{model}:generateContent",
 }
 _STREAM_PATHS = {"gemini": "/models/{model}:streamGenerateContent?alt=sse"}  # where streams have another one
+_MAKES = {"video": "videos", "music": "music", "3d": "3D models"}
+_LONGEST_S = 600.0  # of what a model makes that only the operator knows, where nobody says how long
+_MOST_CREDITS = 100.0  # … of its credits
+_UNIT_RATES = {SECOND: "usd_per_second", ITEM: "usd_per_item", CREDIT: "usd_per_credit"}
 _RATES = (
     ("input", "input_usd_per_mtok"),
     ("output", "output_usd_per_mtok"),
@@ -46,7 +52,8 @@ _RATES = (
 def load_catalog(config: Config, *, sim_base_url: str | None) -> Catalog:
     """`sim_base_url`: where the simulated provider listens, None where it is not to be offered."""
     live, dormant = live_providers(config, sim_base_url if config.sim.enabled else None)
-    catalog = Catalog(live, dormant, config.models, facts=load_facts(), book=load_price_book())
+    catalog = Catalog(live, dormant, config.models, facts=load_facts(), book=load_price_book(), job_models=load_job_models())
+    catalog.auto = {"video": config.jobs.video_model, "music": config.jobs.music_model, "3d": config.jobs.model_3d}
     catalog.url = config.server.url
     if config.ledger.own_key_usd_per_mtok:
         rate = usd_to_rate(config.ledger.own_key_usd_per_mtok)
@@ -65,10 +72,13 @@ class Catalog:
         *,
         facts: dict[str, Facts],
         book: PriceBook,
+        job_models: dict[str, JobModelRow] | None = None,
     ):
         self.providers = live  # name → row in force
         self.url = ""  # where clients reach this gateway, for the examples
         self.own_key_price: Price | None = None  # of calls on a caller's own provider key, where there is a fee
+        self.auto: dict[str, str] = {}  # modality of jobs → the operator's choice for auto/<modality>; "" = none
+        self._job_models = job_models or {}
         self._dormant = dormant  # name → why it is not live
         self._facts = facts
         self._book = book
@@ -95,6 +105,8 @@ class Catalog:
         model = self._model(provider, upstream)
         if endpoint == "responses" and endpoint not in provider.dialects:
             endpoint = "chat"  # any model that chats can stand behind this surface
+        if model.job is not None:
+            raise ClientError(f"{model.slug} is run as a job: send it to {JOB_PATHS[model.modality]}", code="unsupported_endpoint", param="model")
         dialect = provider.dialects.get(endpoint)
         if dialect is None:
             raise ClientError(f"{provider.name} has no {endpoint} endpoint here", code="unsupported_endpoint", param="model")
@@ -119,6 +131,36 @@ class Catalog:
             stream_url_path=stream_path and prefix + stream_path.replace("{model}", name),
             endpoint=endpoint,
         )
+
+    def resolve_job(self, slug: str, modality: str) -> Target:
+        """`slug`: "" or auto/<modality> takes the operator's choice, else the first there is. Raises ClientError as `resolve` does."""
+        if slug in ("", "auto", f"auto/{modality}"):
+            slug = self.auto.get(modality) or next(iter(self._jobs_of(modality)), "")
+            if not slug:
+                raise model_not_found(f"No model that makes {_MAKES[modality]} is live here; GET /v1/models?modality={modality} lists them")
+        provider, upstream = self._locate(slug)
+        model = self._model(provider, upstream)
+        if model.job is None and find_facts(self._facts, model.slug) is None:  # nobody knows it: the provider will say
+            model = _job_model(model.slug, JobModelRow(modality=""), replace(self._overrides.get(model.slug) or ModelConfig(), modality=modality))
+        if model.job is None or not provider.jobs or model.modality != modality:
+            there = ", ".join(self._jobs_of(modality)[:10]) or "there is none here"
+            problem = f"makes {_MAKES[model.modality]}" if model.modality in _MAKES else f"is no model that makes {_MAKES[modality]}"
+            raise ClientError(f"{model.slug} {problem}; for {_MAKES[modality]} take: {there}", code="unsupported_endpoint", param="model")
+        if provider.unpriced == "refuse" and not has_rate(model.price, model.job.unit):
+            raise self._unpriced(model.slug)
+        return Target(
+            slug=model.slug,
+            provider=provider,
+            upstream_model=upstream,
+            model=model,
+            quirks=Quirks(),
+            dialect=provider.jobs,
+            url_path=url_prefix(provider.jobs_base_url or provider.base_url),
+            endpoint=modality,
+        )
+
+    def _jobs_of(self, modality: str) -> list[str]:
+        return [model.slug for model in self.models() if model.job is not None and model.modality == modality]
 
     def _locate(self, slug: str) -> tuple[Provider, str]:
         """The live provider and its own name for the model."""
@@ -169,7 +211,8 @@ class Catalog:
     def _known(self) -> list[str]:
         """Slugs of live providers that we could name: configured, limited to, or in our own file."""
         limited = (f"{row.name}/{name}" for row in self.providers.values() for name in row.models if not set(name) & set("*?["))
-        own = (slug for slug in (*self._overrides, *self._facts) if slug.partition("/")[0] in self.providers)
+        jobs = (slug for slug in self._job_models if not set(slug) & set("*?["))
+        own = (slug for slug in (*self._overrides, *self._facts, *jobs) if slug.partition("/")[0] in self.providers)
         return list(dict.fromkeys((*limited, *own)))
 
     def _canonical(self, slug: str) -> str:
@@ -180,6 +223,10 @@ class Catalog:
 
     def _model(self, provider: Provider, upstream: str) -> Model:
         slug = f"{provider.name}/{upstream}"
+        row = find_job_model(self._job_models, slug) if provider.jobs else None
+        override = self._overrides.get(slug)
+        if row is not None or (override is not None and override.modality in MODALITIES):
+            return _job_model(slug, row or JobModelRow(modality=""), override)
         facts = find_facts(self._facts, slug)
         if facts is None and provider.kin and (known := find_facts(self._facts, f"{provider.kin}/{upstream}")):
             facts = replace(known, fallbacks=())
@@ -188,7 +235,6 @@ class Catalog:
             reasons = bool(quirks.effort or quirks.unsupported_when_reasoning)
             facts = Facts(is_reasoning=reasons, capabilities=("streaming",), context_window=self._context(_listed_as(provider), upstream))
         model = Model(slug=slug, price=self._price(_listed_as(provider), upstream), **msgspec.structs.asdict(facts))
-        override = self._overrides.get(slug)
         return model if override is None else _override(model, override)
 
     def _context(self, provider: str, upstream: str) -> int:
@@ -235,13 +281,16 @@ class Catalog:
         for name in {_listed_as(provider) for provider in self.providers.values()}:
             yield from _with_services(self._book.prices(name))
         yield with_id(SIM_PRICE)
+        for row in self._job_models.values():
+            if (price := row.price()) is not None:
+                yield price
         if self.own_key_price is not None:
             yield self.own_key_price
-        for slug in self._overrides:
+        for slug, override in self._overrides.items():
             prefix, _, upstream = slug.partition("/")
             if prefix in self.providers:
-                price = self._model(self.providers[prefix], upstream).price
-                yield from _with_services([price] if price is not None else [])
+                found = (self._model(self.providers[prefix], upstream).price, _job_model(slug, JobModelRow(modality=""), override).price)
+                yield from _with_services([price for price in found if price is not None])
 
     def describe(self, slug: str) -> dict[str, object]:
         """{"schema": how to call it}: endpoint, examples of request, reply and stream, quirks, snippets."""
@@ -282,6 +331,27 @@ def _override(model: Model, override: ModelConfig) -> Model:
         known = {} if model.price is None else dict(model.price.rates)
         given["price"] = with_id(Price(rates={**known, **rates}, source="config"))
     return replace(model, **given)
+
+
+def _job_model(slug: str, row: JobModelRow, override: ModelConfig | None) -> Model:
+    """`row` as the operator has it. A model that only the operator knows takes all there is, priced by what its price is given for."""
+    price, job, modality, description = row.price(), row.job, row.modality, row.description
+    rates = {unit: usd_to_rate(usd, MILLIUNITS) for unit, field in _UNIT_RATES.items() if (usd := getattr(override, field, None)) is not None}
+    if not modality:
+        unit = next(iter(rates), ITEM)
+        most = {SECOND: _LONGEST_S, CREDIT: _MOST_CREDITS}.get(unit, 1)
+        job = JobLimits(takes=frozenset(FIELDS), takes_extra=None, needs_prompt=False, unit=unit, max_units=most)
+    elif rates and job.unit not in rates:  # the operator counts in something else than we
+        job = replace(job, unit=next(iter(rates)), price_by=())
+    if override is not None:
+        modality = override.modality or modality
+        if rates:  # variants were the vendor's
+            price = with_id(Price(rates=rates, source="config"))
+    return Model(slug=slug, modality=modality, capabilities=("async",), price=price, description=description, created=row.created, job=job)
+
+
+def has_rate(price: Price | None, unit: str) -> bool:
+    return price is not None and any(name.partition(":")[0] == unit for name in price.rates)
 
 
 def _with_services(prices: Iterator[Price] | list[Price]) -> Iterator[Price]:

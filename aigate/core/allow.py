@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from aigate.core.call import Principal
+from aigate.errors import ClientError
+
 NONE = ("(none)",)  # no slug has a bracket
+
+
+def check_allowed(principal: Principal, slug: str) -> None:
+    """403 scope_exceeded for a model outside the key's allow-list."""
+    allowed = principal.allowed_models
+    if allowed and not any(fnmatchcase(slug, pattern) for pattern in allowed):
+        raise ClientError(
+            f"this key may not use {slug!r}; it may use: {', '.join(allowed)}",
+            status=403,
+            type="permission_error",
+            code="scope_exceeded",
+            param="model",
+        )
 
 
 def narrow(outer: Sequence[str], inner: Sequence[str]) -> tuple[str, ...]:

@@ -26,6 +26,13 @@ _TOKENS_PER_MTOK = 10**6
 # A class without a rate of its own costs what the total it is part of costs.
 _PARENT = {"cached_input": "input", "cache_write": "input", "audio_input": "input", "audio_output": "output"}
 
+_UNITS_MARK = b'{"priced_units":'
+
+
+class _PricedUnits(msgspec.Struct):
+    units: dict[str, int] = msgspec.field(name="priced_units")
+    reported: msgspec.Raw = msgspec.Raw(b"null")
+
 
 def price_usage(price: Price | None, usage: Usage) -> int:
     """Nano-dollars of one attempt. No price costs nothing: whether unpriced models may run is decided before the call."""
@@ -58,6 +65,26 @@ def price_usage(price: Price | None, usage: Usage) -> int:
     if "request" in rates and (usage.input_tokens or usage.output_tokens):
         cost_nanousd += _cost(rates, "request", 1)
     return cost_nanousd
+
+
+def price_units(price: Price | None, units: Mapping[str, int]) -> int:
+    """Nano-dollars of a job: `units` by rate name, in thousandths (core/job.py). A variant without a rate of its own costs what its
+    unit costs ("second:4k" as "second")."""
+    if price is None:
+        return 0
+    return sum(_cost(price.rates, name if name in price.rates else name.partition(":")[0], amount) for name, amount in units.items())
+
+
+def units_of(raw_usage: bytes) -> Mapping[str, int]:
+    """What a job's row says it was priced by; of any other row nothing."""
+    if not raw_usage.startswith(_UNITS_MARK):
+        return {}
+    return msgspec.json.decode(raw_usage, type=_PricedUnits).units
+
+
+def units_usage(units: Mapping[str, int], reported: bytes) -> bytes:
+    """A row's raw usage of a job: the units it is priced by, and the provider's own JSON where it gave any."""
+    return msgspec.json.encode(_PricedUnits(dict(units), msgspec.Raw(reported or b"null")))
 
 
 def rates_for(price: Price, input_tokens: int) -> Mapping[str, Rate]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from aigate.core.job import JobLimits
+
 
 class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     """How one model of one provider departs from its wire format. Parameter names are the neutral ones (core/params.py)."""
@@ -53,7 +55,9 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     dialects: Mapping[str, str] = msgspec.field(default_factory=lambda: {"chat": "openai-chat"})
     paths: Mapping[str, str] = {}  # endpoint → path after base_url, where it departs from the dialect's
-    auth: str = "bearer"  # bearer | header:<name> | none
+    jobs: str = ""  # job dialect (aigate/jobdialects) of its videos, music and 3D models; "" = it makes none
+    jobs_base_url: str = ""  # where that one differs from base_url
+    auth: str = "bearer"  # bearer | header:<name> | scheme:<word> (Authorization: <word> KEY) | none
     key_variable: str = ""  # environment variable that makes it live
     url_variable: str = ""  # environment variable with the address of the customer's own resource, where the row has no base URL
     url_path: str = ""  # of the base URL, behind that address
@@ -77,7 +81,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     the whole call is priced by the tier it reaches. `id` is the hash of the content (core/price.py)."""
 
     id: str = ""
-    rates: Mapping[str, tuple[int, int]] = {}  # input, cached_input, cache_write, output, audio_input, audio_output, request
+    rates: Mapping[str, tuple[int, int]] = {}  # input, cached_input, cache_write, output, audio_input, audio_output, request; of jobs: second, item, …
     tiers: tuple[tuple[int, Price], ...] = ()
     services: Mapping[str, Price] = {}  # service_tier → the whole price there, where it differs; each has its own id
     source: str = ""  # genai-prices <version> | config | sim
@@ -87,7 +91,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one model: limits, modality, capabilities, price. Unknown numbers are 0."""
 
     slug: str  # provider/upstream-name
-    modality: str = "text"  # text, image, video, audio-stt, audio-tts, embedding, rerank, moderation
+    modality: str = "text"  # text, image, video, music, 3d, audio-stt, audio-tts, embedding, rerank, moderation
     context_window: int = 0
     max_output_tokens: int = 0
     capabilities: tuple[str, ...] = ()  # the contract's vocabulary: tools, streaming, vision, json, caching, reasoning, …
@@ -96,6 +100,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     fallbacks: tuple[str, ...] = ()  # sibling slugs that may answer when this one fails
     description: str = ""
     created: int = 0
+    job: JobLimits | None = None  # of a model whose calls are jobs
 
 
 class Target(msgspec.Struct, frozen=True):

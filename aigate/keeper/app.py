@@ -26,12 +26,14 @@ from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
-from aigate.keeper.blobs import LocalBlobs
+from aigate.keeper.blob_store import open_blobs
 from aigate.keeper.db.accounts import add_account_if_missing
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.prices import save_prices
 from aigate.keeper.durable.engine import Engine
 from aigate.keeper.files import FileStore
+from aigate.keeper.guarded import GuardedClient
+from aigate.keeper.jobs.build import JobDesk, Parts
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.provider_keys import ProviderKeyStore
@@ -78,9 +80,10 @@ class Keeper:
         self._provider_keys = ProviderKeyStore(self._database, Vault(data_dir / "provider.key", config.auth.provider_key))
         self._messages.reveal_key = self._provider_keys.reveal
         self._messages.responses = self._responses = ResponseStore(self._database)
-        blobs = LocalBlobs(data_dir / "files")
-        blobs.clear_drafts()
+        blobs = open_blobs(config.files, data_dir)
         self._files = FileStore(self._database, blobs, max_bytes=config.files.max_bytes, max_tenant_bytes=config.files.max_tenant_bytes)
+        guarded = GuardedClient()
+        self._jobs = JobDesk(config, self._database, self._catalog, Parts(self._leases, self._engine, blobs, guarded))
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()
@@ -96,6 +99,8 @@ class Keeper:
             keep_days(self._database, self._config.ledger.retention_days),
             self._responses.expire(self._config.responses.retention_days),
             self._files.sweep(),
+            self._jobs.runner.run(),
+            self._jobs.results.expire(),
         )
         others = [loop.create_task(work) for work in upkeep]
         serving = loop.create_task(http.serve([control]))
@@ -105,6 +110,7 @@ class Keeper:
             shipping.result()  # raises: a keeper that cannot ship is of no use, and the next one starts clean
         await serving
         await self._engine.drain(WORK_DRAIN_S)
+        await self._jobs.close()
         listener.close()
         self._messages.close()
         self._leases.close()
@@ -122,6 +128,8 @@ class Keeper:
             provider_keys=self._provider_keys,
             responses=self._responses,
             files=self._files,
+            jobs=self._jobs.service,
+            public_url=self._config.server.public_url.rstrip("/"),
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,
             catalog=self._catalog,

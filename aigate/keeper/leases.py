@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
@@ -65,6 +65,13 @@ class _Waiter(msgspec.Struct, eq=False):
     grant: Grant
     since: float  # loop time
     answer: Refused | None = None  # why it still waits
+
+
+class InForce(NamedTuple):
+    """Limits that every worker acts by: those of versions up to `version` but of these budgets."""
+
+    version: int
+    settling: frozenset[int]
 
 
 class LeaseDesk:
@@ -149,6 +156,15 @@ class LeaseDesk:
                     await self._settled.wait()
                 return True
         return False
+
+    def in_force(self) -> InForce:
+        return InForce(self._limits_version, frozenset(self._settling))
+
+    async def relieve(self, budget_id: int) -> None:
+        """Brings back what workers have unused of a budget that somebody else than they is short of."""
+        if self._recalling is None or self._recalling.done():
+            self._recalling = self._start(self._relieve((budget_id,)))
+        await asyncio.wait((self._recalling,))
 
     async def _greet(self, worker: Worker, hello: Hello) -> None:
         while self._workers.get(worker) == hello.journal_id:

@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import Connection, Row, Table, distinct, exists, func, select, text, tuple_
 
 from aigate.core.budget import Owner, Place
-from aigate.core.price import price_usage
+from aigate.core.price import price_units, price_usage, units_of
 from aigate.core.target import Price
 from aigate.core.usage import Usage
 from aigate.journal.reader import JournalReader, Position
@@ -124,7 +124,8 @@ class _Check:
         elif row.price_id and row.price_id not in self._prices:
             self._find("price", row.attempt_id, row.price_id)
         else:
-            expected = price_usage(self._prices.get(row.price_id), usage)
+            price = self._prices.get(row.price_id)
+            expected = price_usage(price, usage) + price_units(price, units_of(row.raw_usage))
             if row.cost_nanousd != expected:
                 self._find("cost", row.attempt_id, f"row says {row.cost_nanousd} nano-dollars, recomputed {expected}")
         if row.end == UNSETTLED:

@@ -6,7 +6,7 @@ when it is configured. Adding a provider that speaks a known wire format is one 
 
 from __future__ import annotations
 
-from aigate.core.target import Price, Provider
+from aigate.core.target import Price, Provider, Quirks
 from aigate.providers import quirks
 
 _CHAT = {"chat": "openai-chat"}
@@ -22,7 +22,17 @@ HEADERS_OF = {"anthropic-messages": {"anthropic-version": "2023-06-01"}}
 # Wire format → how its credential travels, where that is not a bearer token.
 AUTH_OF = {"gemini": "header:x-goog-api-key"}
 
+# The same for formats of media jobs, of providers that have no other.
+JOB_HEADERS_OF = {"runway": {"x-runway-version": "2024-11-06"}}
+JOB_AUTH_OF = {
+    "google-veo": "header:x-goog-api-key",
+    "google-omni": "header:x-goog-api-key",
+    "fal": "scheme:Key",
+    "elevenlabs-music": "header:xi-api-key",
+}
+
 SIM = "sim"  # the one provider that is always there
+SIM_JOBS_PATH = "/fal"  # where it takes media jobs, behind its address
 
 # What the simulated provider charges: $0.10, $0.025 (cached) and $0.40 a million tokens. The same as in sim/rates.py (a test says so).
 SIM_PRICE = Price(
@@ -67,6 +77,7 @@ _REMOTE = (
         aliases=("gemini",),
         base_url="https://generativelanguage.googleapis.com/v1beta",
         dialects={"chat": "gemini", "embeddings": "openai-embeddings"},
+        jobs="google-omni",
         paths={"embeddings": "/openai/embeddings"},
         auth="header:x-goog-api-key",
         key_variable="GEMINI_API_KEY GOOGLE_API_KEY",
@@ -173,6 +184,36 @@ _REMOTE = (
 )
 
 
+def _media(name: str, base_url: str, key_variable: str, doc: str, *, jobs: str = "") -> Provider:
+    """A provider of media jobs and nothing else; its format has its name unless said."""
+    jobs = jobs or name
+    return Provider(
+        name=name,
+        base_url=base_url,
+        dialects={},
+        jobs=jobs,
+        auth=JOB_AUTH_OF.get(jobs, "bearer"),
+        headers=JOB_HEADERS_OF.get(jobs, {}),
+        key_variable=key_variable,
+        quirks=(("*", Quirks()),),
+        doc=doc,
+    )
+
+
+_MEDIA = (
+    _media("runway", "https://api.dev.runwayml.com/v1", "RUNWAYML_API_SECRET", "docs.dev.runwayml.com/api, 2026-10-20"),
+    _media("luma", "https://agents.lumalabs.ai/v1", "LUMA_AGENTS_API_KEY LUMA_API_KEY", "docs.agents.lumalabs.ai/guides, 2026-09-19"),
+    _media("replicate", "https://api.replicate.com/v1", "REPLICATE_API_TOKEN", "replicate.com/docs/reference/http, 2026-11-28"),
+    _media("fal", "https://queue.fal.run", "FAL_KEY", "fal.ai/docs/documentation/model-apis/inference/queue, 2026-11-28"),
+    _media(
+        "elevenlabs", "https://api.elevenlabs.io/v1", "ELEVENLABS_API_KEY",
+        "elevenlabs.io/docs/api-reference/music/compose, 2026-11-28", jobs="elevenlabs-music",
+    ),
+    _media("stability", "https://api.stability.ai", "STABILITY_API_KEY", "platform.stability.ai/docs/api-reference, 2025-09-29"),
+    _media("meshy", "https://api.meshy.ai/openapi", "MESHY_API_KEY", "docs.meshy.ai/en/api/text-to-3d, 2026-11-28"),
+)  # fmt: skip
+
+
 def _local(name: str, port: int, rows: quirks.QuirkRows, doc: str) -> Provider:
     """A server on the operator's own machine: no key, no price, live when its base URL is configured."""
     return Provider(
@@ -197,10 +238,11 @@ _SIM = Provider(
     name=SIM,
     base_url="",  # a socket of the data directory, known at start
     dialects=_CHAT_AND_EMBEDDINGS,
+    jobs="fal",
     auth="none",
     sends_attempt_id=True,
     quirks=quirks.SIM,
     doc="aigate/sim",
 )
 
-ROWS: dict[str, Provider] = {row.name: row for row in (*_REMOTE, *_LOCAL, _SIM)}
+ROWS: dict[str, Provider] = {row.name: row for row in (*_REMOTE, *_MEDIA, *_LOCAL, _SIM)}

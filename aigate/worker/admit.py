@@ -14,14 +14,14 @@ from time import gmtime, strftime
 import msgspec
 
 from aigate.core.bounds import hold_nanousd, input_bound, max_output_tokens
-from aigate.core.budget import ACCOUNT, KEY, SUB_ACCOUNT, TAG, Lease, Owner
-from aigate.core.call import Attempt, Principal, Warning
+from aigate.core.budget import Lease, Owner
+from aigate.core.call import Attempt, Warning
 from aigate.core.edits import Edit, set_max_output_tokens
 from aigate.core.params import MAX_OUTPUT_TOKENS
-from aigate.core.price import NANOUSD_PER_CENT
+from aigate.core.refusal import owners_of, refusal
 from aigate.core.target import Target
 from aigate.core.wallet import Ask, Hold, Shortage, Wallet
-from aigate.errors import ClientError, ledger_unavailable
+from aigate.errors import ledger_unavailable
 from aigate.journal.records import ADOPTED, MAX_LEASES, RESTATED, RETURNED
 from aigate.journal.writer import JournalWriter
 from aigate.messages import Ack, Grant, Granted, Hello, Limits, Recall, Refused, Welcome
@@ -295,18 +295,6 @@ class Admission:
         return int(self._now() * 1000)
 
 
-def owners_of(principal: Principal, tag: str | None) -> list[Owner]:
-    """Whose money an attempt is, in the order of its budgets."""
-    account_id = principal.account_id
-    owners: list[Owner] = [(ACCOUNT, account_id, account_id)]
-    if principal.sub_account_id is not None:
-        owners.append((SUB_ACCOUNT, account_id, principal.sub_account_id))
-    owners.append((KEY, account_id, principal.key_id))
-    if tag is not None:
-        owners.append((TAG, account_id, tag))
-    return owners
-
-
 def is_bounded(run: Run, target: Target) -> bool:
     """Whether a maximum of output tokens can be stated."""
     return target.endpoint != "embeddings" and MAX_OUTPUT_TOKENS not in target.quirks.unsupported
@@ -319,37 +307,5 @@ def _maximum_key(run: Run) -> str:
     return next(spelt, "max_tokens")
 
 
-def refusal(refused: Refused) -> ClientError:
-    """402: whose limit it is, what is spent, and when it ends."""
-    is_balance = refused.scope == ACCOUNT and refused.resets_at is None
-    limit, spent, reserved, held = (_dollars(n) for n in (refused.limit, refused.spent, refused.reserved, refused.leased))
-    name = "Balance" if is_balance else "Monthly spend cap"
-    in_use = f", reserved ${reserved}" if refused.reserved else ""
-    in_use += f", held by running calls ${held}" if refused.leased else ""
-    return ClientError(
-        f"{name} of ${limit} of this {refused.scope.replace('_', '-')} reached (spent ${spent}{in_use}); this call could cost more than is left",
-        status=402,
-        type="insufficient_credits" if is_balance else "budget_exceeded",
-        code="insufficient_credits" if is_balance else "budget_exceeded",
-        origin="budget",
-        retry_after_s=refused.retry_after_s,
-        scope=refused.scope,
-        limit_cents=_cents(refused.limit),
-        spent_cents=_cents(refused.spent),
-        reserved_cents=_cents(refused.reserved),
-        held_cents=_cents(refused.leased),
-        resets_at=None if refused.resets_at is None else int(refused.resets_at),
-    )
-
-
 def _no_word() -> Exception:
     return ledger_unavailable("The budget cannot be checked: the ledger does not answer. Nothing was sent; retry shortly.")
-
-
-def _cents(nanousd: int) -> float:
-    return nanousd // NANOUSD_PER_CENT if nanousd % NANOUSD_PER_CENT == 0 else nanousd / NANOUSD_PER_CENT
-
-
-def _dollars(nanousd: int) -> str:
-    """Two decimals, more where a cent says too little."""
-    return f"{nanousd / 10**9:.2f}" if nanousd % NANOUSD_PER_CENT == 0 else f"{nanousd / 10**9:.6f}".rstrip("0")

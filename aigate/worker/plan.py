@@ -7,12 +7,12 @@ byte that reaches the client; the spine asks `after` only before that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from math import ceil
 from typing import NamedTuple
 
 import msgspec
 
+from aigate.core.allow import check_allowed
 from aigate.core.call import Call, Principal
 from aigate.core.edits import is_reasoning
 from aigate.core.target import Target
@@ -111,19 +111,6 @@ class Plan:
             return error.retry_after_s * (1 + 0.1 * random)
         base_s = self._policy.retry_base_ms / 1000 * 2 ** (self._tried - 1)
         return base_s * (0.8 + 0.4 * random)
-
-
-def check_allowed(principal: Principal, slug: str) -> None:
-    """403 scope_exceeded for a model outside the key's allow-list."""
-    allowed = principal.allowed_models
-    if allowed and not any(fnmatchcase(slug, pattern) for pattern in allowed):
-        raise ClientError(
-            f"this key may not use {slug!r}; it may use: {', '.join(allowed)}",
-            status=403,
-            type="permission_error",
-            code="scope_exceeded",
-            param="model",
-        )
 
 
 def _resolve(slug: str, call: Call, resolve: Callable[[str, str], Target]) -> Target:

@@ -9,18 +9,17 @@ from typing import NamedTuple
 from aigate.core.call import Call, Principal, Warning
 from aigate.core.neutral import Reply
 from aigate.core.rate import Want
+from aigate.core.tag import read_tag
 from aigate.core.target import Target
 from aigate.core.usage import Usage
 from aigate.core.warnings import warning_header
 from aigate.dialects.dialect import Dialect
-from aigate.errors import ClientError
 from aigate.journal.records import CallEnd
 from aigate.worker.fetch import Known
 from aigate.worker.listener import Exchange
 
 CLIENT_CLOSED = 499  # what the ledger says of a call whose client left; never sent
 
-TAG_LIMIT_CHARS = 64  # contract §1.3
 _CLIENT_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -82,7 +81,7 @@ class Run:
     def read_headers(self, principal: Principal) -> None:
         """The request headers that steer a call. Raises ClientError for a bad tag."""
         headers = self.exchange.headers
-        self.tag = _read_tag(headers[b"x-aig-tag"]) if b"x-aig-tag" in headers else principal.default_tag
+        self.tag = read_tag(headers[b"x-aig-tag"]) if b"x-aig-tag" in headers else principal.default_tag
         if b"x-request-id" in headers and _CLIENT_REQUEST_ID.fullmatch(headers[b"x-request-id"]):
             self.client_request_id = headers[b"x-request-id"]
         if b"x-aig-strict" in headers:
@@ -113,15 +112,3 @@ class Run:
             error_code,
             warning_header(self.warnings) if self.warnings else "",
         )
-
-
-def _read_tag(value: bytes) -> str | None:
-    try:
-        tag = value.decode("utf-8").strip()
-    except UnicodeDecodeError:
-        raise ClientError("the x-aig-tag header is not UTF-8 text", param="x-aig-tag") from None
-    if len(tag) > TAG_LIMIT_CHARS:
-        raise ClientError(
-            f"the x-aig-tag header has {len(tag)} characters; at most {TAG_LIMIT_CHARS} are allowed", param="x-aig-tag"
-        )
-    return tag or None

@@ -152,6 +152,7 @@ class Plane:
                 "responses": self.responses,
                 "files": self.files,
                 "batches": self.batches,
+                "jobs": None,
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),

@@ -35,7 +35,7 @@ def test_an_embedding_model_is_described_by_its_own_endpoint(catalog):
     assert (schema["endpoint"], schema["stream"]) == ("POST /v1/embeddings", None)
 
 
-@pytest.mark.parametrize("slug", ["openai/gpt-5.4", "mistral/mistral-embed", "sim/echo"])
+@pytest.mark.parametrize("slug", ["openai/gpt-5.4", "mistral/mistral-embed", "sim/echo", "sim/video"])
 def test_snippets_are_well_formed(catalog, slug):
     schema = catalog.describe(slug)["schema"]
     ast.parse(schema["snippets"]["python"])

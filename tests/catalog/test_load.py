@@ -230,8 +230,10 @@ def test_models_lists_what_can_be_called_and_nothing_else():
     assert not [slug for slug in slugs if slug.startswith("deepseek/")]
     assert len(slugs) == len(set(slugs))
     for model in models:
-        endpoint = "embeddings" if model.modality == "embedding" else "chat"
-        assert catalog.resolve(model.slug, endpoint).model == model
+        if model.job is not None:
+            assert catalog.resolve_job(model.slug, model.modality).model == model
+        else:
+            assert catalog.resolve(model.slug, "embeddings" if model.modality == "embedding" else "chat").model == model
         assert catalog.model(model.slug) == model
 
 

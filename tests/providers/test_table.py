@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from aigate.config import DIALECTS
+from aigate.config import DIALECTS, JOBS
 from aigate.providers.table import EMBEDDINGS_OF, ROWS, SIM, SIM_PRICE
 from aigate.sim.rates import RATES
 
@@ -31,7 +31,7 @@ def test_a_remote_row_is_reached_safely(row):
     assert bool(row.base_url) != bool(row.url_variable)
     assert (url.scheme, url.query, url.fragment, url.username) == ("https", "", "", None)
     assert not row.base_url.endswith("/")
-    assert row.auth == "bearer" or row.auth.startswith("header:")
+    assert row.auth == "bearer" or row.auth.partition(":")[0] in ("header", "scheme")
     assert row.unpriced == "refuse"
 
 
@@ -44,7 +44,8 @@ def test_a_local_row_stays_on_this_machine_and_needs_no_price(row):
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
 def test_a_row_names_its_source_and_speaks_known_formats(row):
     assert row.doc
-    assert row.dialects["chat"] in DIALECTS
+    assert row.dialects.get("chat", "openai-chat") in DIALECTS
+    assert row.dialects or row.jobs in JOBS
     assert row.dialects.get("embeddings", "openai-embeddings") in EMBEDDINGS_OF.values()
 
 

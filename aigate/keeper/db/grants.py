@@ -17,7 +17,7 @@ from aigate.core.account import HARD, Standing
 from aigate.core.budget import ALL_TIME, Given, Lease, Over, Place, Short, WindowRow, grant, window_of
 from aigate.keeper.db.ledger_rows import insert_rows, write_sums
 from aigate.keeper.db.limits import FindMonth
-from aigate.keeper.db.outbox import add_events, refusal_events
+from aigate.keeper.db.outbox import Event, add_events, refusal_events
 from aigate.keeper.db.tables import budgets, grants, journals, leases, meta, windows
 from aigate.messages import Grant, Granted, Refused
 
@@ -70,7 +70,7 @@ class _Round:
         ids = sorted({want.budget_id for ask in asked for want in ask.grant.wants})
         self._budgets = self._read_budgets(ids)
         places = [(budget_id, window_of(row.window_kind, month)) for budget_id, row in sorted(self._budgets.items())]
-        self._windows = _lock_windows(connection, places)
+        self._windows = lock_windows(connection, places)
         if connection.dialect.name != "sqlite":
             self._budgets = self._read_budgets(ids)  # another keeper may have changed a limit while this one waited for the rows
         for (budget_id, _), window in self._windows.items():
@@ -128,22 +128,7 @@ class _Round:
 
     def _refusal(self, number: int, outcome: Over | Short) -> Refused:
         row = self._budgets[outcome.budget_id]
-        window = window_of(row.window_kind, self._month)
-        state = self._windows[outcome.budget_id, window]
-        is_over = isinstance(outcome, Over)
-        return Refused(
-            number,
-            OVER if is_over else LEASED,
-            outcome.budget_id,
-            scope=row.scope,
-            limit=state.limit or 0,
-            spent=state.spent,
-            reserved=state.reserved,
-            leased=state.leased,
-            available=0 if row.mode == HARD else outcome.available,
-            resets_at=None if window == ALL_TIME else end_of_month(window),
-            retry_after_s=None if is_over else RETRY_S,
-        )
+        return refusal_of(outcome, row, self._windows[row.id, window_of(row.window_kind, self._month)], self._month, number=number)
 
     def write(self) -> None:
         connection = self._connection
@@ -163,23 +148,44 @@ class _Round:
         self._tell_exhausted()
 
     def _tell_exhausted(self) -> None:
-        events = []
-        for refused in self._refused:
-            if refused.reason == OVER:
-                row = self._budgets[refused.budget_id]
-                standing = Standing(
-                    owner=(row.scope, row.account_id, row.owner_id),
-                    budget_id=row.id,
-                    limit_nanousd=refused.limit,
-                    window=window_of(row.window_kind, self._month),
-                    spent=refused.spent,
-                )
-                events += refusal_events(standing, refused.limit - refused.spent - refused.reserved)
+        events = [event for refused in self._refused for event in exhausted_events(refused, self._budgets[refused.budget_id], self._month)]
         if events:
             add_events(self._connection, events, int(time.time() * 1000))
 
     def _read_budgets(self, ids: Sequence[int]) -> dict[int, Row]:
         return {row.id: row for row in self._connection.execute(_BUDGETS, {"ids": ids})}
+
+
+def refusal_of(outcome: Over | Short, row: Row, state: WindowRow, month: str, *, number: int = 0) -> Refused:
+    """What is said of a budget (its `row`, and where it stands) that an ask does not fit."""
+    window = window_of(row.window_kind, month)
+    is_over = isinstance(outcome, Over)
+    return Refused(
+        number,
+        OVER if is_over else LEASED,
+        outcome.budget_id,
+        scope=row.scope,
+        limit=state.limit or 0,
+        spent=state.spent,
+        reserved=state.reserved,
+        leased=state.leased,
+        available=0 if row.mode == HARD else outcome.available,
+        resets_at=None if window == ALL_TIME else end_of_month(window),
+        retry_after_s=None if is_over else RETRY_S,
+    )
+
+
+def exhausted_events(refused: Refused, row: Row, month: str) -> list[Event]:
+    if refused.reason != OVER:
+        return []
+    standing = Standing(
+        owner=(row.scope, row.account_id, row.owner_id),
+        budget_id=row.id,
+        limit_nanousd=refused.limit,
+        window=window_of(row.window_kind, month),
+        spent=refused.spent,
+    )
+    return refusal_events(standing, refused.limit - refused.spent - refused.reserved)
 
 
 def first_answers(connection: Connection, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Granted]:
@@ -201,7 +207,7 @@ def end_of_month(month: str) -> float:
     return datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC).timestamp()
 
 
-def _lock_windows(connection: Connection, places: Sequence[Place]) -> dict[Place, WindowRow]:
+def lock_windows(connection: Connection, places: Sequence[Place]) -> dict[Place, WindowRow]:
     """The rows, made where they are missing: what is not there cannot be locked."""
     found = _read_windows(connection, places)
     missing = [place for place in places if place not in found]

@@ -45,7 +45,8 @@ def rotate_key(connection: Connection, key_id: str, *, next_digest: bytes, next_
     key = get_key(connection, key_id)
     assert key is not None
     payload: dict[str, object] = {"key_id": key_id, "name": key.name, "hint": key.hint, "next_hint": next_hint}
-    add_events(connection, [Event(KEY_ROTATED, key.account_id, f"{KEY_ROTATED} {key_id} {next_hint} {now_ms}", payload)], now_ms)
+    cause = f"{KEY_ROTATED} {key_id} {next_hint} {now_ms}"
+    add_events(connection, [Event(KEY_ROTATED, key.account_id, cause, payload, sub_account_id=key.sub_account_id, key_id=key_id, subject=key_id)], now_ms)
     return key
 
 

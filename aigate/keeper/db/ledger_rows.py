@@ -75,6 +75,16 @@ class Batch:
         total[1] += 1
         total[5] += intent.hold_nanousd
 
+    def end_reserved(self, intent: Intent, settled: Settled, reserved_nanousd: int) -> None:
+        """Of an attempt that is in the table, unsettled: its row is its owner's to change, here is what its end adds to the sums."""
+        total = self._attempt_total(intent)
+        total[2] += settled.cost_nanousd
+        total[3] += settled.input_tokens
+        total[4] += settled.output_tokens
+        total[5] -= reserved_nanousd
+        if settled.cost_nanousd > intent.hold_nanousd:
+            self.overruns.append((intent, settled))
+
     def add_call(self, call: CallEnd) -> None:
         self.calls.append(astuple(call))
         month, day = calendar_of(call.started_ms)

@@ -1,4 +1,11 @@
-"""Events for others, written in the transaction of their cause. Owns which there are and when; their delivery is not its business."""
+"""Events for others, written in the transaction of their cause. Owns which there are and when; keeper/webhooks/ delivers them.
+
+    add_events(connection, [Event("job.completed", account_id, f"job.completed {job_id}", record,
+                                  sub_account_id=…, key_id=…, url=webhook_url, subject=job_id)], now_ms)
+
+The `url` (checked at intake, guarded.py check_url) gets the payload itself, signed with the secret of `key_id`; registered endpoints of the
+account, the sub-account or the key get {id, type, created, data: payload}. New types are named in core/webhook.py EVENT_TYPES.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +16,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from aigate.core.account import Standing
-from aigate.core.budget import ACCOUNT, SUB_ACCOUNT
+from aigate.core.budget import ACCOUNT, KEY, SUB_ACCOUNT
 from aigate.core.price import format_cents
 from aigate.journal.records import Intent, Settled
 from aigate.keeper.db.ledger_rows import insert_rows
@@ -27,19 +34,24 @@ EXHAUSTED_PERCENT = 5  # a refusal with no more than this left is the end, not o
 
 
 class Event(msgspec.Struct, frozen=True):
-    """`cause`: what makes it this event; the same cause again adds nothing."""
+    """`cause`: what makes it this event; the same cause again adds nothing. Whose it is: always the account's, and the key's and sub-account's."""
 
     type: str
     account_id: str
     cause: str
     payload: dict[str, object]
+    sub_account_id: str | None = None
+    key_id: str | None = None
+    url: str | None = None
+    subject: str = ""  # a receiver gets events of one subject in their order
 
 
 def add_events(connection: Connection, events: Iterable[Event], now_ms: int) -> None:
     rows = [
-        (f"evt_{now_ms:011x}{secrets.token_hex(6)}", event.type, event.account_id, _json(event.payload), event.cause, now_ms, None)
-        for event in events
-    ]
+        (f"evt_{now_ms:011x}{place:04x}{secrets.token_hex(4)}", event.type, event.account_id, _json(event.payload), event.cause, now_ms, None,
+         event.sub_account_id, event.key_id, event.url, event.subject)
+        for place, event in enumerate(events)
+    ]  # fmt: skip
     if rows:
         connection.exec_driver_sql(insert_rows(connection, outbox), rows)
 
@@ -77,7 +89,8 @@ def overrun_event(intent: Intent, settled: Settled) -> Event:
         "key_id": intent.key_id,
         "sub_account_id": intent.sub_account_id,
     }
-    return Event(BUDGET_OVERRUN, intent.account_id, f"{BUDGET_OVERRUN} {intent.attempt_id}", payload)
+    cause = f"{BUDGET_OVERRUN} {intent.attempt_id}"
+    return Event(BUDGET_OVERRUN, intent.account_id, cause, payload, sub_account_id=intent.sub_account_id, key_id=intent.key_id)
 
 
 def _is_past(standing: Standing, percent: int) -> bool:
@@ -97,7 +110,15 @@ def _event(type_: str, standing: Standing, **more: int) -> Event:
         **more,
     }
     which = " ".join(map(str, more.values()))
-    return Event(type_, account_id, f"{type_} {standing.budget_id} {standing.window} {limit} {which}".rstrip(), payload)
+    return Event(
+        type_,
+        account_id,
+        f"{type_} {standing.budget_id} {standing.window} {limit} {which}".rstrip(),
+        payload,
+        sub_account_id=owner_id if scope == SUB_ACCOUNT else None,
+        key_id=owner_id if scope == KEY else None,
+        subject=f"budget {standing.budget_id}",
+    )
 
 
 def _cents(nanousd: int) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert as insert_or_leave_postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_or_leave_sqlite
 
 from aigate.core.target import Price
 from aigate.keeper.db.tables import prices
@@ -20,6 +22,14 @@ def save_prices(connection: Connection, used: Iterable[Price], now_ms: int) -> N
     if new:
         rows = [dict(id=price_id, content=_content(price), created_ms=now_ms) for price_id, price in new.items()]
         connection.execute(prices.insert(), rows)
+
+
+def keep_price(connection: Connection, price: Price, now_ms: int) -> None:
+    """One that may have been kept before."""
+    if price.id not in prices_by_id(connection, [price.id]):
+        insert_or_leave = insert_or_leave_sqlite if connection.dialect.name == "sqlite" else insert_or_leave_postgresql
+        row = dict(id=price.id, content=_content(price), created_ms=now_ms)
+        connection.execute(insert_or_leave(prices).values(row).on_conflict_do_nothing())
 
 
 def prices_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, Price]:

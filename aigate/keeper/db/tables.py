@@ -157,7 +157,7 @@ grants = Table(
     sqlite_with_rowid=False,
 )
 
-# What others want to hear of, written with its cause, delivered later.
+# What others want to hear of, written with its cause, delivered later. Whose it is: of the account, and of the key or sub-account named.
 outbox = Table(
     "outbox",
     metadata,
@@ -167,7 +167,11 @@ outbox = Table(
     _text("payload"),  # JSON
     _text("cause", unique=True),  # the same cause makes one event
     _integer("created_ms"),
-    Column("delivered_ms", BigInteger),
+    Column("delivered_ms", BigInteger),  # handed over to its receivers, if it has any (webhook_deliveries)
+    Column("sub_account_id", Text),
+    Column("key_id", Text),
+    Column("url", Text),  # of the request that it tells of: gets the payload itself
+    _text("subject", server_default=""),  # events of one subject are delivered in their order; "" = none
     Index("outbox_waiting", "created_ms", sqlite_where=_WAITING, postgresql_where=_WAITING),
 )
 

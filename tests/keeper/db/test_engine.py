@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import subprocess
 import sys
 import threading
@@ -12,7 +13,10 @@ from sqlalchemy import Connection, Engine, inspect, select, text
 
 from aigate.keeper.db.engine import Database, NewerSchema, database_url, open_database, schema_revision
 from aigate.keeper.db.migrations.run import upgrade
-from aigate.keeper.db.tables import SCHEMA_REVISION, meta, metadata
+from aigate.keeper.db.tables import SCHEMA_REVISION, meta
+
+FOLDER = Path(sys.modules["aigate.keeper.db"].__file__ or "").parent
+METADATA = {importlib.import_module(f"aigate.keeper.db.{path.stem}").metadata for path in FOLDER.glob("*tables.py")}
 
 
 def shape(engine: Engine) -> dict[str, Any]:
@@ -33,10 +37,11 @@ def test_a_migrated_schema_is_the_schema_of_the_tables(url: str, database: Datab
     migrated = shape(database.engine)
     with database.engine.begin() as connection:
         connection.execute(text("DROP TABLE alembic_version"))
-        metadata.drop_all(connection)
-        metadata.create_all(connection)
+        for metadata in METADATA:
+            metadata.drop_all(connection)
+            metadata.create_all(connection)
     assert shape(database.engine) == migrated
-    assert set(migrated) == set(metadata.tables)
+    assert set(migrated) == {table for metadata in METADATA for table in metadata.tables}
 
 
 def test_the_revision_of_the_tables_is_that_of_the_newest_migration(database: Database) -> None:
@@ -63,7 +68,8 @@ def test_a_migration_that_fails_leaves_the_database_empty(url: str) -> None:
     database = Database(open_database(url).engine)
     with database.engine.begin() as connection:
         connection.execute(text("DROP TABLE alembic_version"))
-        metadata.drop_all(connection)
+        for metadata in METADATA:
+            metadata.drop_all(connection)
 
     def upgrade_and_fail(connection: Connection) -> None:
         upgrade(connection)

@@ -1,0 +1,20 @@
+"""The tag of a call: what its cost is counted under, besides its key and sub-account. Pure; shared by the worker and the keeper."""
+
+from __future__ import annotations
+
+from aigate.errors import ClientError
+
+TAG_LIMIT_CHARS = 64  # contract §1.3
+
+
+def read_tag(value: bytes) -> str | None:
+    """The x-aig-tag header; None where it is empty."""
+    try:
+        tag = value.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise ClientError("the x-aig-tag header is not UTF-8 text", param="x-aig-tag") from None
+    if len(tag) > TAG_LIMIT_CHARS:
+        raise ClientError(
+            f"the x-aig-tag header has {len(tag)} characters; at most {TAG_LIMIT_CHARS} are allowed", param="x-aig-tag"
+        )
+    return tag or None
