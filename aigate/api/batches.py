@@ -35,6 +35,7 @@ class NewBatchBody(Input):
     completion_window: Literal["24h"] = WINDOW  # type: ignore[assignment]
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     output_expires_after: Life | None = None
+    webhook_url: Annotated[str, StringConstraints(max_length=2048)] | None = None
 
 
 @router.post("", status_code=201)
@@ -48,6 +49,7 @@ async def create_batch(
         tag=tag,
         output_expires_s=None if new.output_expires_after is None else new.output_expires_after.seconds,
         metadata=new.metadata or {},
+        webhook_url=new.webhook_url,
     )
     batch = await services.batches.add(keeper_of(caller), caller.key_id, asked)
     if batch is None:

@@ -69,6 +69,7 @@ def test_another_owners_batches_are_not_there(tmp_path):
         ({"input_file_id": "FILE", "metadata": {str(n): "x" for n in range(17)}}, "metadata", "16"),
         ({"input_file_id": "FILE", "output_expires_after": {"anchor": "created_at", "seconds": 5}}, "output_expires_after.seconds", "3600"),
         ({"input_file_id": "FILE", "window": "24h"}, "window", "no such field"),
+        ({"input_file_id": "FILE", "webhook_url": "http://169.254.169.254/"}, "webhook_url", "webhook_url"),
         ({"input_file_id": "TWICE"}, "input_file_id", "the custom_id 'a' of line 2 is that of line 1"),
         ({"input_file_id": "LONG"}, "input_file_id", "more than 50 lines"),
         ({"input_file_id": "BLANK"}, "input_file_id", "no lines"),

@@ -16,6 +16,7 @@ from aigate.keeper.db.engine import Database
 from aigate.keeper.db.principals import principal_of_key
 from aigate.keeper.durable.engine import Engine
 from aigate.keeper.files import FileStore
+from aigate.keeper.guarded import GuardedClient
 from aigate.keeper.outage import patiently
 from aigate.keeper.shipper import Shipper
 
@@ -31,6 +32,7 @@ def build_batches(
     data_plane: DataPlane,
     shipper: Shipper,
     engine: Engine,
+    guarded: GuardedClient,
     recall: Callable[[str], Awaitable[tuple[int, bytes] | None]],
 ) -> BatchDesk:
     means = Means(
@@ -45,7 +47,7 @@ def build_batches(
         max_line_bytes=config.server.max_body_bytes + FRAME_BYTES,
     )
     folder = Path(config.server.data_dir).resolve() / "files" / "batches"
-    return BatchDesk(means, engine, folder, max_lines=config.batches.max_lines)
+    return BatchDesk(means, engine, folder, check_url=guarded.check_url, max_lines=config.batches.max_lines)
 
 
 class KeyHolders:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -42,19 +43,24 @@ RUNNING_AT_ONCE = 64
 ENGINE_PAUSE_S = 30.0
 FINISH = "batch.finish.1"
 
+CheckUrl = Callable[[str, str], Awaitable[None]]  # URL, field
 Owner = tuple[str, str]  # account, owner: core/account.py keeper_of
 
 
 class BatchDesk:
-    """`folder`: of the spools. `max_lines`: of one batch. `at_once`: batches that run; the others wait for their turn."""
+    """`check_url`: refuses a URL that nothing is ever sent to. `folder`: of the spools. `max_lines`: of one batch. `at_once`: batches that
+    run; the others wait for their turn."""
 
-    def __init__(self, means: Means, engine: Engine, folder: Path, *, max_lines: int, at_once: int = RUNNING_AT_ONCE):
+    def __init__(
+        self, means: Means, engine: Engine, folder: Path, *, check_url: CheckUrl, max_lines: int, at_once: int = RUNNING_AT_ONCE
+    ):
         self._means = means
         self._database = means.database
         self._files = means.files
         self._engine = engine
         self._folder = folder
         self._max_lines = max_lines
+        self._check_url = check_url
         self._turns = Slots(at_once)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, BatchRun] = {}
@@ -70,6 +76,8 @@ class BatchDesk:
         if file.purpose != BATCH:
             words = f"input_file_id: the file was uploaded with the purpose {file.purpose!r}; a batch reads files of the purpose 'batch'."
             raise ClientError(words, param="input_file_id")
+        if asked.webhook_url is not None:
+            await self._check_url(asked.webhook_url, "webhook_url")
         now_ms = int(time.time() * 1000)
         batch = Batch(
             id=f"batch_{now_ms:011x}{secrets.token_hex(6)}",  # rises with time
@@ -205,4 +213,13 @@ def _end_batch(connection: Connection, batch_id: str, now_ms: int) -> None:
 
 def _ended_event(batch: Batch) -> Event:
     type_ = f"batch.{batch.status}"
-    return Event(type_, batch.account_id, f"{type_} {batch.id}", batch_record(batch))
+    return Event(
+        type_,
+        batch.account_id,
+        f"{type_} {batch.id}",
+        batch_record(batch),
+        sub_account_id=None if batch.owner_id == batch.key_id else batch.owner_id,
+        key_id=batch.key_id,
+        url=batch.webhook_url,
+        subject=batch.id,
+    )

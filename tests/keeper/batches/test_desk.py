@@ -63,7 +63,7 @@ def test_a_batch_ends_with_its_files_and_one_event(database: Database, tmp_path:
                 texts[kind] = {json.loads(each)["custom_id"] for each in text.splitlines()}
             assert texts == {"output": {"a", "c"}, "errors": {"b"}}
             events = await database.read(lambda connection: connection.execute(select(outbox)).all())
-            assert [event.type for event in events] == ["batch.completed"]
+            assert [(event.type, event.key_id, event.sub_account_id, event.subject) for event in events] == [("batch.completed", "key_1", None, batch.id)]
             assert json.loads(events[0].payload)["output_file_id"] == done.output_file_id
             while list((tmp_path / "spool").iterdir()):
                 await asyncio.sleep(0.005)

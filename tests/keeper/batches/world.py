@@ -24,6 +24,7 @@ from aigate.keeper.db.batches import add_batch, get_batch
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.fates import ENDED, NEVER_SENT, UNSETTLED, Fate
 from aigate.keeper.files import FileStore
+from aigate.keeper.guarded import GuardedClient
 
 OWNER = ("acc_default", "key_1")
 CHAT = "/v1/chat/completions"
@@ -134,7 +135,7 @@ class BatchWorld:
         pass  # nothing of this plane is in the ledger
 
     def desk(self, **options: int) -> BatchDesk:
-        return BatchDesk(self.means, InlineEngine(), self.folder / "spool", **{"max_lines": 5000, **options})  # type: ignore[arg-type]
+        return BatchDesk(self.means, InlineEngine(), self.folder / "spool", check_url=GuardedClient().check_url, **{"max_lines": 5000, **options})  # type: ignore[arg-type]
 
     async def upload(self, *lines: bytes) -> str:
         async def pieces():
