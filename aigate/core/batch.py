@@ -21,6 +21,7 @@ WINDOW_MS = 86_400_000
 FENCE_LINES = 200  # so many lines past its last checkpoint may have been sent
 CHECKPOINT_LINES = 100
 
+NATIVE_MARK = "ff"  # of calls that a provider's own batch makes, in the place of the tries
 MAX_TRIES = 8  # of one line, each a call of its own
 MAX_HELD_TRIES = 4  # of one that would fit into a budget if running calls gave back what they hold
 FIRST_DELAY_S, MAX_DELAY_S, DELAY_FACTOR = 2.0, 300.0, 3.0
@@ -75,6 +76,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     total: int = 0
     completed: int = 0
     failed: int = 0
+    is_divided: bool = False  # which of its lines go to providers' own batches is settled
     fence: int = 0  # no line from this number on has been sent
     output_file_id: str | None = None
     error_file_id: str | None = None
@@ -132,6 +134,15 @@ def _seconds(ms: int | None) -> int | None:
 def call_id(batch_id: str, line: int, tries: int) -> str:
     """Of the try after `tries` others; lines count from 1."""
     return f"req_{batch_id.removeprefix('batch_')}{line:06x}{tries:02x}"
+
+
+def native_call_id(batch_id: str, line: int) -> str:
+    """Of a line that a provider's own batch has."""
+    return call_id(batch_id, line, int(NATIVE_MARK, 16))
+
+
+def is_native_call(called: str) -> bool:
+    return called.endswith(NATIVE_MARK)
 
 
 def line_of_call(called: str) -> int:

@@ -14,6 +14,9 @@ import msgspec
 from aigate.core.job import JobLimits
 
 
+NATIVE_BATCH = "native-batch"  # the variant of a price that a provider charges in its own batches
+
+
 class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     """How one model of one provider departs from its wire format. Parameter names are the neutral ones (core/params.py)."""
 
@@ -55,6 +58,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     dialects: Mapping[str, str] = msgspec.field(default_factory=lambda: {"chat": "openai-chat"})
     paths: Mapping[str, str] = {}  # endpoint → path after base_url, where it departs from the dialect's
+    batches: str = ""  # batch dialect (aigate/batchdialects) of its own batches, where the operator wants them used
     jobs: str = ""  # job dialect (aigate/jobdialects) of its videos, music and 3D models; "" = it makes none
     jobs_base_url: str = ""  # where that one differs from base_url
     auth: str = "bearer"  # bearer | header:<name> | scheme:<word> (Authorization: <word> KEY) | none

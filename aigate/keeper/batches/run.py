@@ -34,6 +34,7 @@ from aigate.core.batch import (
 )  # fmt: skip
 from aigate.core.batch_lines import BadLine, Cutter, Request, error_line, is_blank, read_line, reply_line
 from aigate.core.call import Principal
+from aigate.keeper.batches.native import Native, NativeLines
 from aigate.keeper.batches.slots import Slots
 from aigate.keeper.batches.spool import ERRORS, OUTPUT, Spool
 from aigate.keeper.blobs import MissingBlob
@@ -69,6 +70,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     settled: Callable[[], Awaitable[object]]
     principal: Callable[[str], Awaitable[Principal | None]]  # of a key's id, as it is now
     slots: Slots  # for lines
+    native: Native
     lines_at_once: int  # of one batch
     max_line_bytes: int
     delay_s: Callable[[int, float | None], float] = lambda tries, told_s: retry_delay_s(tries, told_s, random.random())
@@ -102,12 +104,15 @@ class BatchRun:
         self._changed = asyncio.Event()  # a line may be begun, or none ever will
         self._checkpoint_due = asyncio.Event()
         self._fence_moved = asyncio.Event()
+        self._divided = asyncio.Event()
+        self._native = NativeLines(batch, means.native, self)
 
     def stop(self, ends_as: str, error: LineError | None = None) -> None:
         """No line is begun any more; those that run come to their end."""
         if not self._ends_as:
             self._ends_as = ends_as
             self._errors = () if error is None else (error,)
+        self._native.stop()
         self._changed.set()
         self._fence_moved.set()
 
@@ -119,10 +124,13 @@ class BatchRun:
         loop = asyncio.get_running_loop()
         expiry = loop.call_later(max(0.0, self._batch.expires_ms / 1000 - time.time()), self.stop, EXPIRED)
         checkpoints = loop.create_task(self._keep_checkpoints())
+        native = loop.create_task(self._run_native())
         try:
             await patiently(self._means.database.write, begin_batch, self._batch.id, _now_ms())
+            await self._divide()
             await self._find_fence()
             await self._send_lines()
+            await native
             if self._ends_as == EXPIRED:
                 await self._expire_lines()
             checkpoints.cancel()
@@ -131,11 +139,25 @@ class BatchRun:
             await self._finalize()
         finally:
             expiry.cancel()
-            checkpoints.cancel()
-            for task in list(self._running):
+            tasks = [checkpoints, native, *self._running]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(checkpoints, *self._running, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._spool.close()
+
+    async def _divide(self) -> None:
+        try:
+            await self._native.divide()
+        except MissingBlob:
+            self._input_is_gone()
+        self._divided.set()
+
+    def _input_is_gone(self) -> None:
+        self.stop(FAILED, LineError("input_file_gone", f"The input file {self._batch.input_file_id} is gone."))
+
+    async def _run_native(self) -> None:
+        await self._divided.wait()
+        await self._native.run()
 
     async def _find_fence(self) -> None:
         """After a power cut the row may say less than was sent; the ledger, from synced journals, says what was."""
@@ -147,7 +169,7 @@ class BatchRun:
     # --- which line is next ---
 
     async def _send_lines(self) -> None:
-        lines = self._lines()
+        lines = self.lines()
         slots, owner = self._means.slots, self._batch.owner_id
         loop = asyncio.get_running_loop()
         while True:
@@ -195,25 +217,33 @@ class BatchRun:
                 found = read_line(line, number, self._batch.endpoint)
                 if isinstance(found, Request):
                     return _Item(number, found, number < self._old_fence)
-                await self._write(ERRORS, number, error_line(self._batch.id, number, found.custom_id, found.error))
+                await self.write(ERRORS, number, error_line(self._batch.id, number, found.custom_id, found.error))
         except MissingBlob:
-            self.stop(FAILED, LineError("input_file_gone", f"The input file {self._batch.input_file_id} is gone."))
+            self._input_is_gone()
         self._is_read = True
         return None
 
-    async def _lines(self) -> AsyncIterator[tuple[int, bytes | None]]:
-        """Those without a result, with their numbers."""
+    async def lines(self) -> AsyncIterator[tuple[int, bytes | None]]:
+        """Those without a result that are the run's own, with their numbers."""
+        async for number, line in self.all_lines():
+            if number not in self._done and number not in self._native.numbers:
+                yield number, line
+
+    async def all_lines(self) -> AsyncIterator[tuple[int, bytes | None]]:
         number = 0
         cutter = Cutter(self._means.max_line_bytes)
         pieces = await self._means.files.read(self._batch.input_file_id)
         async for piece in pieces:
             for line in cutter.feed(piece):
                 number += 1
-                if number not in self._done and not is_blank(line):
+                if not is_blank(line):
                     yield number, line
         for line in cutter.end():
-            if number + 1 not in self._done and not is_blank(line):
+            if not is_blank(line):
                 yield number + 1, line
+
+    def is_done(self, number: int) -> bool:
+        return number in self._done
 
     # --- one line ---
 
@@ -232,7 +262,7 @@ class BatchRun:
             self._try_later(item, self._means.pause_s if is_new else 0.0)
             return
         if isinstance(outcome, LineError):
-            await self._write(ERRORS, item.number, error_line(batch.id, item.number, item.request.custom_id, outcome))
+            await self.write(ERRORS, item.number, error_line(batch.id, item.number, item.request.custom_id, outcome))
             return
         item.tries += 1
         status, told_s, body = outcome
@@ -240,7 +270,7 @@ class BatchRun:
             self._try_later(item, 0.0 if item.may_be_sent else self._means.delay_s(item.tries, told_s))
             return
         kind = OUTPUT if 200 <= status < 300 else ERRORS
-        await self._write(kind, item.number, reply_line(batch.id, item.number, item.request.custom_id, status, called, body))
+        await self.write(kind, item.number, reply_line(batch.id, item.number, item.request.custom_id, status, called, body))
 
     async def _outcome(self, item: _Item, principal: Principal | None, called: str) -> tuple[int, float | None, bytes] | LineError | None:
         """(status, retry-after, body), or why there is none; None: it was not sent."""
@@ -281,7 +311,7 @@ class BatchRun:
 
     # --- what is written ---
 
-    async def _write(self, kind: str, number: int, line: bytes) -> None:
+    async def write(self, kind: str, number: int, line: bytes) -> None:
         while True:
             try:
                 self._spool.add(kind, line)
@@ -329,10 +359,10 @@ class BatchRun:
 
     async def _expire_lines(self) -> None:
         error = LineError("batch_expired", "This request could not be made before the completion window ended.")
-        async for number, line in self._lines():
+        async for number, line in self.lines():
             found = read_line(line, number, self._batch.endpoint)
             why = found.error if isinstance(found, BadLine) else error
-            await self._write(ERRORS, number, error_line(self._batch.id, number, found.custom_id, why))
+            await self.write(ERRORS, number, error_line(self._batch.id, number, found.custom_id, why))
 
     async def _finalize(self) -> None:
         now_ms = _now_ms()

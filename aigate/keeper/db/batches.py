@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
 
-from aigate.core.batch import CANCELLING, FINALIZING, IN_PROGRESS, VALIDATING, Batch, BatchUsage, LineError, call_id_range, line_of_call
+from aigate.core.batch import CANCELLING, FINALIZING, IN_PROGRESS, NATIVE_MARK, VALIDATING, Batch, BatchUsage, LineError, call_id_range, line_of_call
 from aigate.core.file import Listing
 from aigate.keeper.db.file_tables import batches
 from aigate.keeper.db.files import paged
@@ -73,9 +73,10 @@ def usage_of(connection: Connection, batch_id: str) -> BatchUsage:
 
 
 def last_line_sent(connection: Connection, batch_id: str) -> int:
-    """The highest line with an attempt in the ledger; 0: none."""
+    """The highest line with an attempt in the ledger that we made; 0: none."""
     first, end = call_id_range(batch_id)
-    found = connection.execute(select(func.max(attempts.c.call_id)).where(attempts.c.call_id >= first, attempts.c.call_id < end)).scalar()
+    column = attempts.c.call_id
+    found = connection.execute(select(func.max(column)).where(column >= first, column < end, column.not_like(f"%{NATIVE_MARK}"))).scalar()
     return 0 if found is None else line_of_call(found)
 
 

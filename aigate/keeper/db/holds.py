@@ -52,25 +52,32 @@ class HoldRefused(Exception):
 def reserve(connection: Connection, intent: Intent, owners: Sequence[Owner], in_force: InForce) -> None:
     """Sets the hold of an attempt about to be sent aside on every budget of its path, and writes its row. Raises HoldRefused.
     `intent.window`: by the database's clock."""
+    reserve_all(connection, [intent], owners, in_force)
+
+
+def reserve_all(connection: Connection, intents: Sequence[Intent], owners: Sequence[Owner], in_force: InForce) -> None:
+    """The same of several attempts of one path and window: all of them or none."""
+    hold_nanousd, window = sum(intent.hold_nanousd for intent in intents), intents[0].window
     batch = Batch()
-    batch.add_unsettled(intent)
+    for intent in intents:
+        batch.add_unsettled(intent)
     write_batch(connection, batch)
     is_its = is_any_of((_b.scope, _b.account_id, _b.owner_id), list(owners))
     found = {row.id: row for row in connection.execute(select(budgets).where(is_its, _b.limit_nanousd.is_not(None)).order_by(_b.id))}
-    places = [(row.id, window_of(row.window_kind, intent.window)) for row in found.values()]
+    places = [(row.id, window_of(row.window_kind, window)) for row in found.values()]
     states = lock_windows(connection, places)
     for place in places:
         row = found[place[0]]
         states[place].limit = row.limit_nanousd
         if row.version > in_force.version or row.id in in_force.settling:
             raise HoldRefused(Refused(0, CHANGING, row.id))
-    wants = [Want(budget_id, intent.hold_nanousd, intent.hold_nanousd) for budget_id in found]
+    wants = [Want(budget_id, hold_nanousd, hold_nanousd) for budget_id in found]
     outcome = grant(wants, [states[place] for place in places], journals=1)
     if not isinstance(outcome, Given):
         row = found[outcome.budget_id]
-        refused = refusal_of(outcome, row, states[row.id, window_of(row.window_kind, intent.window)], intent.window)
-        raise HoldRefused(refused, exhausted_events(refused, row, intent.window))
-    Balances().write(connection, _NO_JOURNAL, batch, now_ms=intent.sent_ms)
+        refused = refusal_of(outcome, row, states[row.id, window_of(row.window_kind, window)], window)
+        raise HoldRefused(refused, exhausted_events(refused, row, window))
+    Balances().write(connection, _NO_JOURNAL, batch, now_ms=intents[0].sent_ms)
 
 
 def settle_reserved(connection: Connection, settled: Settled, now_ms: int) -> bool:

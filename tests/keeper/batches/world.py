@@ -11,20 +11,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aigate.catalog.load import load_catalog
+from aigate.config import Config, ModelConfig, ProviderConfig
 from aigate.core.batch import WINDOW_MS, Batch
 from aigate.core.call import Principal
 from aigate.core.file import FileFields
 from aigate.keeper.batches.desk import BatchDesk
+from aigate.keeper.batches.native import Native, Pace
 from aigate.keeper.batches.run import BatchRun, Means
 from aigate.keeper.batches.slots import Slots
 from aigate.keeper.batches.spool import ERRORS, OUTPUT, Spool
 from aigate.keeper.blobs import LocalBlobs
 from aigate.keeper.data_plane import InnerReply, NotSent, OutcomeUnknown
 from aigate.keeper.db.batches import add_batch, get_batch
+from aigate.keeper.db.prices import save_prices
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.fates import ENDED, NEVER_SENT, UNSETTLED, Fate
 from aigate.keeper.files import FileStore
 from aigate.keeper.guarded import GuardedClient
+from aigate.keeper.hold_desk import HoldDesk
+from aigate.keeper.jobs.client import ProviderClient
+from tests.keeper.jobs.world import Leases
 
 OWNER = ("acc_default", "key_1")
 CHAT = "/v1/chat/completions"
@@ -50,7 +57,7 @@ class Plane:
         self.trouble = 0.0  # how often a call meets some
 
     async def call(self, principal: Principal, path: str, body: bytes, *, call_id: str, options: Any) -> InnerReply:
-        assert path == CHAT and options.ignores_rate_limits and options.must_archive and options.price_variant == "batch"
+        assert path.startswith("/v1/") and options.ignores_rate_limits and options.must_archive and options.price_variant == "batch"
         if self.random.random() < self.trouble / 2:
             raise NotSent("no worker")
         self.seen[call_id] += 1
@@ -113,6 +120,7 @@ class BatchWorld:
         self.folder = folder
         self.plane = Plane(seed)
         self.key: Principal | None = Principal(key_id="key_1")
+        self.endpoint = CHAT
         self.files = files or FileStore(database, LocalBlobs(folder / "files"), max_bytes=0, max_tenant_bytes=0)
         self.means = Means(
             database=database,
@@ -122,10 +130,29 @@ class BatchWorld:
             settled=self._settled,
             principal=self._principal,
             slots=Slots(8),
+            native=self.native(""),
             lines_at_once=at_once,
             max_line_bytes=10_000,
             delay_s=lambda tries, told_s: 0.0,
             pause_s=0.01,
+        )
+
+    def native(self, base_url: str, dialect: str = "openai-chat") -> Native:
+        """Whose lines for `prov/…` go to the provider at `base_url`; "": there is none."""
+        provider = ProviderConfig(dialect=dialect, base_url=base_url, api_key="none", models=("*",), batches="native")
+        models = {f"prov/{name}": ModelConfig(input_usd_per_mtok=1.0, output_usd_per_mtok=2.0, max_output_tokens=100) for name in "mn"}
+        config = Config(providers={"prov": provider} if base_url else {}, models=models)
+        catalog = load_catalog(config, sim_base_url=None)
+        self.database.write_now(save_prices, catalog.prices(), 1)
+        return Native(
+            database=self.database,
+            resolve=catalog.resolve,
+            client=ProviderClient(GuardedClient()),
+            holds=HoldDesk(self.database, Leases()),  # type: ignore[arg-type]
+            principal=self._principal,
+            default_max_output_tokens=1000,
+            is_on=bool(base_url),
+            pace=Pace(first_s=0.01, last_s=0.02, look_again_s=0.05),
         )
 
     async def _principal(self, key_id: str) -> Principal | None:
@@ -148,7 +175,7 @@ class BatchWorld:
     async def batch(self, *lines: bytes, life_ms: int = WINDOW_MS) -> str:
         now_ms = int(time.time() * 1000)
         new = Batch(
-            id="batch_0193a1b2c3daabbccddeeff", account_id=OWNER[0], owner_id=OWNER[1], key_id="key_1", endpoint=CHAT,
+            id="batch_0193a1b2c3daabbccddeeff", account_id=OWNER[0], owner_id=OWNER[1], key_id="key_1", endpoint=self.endpoint,
             input_file_id=await self.upload(*lines), total=len(lines), created_ms=now_ms, expires_ms=now_ms + life_ms,
         )  # fmt: skip
         await self.database.write(add_batch, new)

@@ -49,6 +49,7 @@ def upgrade() -> None:
         _integer("total"),
         _integer("completed"),
         _integer("failed"),
+        sa.Column("is_divided", sa.Boolean, nullable=False, server_default=sa.false()),
         _integer("fence"),
         sa.Column("output_file_id", sa.Text),
         sa.Column("error_file_id", sa.Text),
@@ -64,3 +65,15 @@ def upgrade() -> None:
     running = sa.text("ended_ms IS NULL")
     op.create_index("batches_running", "batches", ["id"], sqlite_where=running, postgresql_where=running)
     op.create_index("batches_by_input", "batches", ["input_file_id"], sqlite_where=running, postgresql_where=running)
+    op.create_table(
+        "native_parts",
+        sa.Column("id", sa.Text, primary_key=True),
+        _text("batch_id"),
+        _text("slug"),
+        _text("lines"),
+        _text("state"),
+        _text("uploaded"),
+        _text("handle"),
+        _integer("created_ms"),
+    )
+    op.create_index("ix_native_parts_batch_id", "native_parts", ["batch_id"])
