@@ -39,7 +39,7 @@ from aigate.keeper.outage import patiently
 
 log = logging.getLogger("aigate.keeper")
 
-RUNNING_AT_ONCE = 64
+RUNNING_AT_ONCE = 256  # one that waits for a provider is among them
 ENGINE_PAUSE_S = 30.0
 FINISH = "batch.finish.1"
 
@@ -133,6 +133,7 @@ class BatchDesk:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await self._means.native.client.close()
 
     def _start(self, batch_id: str, owner_id: str, status: str) -> None:
         has_lines_to_send = status in (VALIDATING, IN_PROGRESS)

@@ -42,7 +42,7 @@ MAX_PARTS = 50  # of one batch; the lines of further models go the usual way
 FIRST_PAUSE_S, LAST_PAUSE_S, PAUSE_FACTOR = 2.0, 60.0, 1.5
 LOOK_AGAIN_S = 10.0  # a part that was not found is looked for once more before it is sent again
 GIVE_UP_MS = 3_600_000  # after the batch's window: what is not over then never will be
-MAX_RESULTS_BYTES = 1 << 30
+MAX_RESULTS_BYTES, MAX_RESULT_BYTES = 1 << 30, 1 << 26  # of a part, of a line
 
 Lines = AsyncIterator[tuple[int, bytes | None]]
 
@@ -65,6 +65,7 @@ class Native(msgspec.Struct, frozen=True, kw_only=True):
     principal: Callable[[str], Awaitable[Principal | None]]
     default_max_output_tokens: int
     is_on: bool  # some provider's own batches are wanted
+    submitting: asyncio.Semaphore = msgspec.field(default_factory=lambda: asyncio.Semaphore(2))
     pace: Pace = Pace()
 
 
@@ -116,7 +117,7 @@ class NativeLines:
     async def _make_parts(self) -> list[Part]:
         batch, native = self._batch, self._native
         principal = await native.principal(batch.key_id)
-        if principal is None:
+        if principal is None or self._stopping.is_set():
             return []
         piles = _Piles(batch.id)
         pending: list[tuple[int, NativeLine]] = []
@@ -180,8 +181,6 @@ class NativeLines:
                     await self._ask(target, api.cancel(part.handle))
                     is_cancelled = True
                 part = await self._advance(part, target, api)
-                if part.state == WAITING and pause_s == self._native.pace.first_s:
-                    continue
             except GateError as error:
                 log.warning("part %s of %s waits: %s", part.id, self._batch.id, type(error).__name__)
             if part.state in (DONE, UNKNOWN):
@@ -219,6 +218,10 @@ class NativeLines:
         return await self._take_over(part, target, api, state) if state.is_over else part
 
     async def _submit(self, part: Part, target: Target, api: BatchDialect) -> Part:
+        async with self._native.submitting:  # a part is written in memory
+            return await self._send(part, target, api)
+
+    async def _send(self, part: Part, target: Target, api: BatchDialect) -> Part:
         entries = await self._entries(part)
         upload = api.upload(part.id, entries, target)
         if upload is not None and not part.uploaded:
@@ -256,7 +259,7 @@ class NativeLines:
 
     async def _refused(self, part: Part, reply: HttpReply, target: Target) -> Part:
         """The provider takes no such batch: that is every line's answer, and costs nothing."""
-        await self._ends.refuse(part, target, reply.status, reply.body)
+        await self._ends.refuse(target, reply.status, reply.body, await self._names(part))
         return await self._change(part, state=DONE)
 
     async def _take_over(self, part: Part, target: Target, api: BatchDialect, state: State) -> Part:
@@ -354,7 +357,7 @@ _read_asked = msgspec.json.Decoder(_Asked).decode
 
 
 async def _outcomes(pieces: AsyncIterator[bytes], api: BatchDialect) -> AsyncIterator[Outcome]:
-    cutter = Cutter(MAX_RESULTS_BYTES)
+    cutter = Cutter(MAX_RESULT_BYTES)
     async for piece in pieces:
         for line in cutter.feed(piece):
             if line:

@@ -26,7 +26,6 @@ from aigate.keeper.batches.native_plan import price_of, surface_of
 from aigate.keeper.batches.spool import ERRORS, OUTPUT
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.holds import settle_reserved
-from aigate.keeper.db.native_parts import Part
 from aigate.keeper.db.tables import attempts
 from aigate.keeper.outage import patiently
 
@@ -41,7 +40,7 @@ class Writer(Protocol):
 
 
 class _End:
-    """What becomes of one line: in the ledger (`settled` None: nothing), and in the files (`line` None: nothing)."""
+    """What becomes of one line: in the ledger, and in the files (`line` empty: nothing)."""
 
     __slots__ = ("called", "status", "usage", "source", "cost_nanousd", "price_id", "raw_usage", "error_code", "served_by", "asked", "kind", "line")
 
@@ -93,17 +92,16 @@ class NativeEnds:
             ends.append(end)
         await self._write(ends)
 
-    async def refuse(self, part: Part, target: Target, status: int, body: bytes) -> None:
+    async def refuse(self, target: Target, status: int, body: bytes, known: Names) -> None:
         """One answer for all lines of a part."""
         error = self._error(target, status, body)
         words = f"The provider refused the batch: {error.message}"
         ends = []
-        for number in part.lines:
-            if not self._host.is_done(number):
-                end = _End(native_call_id(self._batch.id, number))
-                end.status, end.error_code = error.status, error.code
-                end.line = error_line(self._batch.id, number, None, LineError(error.code, words, number))
-                ends.append(end)
+        for number, (custom_id, asked) in known.items():
+            end = _End(native_call_id(self._batch.id, number), asked)
+            end.status, end.error_code = error.status, error.code
+            end.line = error_line(self._batch.id, number, custom_id, LineError(error.code, words, number))
+            ends.append(end)
         await self._write(ends)
 
     # --- one line ---

@@ -359,7 +359,9 @@ class BatchRun:
 
     async def _expire_lines(self) -> None:
         error = LineError("batch_expired", "This request could not be made before the completion window ended.")
-        async for number, line in self.lines():
+        async for number, line in self.all_lines():
+            if number in self._done:
+                continue
             found = read_line(line, number, self._batch.endpoint)
             why = found.error if isinstance(found, BadLine) else error
             await self.write(ERRORS, number, error_line(self._batch.id, number, found.custom_id, why))

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from sqlalchemy import select
 
 from aigate.core.account import Cap
-from aigate.core.batch import CANCELLED, COMPLETED, FINALIZING
+from aigate.core.batch import CANCELLED, COMPLETED, EXPIRED, FINALIZING
 from aigate.keeper.batches.run import BatchRun
 from aigate.keeper.db.batches import cancel_batch
 from aigate.keeper.db.engine import Database
@@ -125,7 +125,7 @@ def test_a_batch_that_the_provider_refuses_is_every_lines_error(database: Databa
         batch_id = await world.batch(*[ask(world, str(n)) for n in range(3)])
         await (await world.run_of(batch_id)).run()
         _, errors = world.results(batch_id)
-        assert len(errors) == 3 and all("refused the batch" in each["error"]["message"] for each in errors)
+        assert {each["custom_id"] for each in errors} == {"0", "1", "2"} and all("refused the batch" in each["error"]["message"] for each in errors)
         assert {row.end for row in ledger(database)} == {"failed"} and is_sound(database)
 
     play(database, tmp_path, test)
@@ -161,12 +161,37 @@ def test_a_cancelled_batch_is_cancelled_there_and_keeps_what_is_done(database: D
     play(database, tmp_path, test, dialect)
 
 
+def test_lines_that_are_not_done_there_in_time_have_expired(database: Database, tmp_path: Path) -> None:
+    async def test(world: BatchWorld, provider: BatchProvider) -> None:
+        provider.is_over = False
+        batch_id = await world.batch(*[ask(world, str(n)) for n in range(5)], life_ms=300)
+        await (await world.run_of(batch_id)).run()
+        output, errors = world.results(batch_id)
+        assert len(output) == 2 and [each["error"]["code"] for each in errors] == ["batch_expired"] * 3
+        assert (await world.row(batch_id)).ends_as == EXPIRED and is_sound(database)
+
+    play(database, tmp_path, test)
+
+
+def test_a_part_that_vanished_leaves_nobody_knowing(database: Database, tmp_path: Path) -> None:
+    async def test(world: BatchWorld, provider: BatchProvider) -> None:
+        provider.is_over = False
+        running = asyncio.create_task((await world.run_of(await world.batch(ask(world, "a")))).run())
+        await until(lambda: provider.batches)
+        provider.batches.clear()
+        await running
+        _, errors = world.results("batch_0193a1b2c3daabbccddeeff")
+        assert [each["error"]["code"] for each in errors] == ["outcome_unknown"]
+
+    play(database, tmp_path, test)
+
+
 def test_whatever_dies_when_a_part_is_submitted_once_and_every_line_settled_once(database: Database, tmp_path: Path) -> None:
     print(f"seed {SEED}")
     source = random.Random(SEED)
 
     async def test(world: BatchWorld, provider: BatchProvider) -> None:
-        asked = {str(n): source.choice(("prov/m", "prov/m", "prov/n", "else/x")) for n in range(600)}
+        asked = {str(n): source.choice(("prov/m", "prov/m", "prov/n", "else/x")) for n in range(300)}
         batch_id = await world.batch(*[ask(world, name, model=model) for name, model in asked.items()])
         provider.is_over = False
         for number in range(25):
