@@ -57,8 +57,8 @@ class OpenAIBatches:
         return HttpRequest(url=f"/batches?limit={_LOOK_BACK}")
 
     def read_look_up(self, reply: HttpReply, part_id: str) -> State | None:
-        for each in read_json(reply.body).get("data") or ():
-            if isinstance(each, dict) and isinstance(each.get("metadata"), dict) and each["metadata"].get(_MARK) == part_id:
+        for each in _objects(read_json(reply.body).get("data")):
+            if isinstance(each.get("metadata"), dict) and each["metadata"].get(_MARK) == part_id:
                 return _state(each)
         return None
 
@@ -102,16 +102,20 @@ _read_line = msgspec.json.Decoder(_Line).decode
 
 
 def _state(batch: dict) -> State:
-    is_over = batch.get("status") in _OVER
+    status = batch.get("status")
+    is_over = isinstance(status, str) and status in _OVER
     files = [batch.get(name) for name in ("output_file_id", "error_file_id")]
     results = tuple(HttpRequest(url=f"/files/{each}/content") for each in files if is_over and isinstance(each, str) and each)
     problem = ""
-    if batch.get("status") == "failed" and not results:
+    if status == "failed" and not results:
         errors = batch.get("errors")
-        data = errors.get("data") if isinstance(errors, dict) else None
-        words = [each.get("message") for each in data or () if isinstance(each, dict)]
+        words = [each.get("message") for each in _objects(errors.get("data") if isinstance(errors, dict) else None)]
         problem = str(words[0])[:300] if words and words[0] else "the provider refused the batch"
     return State(handle=text_of(batch, "id"), is_over=is_over, results=results, problem=problem)
+
+
+def _objects(value: object) -> list[dict]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 OPENAI_BATCHES = OpenAIBatches()
