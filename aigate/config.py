@@ -19,7 +19,8 @@ MIB = 1 << 20
 DEFAULT_FILE = "aigate.toml"
 DIALECTS = ("openai-chat", "openai-responses", "anthropic-messages", "gemini")  # wire formats a configured provider may speak
 JobFormat = Literal[  # … and those for media jobs (aigate/jobdialects)
-    "", "openai-videos", "google-veo", "google-omni", "runway", "luma", "replicate", "fal", "elevenlabs-music", "stability", "meshy"
+    "", "openai-videos", "google-veo", "google-omni", "runway", "luma", "replicate", "fal", "elevenlabs-music", "stability", "meshy",
+    "aigate",
 ]  # fmt: skip
 JOBS = tuple(filter(None, get_args(JobFormat)))
 
@@ -145,6 +146,16 @@ class Batches(Section):
     batch_concurrency: Annotated[int, Meta(ge=1, le=256)] = 32  # … of one batch
 
 
+class Webhooks(Section):
+    """Events sent to URLs that callers give."""
+
+    allow_loopback: bool = False  # also to this machine, http:// too (development, tests); otherwise https:// on the public internet only
+    retry_delays_s: tuple[Seconds, ...] = (10, 60, 300, 1800, 7200, 21_600, 54_000)  # between tries; one try more than there are of them
+    timeout_s: Seconds = 10.0  # for one try
+    per_host: Count = 4  # tries at once to one host
+    retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # the log of deliveries; 0 = kept for ever
+
+
 class Sim(Section):
     """The built-in simulated provider, `sim/…`."""
 
@@ -164,6 +175,7 @@ class ProviderConfig(Section):
     jobs: JobFormat = ""  # wire format of its videos, music and 3D models; a provider may have this one alone
     base_url: str = ""  # http(s)://host/prefix, or unix:///socket:/prefix; needed for a name that is not built in
     jobs_base_url: str = ""  # where jobs are at another address
+    idempotency_header: HeaderText | None = None  # header under which it takes a key for a job, so that one can be sent again after a crash
     api_key: str = ""  # "env:NAME", a literal, or "none"; empty = the built-in row's variable, none for other names
     models: tuple[str, ...] | None = None  # patterns over upstream names that pass, ["*"] = all
     unpriced: Literal["", "allow", "refuse"] = ""  # calls to a model without a price: refuse is the default
@@ -207,6 +219,7 @@ class Config(Section):
     jobs: Jobs = Jobs()
     files: Files = Files()
     batches: Batches = Batches()
+    webhooks: Webhooks = Webhooks()
     sim: Sim = Sim()
     log: Log = Log()
     providers: dict[str, ProviderConfig] = {}
@@ -226,6 +239,7 @@ SECTIONS: dict[str, type[Section]] = {
     "jobs": Jobs,
     "files": Files,
     "batches": Batches,
+    "webhooks": Webhooks,
     "sim": Sim,
     "log": Log,
 }

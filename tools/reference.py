@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from aigate import config
-from tools import crossings
+from tools import crossings, media
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMMANDS = (
@@ -80,7 +80,7 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"settings.md": settings_page, "cli.md": commands_page, "dialects.md": crossings.page}
+PAGES = {"settings.md": settings_page, "cli.md": commands_page, "dialects.md": crossings.page, "media.md": media.page}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from aigate.api import (
     responses,
     sub_accounts,
     usage,
-)  # fmt: skip
+    webhooks,
+)
 from aigate.api.boundary import Boundary, install_handlers
 from aigate.api.services import Services
 
@@ -34,9 +35,10 @@ def control_plane(services: Services, *, outages: tuple[type[Exception], ...] = 
         redirect_slashes=False,
     )
     app.state.services = services
-    for part in (
-        health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, job_files, files, batches, jobs,
-    ):  # fmt: skip
+    parts = (
+        health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, job_files, files, batches, jobs, webhooks,
+    )  # fmt: skip
+    for part in parts:
         app.include_router(part.router)
     install_handlers(app)
     app.add_middleware(Boundary, log=services.log, outages=outages)

@@ -36,7 +36,8 @@ async def rotate_signing_key(admin: Admin, services: Wired, rotation: Rotation |
     return json_reply({"object": "signing_key", "id": key_id, "overlap_s": overlap_s})
 
 
-@router.api_route("/{job_id}/{filename}", methods=["GET", "HEAD"])
+@router.head("/{job_id}/{filename}", include_in_schema=False)
+@router.get("/{job_id}/{filename}")
 async def get_file(job_id: str, filename: str, request: Request, caller: Caller, services: Wired) -> Response:
     job, file = await _find(job_id, filename, own_rows(caller), services)
     return await _serve(job, file, request, services)
@@ -58,7 +59,8 @@ async def sign_link(
     return json_reply({"url": base_url(request.headers, services) + signed_path(key, job.id, file.filename, expires_s), "expires_at": expires_s})
 
 
-@router.api_route("/{job_id}/{filename}/public", methods=["GET", "HEAD"])
+@router.head("/{job_id}/{filename}/public", include_in_schema=False)
+@router.get("/{job_id}/{filename}/public")
 async def get_public_file(
     job_id: str,
     filename: str,

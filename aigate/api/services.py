@@ -17,6 +17,7 @@ from aigate.core.client_key import ClientKey
 from aigate.core.file import FileFields, Listing, StoredFile
 from aigate.core.job_links import LinkKey
 from aigate.core.job_state import Job, NewJob, StoredResult
+from aigate.core.webhook import Delivery, Endpoint
 from aigate.journal.records import CallEnd
 
 
@@ -178,6 +179,33 @@ class Workers(Protocol):
     def targets(self) -> list[dict[str, dict[str, object]]]: ...
 
 
+class CallerUrls(Protocol):
+    async def check_url(self, url: str, field: str) -> None:
+        """Raises ClientError that names the field, where nothing of ours may follow it."""
+
+
+class Webhooks(Protocol):
+    """Secrets, endpoints and deliveries of webhooks. None: there is none of this id, or it is not theirs."""
+
+    async def secret(self, caller: Principal) -> str:
+        """The one that signs what goes to the URLs of this key's requests; made now, where there was none."""
+
+    async def rotate_secret(self, caller: Principal, overlap_s: int) -> str: ...
+    async def add_endpoint(self, whose: Whose, fields: Mapping[str, object]) -> tuple[Endpoint, str]:
+        """With its secret. Raises ClientError (409) where the account has too many."""
+
+    async def endpoints(self, whose: Whose) -> list[Endpoint]: ...
+    async def endpoint(self, whose: Whose, endpoint_id: str) -> Endpoint | None: ...
+    async def change_endpoint(self, whose: Whose, endpoint_id: str, changes: Mapping[str, object]) -> Endpoint | None: ...
+    async def remove_endpoint(self, whose: Whose, endpoint_id: str) -> bool: ...
+    async def rotate_endpoint_secret(self, whose: Whose, endpoint_id: str, overlap_s: int) -> str | None: ...
+    async def deliveries(self, whose: Whose, filters: Mapping[str, str], limit: int, before: int | None) -> list[Delivery]:
+        """Newest first, from the one before `before` on."""
+
+    async def delivery(self, whose: Whose, delivery_id: str) -> Delivery | None: ...
+    async def send_again(self, whose: Whose, delivery_id: str) -> Delivery | None: ...
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyStore
     accounts: Accounts
@@ -186,6 +214,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     files: Files
     batches: Batches
     jobs: Jobs
+    webhooks: Webhooks
+    caller_urls: CallerUrls
     usage: UsageStore
     workers: Workers
     catalog: Any  # catalog.Catalog

@@ -58,7 +58,7 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
         stated["headers"] = {**needed, **(configured.headers or {})}
     if configured.base_url:
         stated["base_url"] = configured.base_url.rstrip("/")
-    for field in ("models", "aliases", "sends_attempt_id", "timeout_s"):
+    for field in ("models", "aliases", "sends_attempt_id", "idempotency_header", "timeout_s"):
         if (value := getattr(configured, field)) is not None:
             stated[field] = value
     if configured.unpriced:

@@ -155,16 +155,13 @@ def _opened(file: str) -> BinaryIO:
 
 
 def _save(server: Server, file_id: str, to: str | None) -> None:
-    pieces = server.download(_path("/v1/files", file_id) + "/content")
-    if to is None:
-        for piece in pieces:
-            sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
+    path = _path("/v1/files", file_id) + "/content"
+    if to is not None:
+        server.download(path, Path(to))
         return
-    first = next(pieces, b"")  # a file that is not there leaves yours as it is
-    with Path(to).open("wb") as target:
-        target.write(first)
-        target.writelines(pieces)
+    for piece in server.read(path):
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
 
 
 def _rows(server: Server, path: str, query: dict[str, Any]) -> Any:

@@ -63,11 +63,25 @@ class Server:
             self._connection.request("POST", path, pieces, headers, encode_chunked=True)
             return json.loads(self._answer().read())
 
-    def download(self, path: str) -> Iterator[bytes]:
+    def read(self, path: str) -> Iterator[bytes]:
         with self._foreign_errors():
             reply = self._open("GET", path, None)
             while piece := reply.read(PIECE_BYTES):
                 yield piece
+
+    def download(self, path: str, to: Path) -> None:
+        """The bytes of a reply, whole or not at all."""
+        draft = to.with_name(to.name + ".part")
+        with self._foreign_errors():
+            reply = self._open("GET", path, None)
+            try:
+                with draft.open("wb") as file:
+                    while piece := reply.read(PIECE_BYTES):
+                        file.write(piece)
+                draft.replace(to)
+            except OSError:
+                draft.unlink(missing_ok=True)
+                raise
 
     def _open(self, method: str, path: str, body: object, headers: Mapping[str, str] | None = None) -> http.client.HTTPResponse:
         sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **(headers or {})}

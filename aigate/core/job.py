@@ -52,6 +52,7 @@ class JobLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     needs_prompt: bool = True
     durations_s: tuple[float, ...] = ()  # allowed ones, the nearest is used; () = any within the range
     duration_range_s: tuple[float, float] | None = None
+    whole_seconds: bool = False  # it takes no parts of a second
     values: Mapping[str, tuple[str, ...]] = {}  # allowed values of aspect_ratio and resolution; another one becomes the default
     defaults: Mapping[str, Any] = {}  # sent, and priced, where nothing is asked
     written: Mapping[str, str] = {}  # field → its name at a service of many models, or `name={format}` for a text (jobdialects/inputs.py)
@@ -119,6 +120,8 @@ def _fit_duration(request: JobRequest, limits: JobLimits, warnings: list[Warning
     elif limits.duration_range_s is not None:
         low, high = limits.duration_range_s
         fitted = min(max(asked, low), high)
+    if limits.whole_seconds:
+        fitted = float(max(1, round(fitted)))
     if fitted != asked:
         warnings.append(Warning("clamped", "duration", "outside what the model takes", asked, fitted))
         request.duration = fitted

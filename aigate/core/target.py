@@ -13,7 +13,6 @@ import msgspec
 
 from aigate.core.job import JobLimits
 
-
 NATIVE_BATCH = "native-batch"  # the variant of a price that a provider charges in its own batches
 
 
@@ -61,6 +60,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     batches: str = ""  # batch dialect (aigate/batchdialects) of its own batches, where the operator wants them used
     jobs: str = ""  # job dialect (aigate/jobdialects) of its videos, music and 3D models; "" = it makes none
     jobs_base_url: str = ""  # where that one differs from base_url
+    idempotency_header: str = ""  # under which it takes a key for a job: the same key never makes a second one
     auth: str = "bearer"  # bearer | header:<name> | scheme:<word> (Authorization: <word> KEY) | none
     key_variable: str = ""  # environment variable that makes it live
     url_variable: str = ""  # environment variable with the address of the customer's own resource, where the row has no base URL

@@ -67,3 +67,49 @@ def next_try_ms(delays_s: Sequence[float], tries: int, now_ms: int, chance: floa
     if tries > len(delays_s):
         return None
     return now_ms + int(delays_s[tries - 1] * 1000 * (1 - chance / 10))
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered receiver. It hears of what is its owner's: of a key, of a sub-account, else of the whole account."""
+
+    id: str  # we_…
+    account_id: str
+    sub_account_id: str | None = None
+    key_id: str | None = None
+    url: str
+    events: tuple[str, ...] = ()  # see `wants`
+    description: str = ""
+    created_ms: int
+    disabled_ms: int | None = None
+
+    def hears_of(self, event_type: str, sub_account_id: str | None, key_id: str | None) -> bool:
+        is_theirs = self.sub_account_id in (None, sub_account_id) and self.key_id in (None, key_id)
+        return is_theirs and self.disabled_ms is None and wants(self.events, event_type)
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One event on its way to one receiver, or there. Its id is the same at every try."""
+
+    number: int
+    id: str  # dlv_…
+    event_id: str
+    event_type: str
+    account_id: str
+    sub_account_id: str | None
+    key_id: str | None
+    endpoint_id: str | None  # None: to the URL of one request, signed with the key's secret
+    url: str
+    host: str
+    subject: str
+    body: str
+    status: str
+    attempts: int
+    round: int
+    tries: tuple[Try, ...]
+    due_ms: int | None
+    created_ms: int
+    ended_ms: int | None
+
+    @property
+    def secret_owner_id(self) -> str:
+        return self.endpoint_id or self.key_id or self.account_id

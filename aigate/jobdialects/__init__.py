@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aigate.jobdialects.aigate import Aigate
 from aigate.jobdialects.dialect import JobDialect
 from aigate.jobdialects.elevenlabs_music import ElevenLabsMusic
 from aigate.jobdialects.fal import Fal
@@ -16,5 +17,6 @@ from aigate.jobdialects.stability import Stability
 
 _ALL: tuple[JobDialect, ...] = (
     OpenAIVideos(), GoogleVeo(), GoogleOmni(), Runway(), Luma(), Replicate(), Fal(), ElevenLabsMusic(), Stability(), Meshy(),
+    Aigate(),
 )  # fmt: skip
 JOB_DIALECTS: dict[str, JobDialect] = {dialect.name: dialect for dialect in _ALL}

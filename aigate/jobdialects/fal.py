@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from aigate.core.job import JobRequest
 from aigate.core.target import Target
-from aigate.jobdialects.dialect import COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, JobFailure, Polled, Result, Submitted
+from aigate.jobdialects.dialect import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, JobFailure, Polled, Result, Submitted
 from aigate.jobdialects.family import (
     MAX_RESULTS,
     Family,
@@ -66,6 +66,8 @@ class Fal(Family):
         if status == "IN_PROGRESS":
             return Polled(state=PROCESSING)
         if status == "COMPLETED":
+            if "cancel" in text_of(body.get("error_type")):
+                return Polled(state=CANCELLED)
             if body.get("error"):
                 return Polled(state=FAILED, failure=rejection(body["error"], body.get("error_type"), _REJECTED))
             return Polled(state=PROCESSING, then=HttpRequest(url=_request_url(handle, target)))

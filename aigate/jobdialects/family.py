@@ -31,7 +31,7 @@ _SUFFIX = {"video": "mp4", "music": "mp3", "3d": "glb"}
 
 
 class Family:
-    """Base of the families: none of them makes a submission idempotent or can be asked for a job by our key, so far."""
+    """Base of the families: hardly one makes a submission idempotent, and none can be asked for a job by our key, so far."""
 
     name = ""
     has_idempotency_key = False
@@ -76,8 +76,8 @@ def segment(text: str) -> str:
 
 
 def whole(seconds: float | None) -> int | None:
-    """A duration for providers that count in whole seconds; never less than a second."""
-    return None if seconds is None else max(1, round(seconds))
+    """A duration for providers that count in whole seconds (rows say so, and the plan has rounded it): never more than is paid for."""
+    return None if seconds is None else max(1, int(seconds))
 
 
 def decode_picture(url: str) -> tuple[str, bytes]:

@@ -44,6 +44,8 @@ from aigate.keeper.shipper import Shipper
 from aigate.keeper.traffic import Traffic
 from aigate.keeper.usage import UsageStore
 from aigate.keeper.vault import Vault
+from aigate.keeper.webhooks.deliver import Policy
+from aigate.keeper.webhooks.service import Webhooks
 from aigate.process import ChildOptions, say_ready, watch_life
 
 log = logging.getLogger("aigate.keeper")
@@ -77,13 +79,15 @@ class Keeper:
         self._leases = LeaseDesk(self._database, self._shipper)
         self._messages = MessageServer(self._keys.find, expected_workers=config.server.workers, leases=self._leases)
         self._keys.push = self._messages.push
-        self._provider_keys = ProviderKeyStore(self._database, Vault(data_dir / "provider.key", config.auth.provider_key))
+        vault = Vault(data_dir / "provider.key", config.auth.provider_key)
+        self._provider_keys = ProviderKeyStore(self._database, vault)
+        self._guarded = GuardedClient(allow_loopback=config.webhooks.allow_loopback)
+        self._webhooks = Webhooks(self._database, vault, self._guarded, _webhook_policy(config))
         self._messages.reveal_key = self._provider_keys.reveal
         self._messages.responses = self._responses = ResponseStore(self._database)
         blobs = open_blobs(config.files, data_dir)
         self._files = FileStore(self._database, blobs, max_bytes=config.files.max_bytes, max_tenant_bytes=config.files.max_tenant_bytes)
-        guarded = GuardedClient()
-        self._jobs = JobDesk(config, self._database, self._catalog, Parts(self._leases, self._engine, blobs, guarded))
+        self._jobs = JobDesk(config, self._database, self._catalog, Parts(self._leases, self._engine, blobs, self._guarded))
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()
@@ -95,6 +99,7 @@ class Keeper:
         shipping = loop.create_task(self._shipper.run())
         upkeep = (
             self._engine.run(),
+            self._webhooks.run(),
             self._leases.run(),
             keep_days(self._database, self._config.ledger.retention_days),
             self._responses.expire(self._config.responses.retention_days),
@@ -109,7 +114,7 @@ class Keeper:
         if shipping.done():
             shipping.result()  # raises: a keeper that cannot ship is of no use, and the next one starts clean
         await serving
-        await self._engine.drain(WORK_DRAIN_S)
+        await asyncio.gather(self._engine.drain(WORK_DRAIN_S), self._webhooks.drain(WORK_DRAIN_S))
         await self._jobs.close()
         listener.close()
         self._messages.close()
@@ -130,6 +135,8 @@ class Keeper:
             files=self._files,
             jobs=self._jobs.service,
             public_url=self._config.server.public_url.rstrip("/"),
+            webhooks=self._webhooks.store,
+            caller_urls=self._guarded,
             usage=UsageStore(self._database, self._shipper),
             workers=self._messages,
             catalog=self._catalog,
@@ -174,6 +181,11 @@ class Keeper:
             "ledger_rows_shipped_total": status.shipped_rows,
         }
         return metrics.render({**self._messages.counters(), **own}, self._traffic)
+
+
+def _webhook_policy(config: Config) -> Policy:
+    webhooks = config.webhooks
+    return Policy(webhooks.retry_delays_s, webhooks.timeout_s, webhooks.per_host, webhooks.retention_days)
 
 
 class _HttpServer(uvicorn.Server):

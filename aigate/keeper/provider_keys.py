@@ -14,7 +14,9 @@ from aigate.keeper.db.provider_keys import (
     revoke_provider_key,
     rewrap_all,
 )
+from aigate.keeper.db.webhooks import rewrap_secrets
 from aigate.keeper.vault import Vault
+from aigate.keeper.webhooks.secrets import context as secret_context
 
 
 class ProviderKeyStore:
@@ -39,7 +41,7 @@ class ProviderKeyStore:
         return await self._database.read(self._reveal, account_id, sub_account_id, key_id)
 
     async def rotate(self) -> int:
-        """Seals all of them under a new key (the newest given one, where keys are a setting). How many there are."""
+        """Seals all of them, and what else the vault sealed, under a new key (the newest given one, where keys are a setting). How many there are."""
         return await self._database.write(self._rotate)
 
     def _add(self, connection: Connection, new: ProviderKey, key: str) -> None:
@@ -52,6 +54,7 @@ class ProviderKeyStore:
     def _rotate(self, connection: Connection) -> int:
         if self._vault.has_file:
             self._vault.add_key()  # on disk before anything is sealed with it
+        rewrap_secrets(connection, lambda sealed, owner_id: self._vault.rewrap(sealed, secret_context(owner_id)))
         return rewrap_all(connection, lambda row, sealed: self._vault.rewrap(sealed, _context(row)))
 
 

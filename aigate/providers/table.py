@@ -204,7 +204,7 @@ def _media(name: str, base_url: str, key_variable: str, doc: str, *, jobs: str =
 
 _MEDIA = (
     _media("runway", "https://api.dev.runwayml.com/v1", "RUNWAYML_API_SECRET", "docs.dev.runwayml.com/api, 2026-10-20"),
-    _media("luma", "https://agents.lumalabs.ai/v1", "LUMA_AGENTS_API_KEY LUMA_API_KEY", "docs.agents.lumalabs.ai/guides, 2026-09-19"),
+    _media("luma", "https://agents.lumalabs.ai/v1", "LUMA_AGENTS_API_KEY", "docs.agents.lumalabs.ai/guides, 2026-09-19"),
     _media("replicate", "https://api.replicate.com/v1", "REPLICATE_API_TOKEN", "replicate.com/docs/reference/http, 2026-11-28"),
     _media("fal", "https://queue.fal.run", "FAL_KEY", "fal.ai/docs/documentation/model-apis/inference/queue, 2026-11-28"),
     _media(

@@ -9,7 +9,9 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+import msgspec
 import uvloop
 
 from aigate.process import say_ready, watch_life
@@ -17,7 +19,18 @@ from aigate.sim.app import SimulatedProvider
 from aigate.sim.bill import Bill
 
 DRAIN_S = 5.0
+JOBS_FILE = "sim-jobs.jsonl"  # of the data directory
 BACKLOG = 2048
+
+
+class _ChildServer(msgspec.Struct):
+    data_dir: str = ""
+
+
+class _ChildConfig(msgspec.Struct):
+    """What concerns the sim of the configuration that every child is given."""
+
+    server: _ChildServer = msgspec.field(default_factory=_ChildServer)
 
 
 def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -26,6 +39,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=9100, help="0 takes a free one (default 9100)")
     parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
     parser.add_argument("--bill", metavar="FILE", help="append one JSON line when an attempt arrives and one when it is billed")
+    parser.add_argument("--jobs", metavar="FILE", help="append media jobs to it, and go on with them after a restart")
     parser.add_argument("--seed", type=int, default=0, help="changes every answer")
     parser.add_argument("--name", help=argparse.SUPPRESS)  # these four: the supervisor's
     for option in ("--listen-fd", "--life-fd", "--ready-fd"):
@@ -65,7 +79,8 @@ async def serve(options: argparse.Namespace, sock: socket.socket) -> None:
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     loop.add_signal_handler(signal.SIGINT, (lambda: None) if is_child else stopped.set)  # Ctrl-C is for the supervisor to decide
     watch_life(loop, options.life_fd)
-    provider = SimulatedProvider(Bill(options.bill), options.seed)
+    provider = SimulatedProvider(Bill(options.bill), options.seed, options.jobs)
+    provider.media.start()
     is_unix = sock.family == socket.AF_UNIX
     server = await (loop.create_unix_server if is_unix else loop.create_server)(provider.protocol, sock=sock)
     say_ready(options.ready_fd)
@@ -88,7 +103,8 @@ def _address(sock: socket.socket) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     options = read_options(argv)
     if options.life_fd is not None:
-        sys.stdin.buffer.read()  # the configuration every child is given: nothing in it concerns the sim
+        config = msgspec.json.decode(sys.stdin.buffer.read(), type=_ChildConfig)
+        options.jobs = str(Path(config.server.data_dir) / JOBS_FILE) if config.server.data_dir else None
     try:
         sock = listening_socket(options)
     except OSError as error:

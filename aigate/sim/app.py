@@ -16,6 +16,7 @@ from aigate.core.words import count_words
 from aigate.sim.answers import MAX_CHOICES, Answers, ChatRequest, answer, embed
 from aigate.sim.behaviours import MAX_TOKENS, Behaviour, UnknownBehaviour, read_behaviour
 from aigate.sim.bill import Bill, Row
+from aigate.sim.media import MediaService
 from aigate.sim.play import EXTRA, Reply, head, play
 from aigate.sim.replies import (
     Identity,
@@ -64,8 +65,9 @@ _decode_embedding = msgspec.json.Decoder(EmbeddingRequest).decode
 class SimulatedProvider:
     """Handles requests; `connections` are the open ones."""
 
-    def __init__(self, bill: Bill, seed: int = 0) -> None:
+    def __init__(self, bill: Bill, seed: int = 0, jobs_path: str | None = None) -> None:
         self.bill = bill
+        self.media = MediaService(jobs_path, seed)
         self.seed = seed
         self.connections: set[Connection] = set()
         self._last: Request | None = None
@@ -79,6 +81,7 @@ class SimulatedProvider:
             ("GET", "/v1/models"): lambda: model_list(self._started),
             ("GET", "/sim/bill"): lambda: encode({"totals": self.bill.totals, "attempts": list(self.bill.rows)}),
             ("GET", "/sim/attempts"): lambda: encode({"attempts": [row.attempt for row in self.bill.rows]}),
+            ("GET", "/sim/submissions"): lambda: encode(self.media.desk.tell()),
             ("GET", "/sim/last"): self._tell_last,
             ("POST", "/sim/reset"): self._reset,
         }
@@ -89,7 +92,10 @@ class SimulatedProvider:
     def handle(self, connection: Connection, request: Request) -> None:
         path = request.target.partition("?")[0].rstrip("/")
         route = self._routes.get((request.method, path))
-        if route is None:
+        if self.media.takes(path):
+            self._last = request if request.method == "POST" else self._last
+            self.media.handle(connection, request)
+        elif route is None:
             message = f"The simulated provider has no {request.method} {path or '/'}."
             _send_now(connection, request, 404, error_body(404, message))
         elif request.method == "POST" and path.startswith("/v1/"):
@@ -223,6 +229,7 @@ class SimulatedProvider:
         """Running replies finish; those that take longer are cut, and charged as cancelled."""
         for connection in list(self.connections):
             connection.finish_and_close()
+        await self.media.drain()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
@@ -243,6 +250,7 @@ class SimulatedProvider:
 
     def _reset(self) -> bytes:
         self.bill.reset()
+        self.media.reset()
         self._failures.clear()
         self._last = None
         return b"{}"

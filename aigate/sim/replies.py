@@ -8,6 +8,7 @@ import msgspec
 
 from aigate.sim.answers import Answer, Answers, ChatRequest, ToolCall
 from aigate.sim.behaviours import PARTS, Behaviour
+from aigate.sim.media_behaviours import KINDS, MEDIA_PARTS
 
 # Stands in the text for Behaviour.pad_bytes of filler, which are never held in memory. JSON leaves it as it is.
 PADDING = "[padding of the simulated provider]"
@@ -221,9 +222,8 @@ def refusal(behaviour: Behaviour, credential: str) -> tuple[str, bytes, tuple[tu
 
 def model_list(created: int) -> bytes:
     """One model per behaviour; any other name answers as `echo`."""
-    models = [
-        {"id": part.example, "object": "model", "created": created, "owned_by": "aigate", "description": part.says} for part in PARTS
-    ]
+    described = [*((part.example, part.says) for part in PARTS), *KINDS.items(), *((part.example, part.says) for part in MEDIA_PARTS)]
+    models = [{"id": name, "object": "model", "created": created, "owned_by": "aigate", "description": says} for name, says in described]
     return encode({"object": "list", "data": models})
 
 

@@ -19,11 +19,14 @@ from aigate.keeper.blobs import LocalBlobs
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.usage import LabelTotals
 from aigate.keeper.files import FileStore
+from aigate.keeper.guarded import GuardedClient
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
 from aigate.keeper.responses import ResponseStore
 from aigate.keeper.vault import Vault
+from aigate.keeper.webhooks.secrets import WebhookSecrets
+from aigate.keeper.webhooks.store import WebhookStore
 from tests.keeper.batches.world import BatchWorld
 
 ROOT_KEY = "root-secret"
@@ -128,7 +131,9 @@ class Plane:
         self.keys = KeyStore(database)
         self.workers = Workers(self.keys.find, expected_workers=0)
         self.pushed = self.workers.pushed
-        self.provider_keys = ProviderKeyStore(database, Vault(folder / "provider.key"))
+        vault = Vault(folder / "provider.key")
+        self.provider_keys = ProviderKeyStore(database, vault)
+        self.webhooks = WebhookStore(database, WebhookSecrets(database, vault))
         self.responses = ResponseStore(database)
         self.files = FileStore(database, LocalBlobs(folder / "files"), max_bytes=1_000_000, max_tenant_bytes=2_000_000)
         self.batch_world = BatchWorld(database, folder, files=self.files)
@@ -153,6 +158,8 @@ class Plane:
                 "files": self.files,
                 "batches": self.batches,
                 "jobs": None,
+                "webhooks": self.webhooks,
+                "caller_urls": GuardedClient(allow_loopback=True),
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),

@@ -3,11 +3,13 @@
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aigate.catalog.job_models import find_job_model, load_job_models
 from aigate.catalog.load import load_catalog
 from aigate.config import Config, ModelConfig, ProviderConfig
-from aigate.core.job import FIELDS, MODALITIES
+from aigate.core.job import FIELDS, MODALITIES, JobRequest, plan_job
 from aigate.errors import ClientError
 from aigate.providers.table import ROWS
 
@@ -43,7 +45,28 @@ def test_the_price_without_a_variant_is_the_dearest_so_that_nothing_new_runs_too
     row = MODELS[slug]
     rates = {name: rate[0] / rate[1] for name, rate in row.price().rates.items()}
     assert {name.partition(":")[0] for name in rates} == {row.job.unit}
-    assert rates[row.job.unit] == max(rates.values())
+    is_flag = all(isinstance(row.job.defaults.get(name), bool) for name in row.job.price_by)  # always said, so that none is "not"
+    assert rates[row.job.unit] == max(rates.values()) or (row.job.price_by and is_flag)
+
+
+@pytest.mark.parametrize("slug", MODELS)
+@settings(max_examples=25, deadline=None)
+@given(duration=st.none() | st.floats(0.1, 5000), resolution=st.none() | st.sampled_from(["720p", "1080P", "4k", "tall"]), audio=st.none() | st.booleans())
+def test_whatever_is_asked_what_is_planned_is_allowed_and_priced(slug, duration, resolution, audio):
+    row, limits = MODELS[slug], MODELS[slug].job
+    request = JobRequest(modality=row.modality, prompt="x", image_url="https://p.example/a.png", duration=duration, resolution=resolution, audio=audio)
+    planned = plan_job(request, limits)
+    (name, thousandths), = planned.units.items()
+    assert thousandths > 0
+    assert row.price() is None or {name, limits.unit} & set(row.price().rates)
+    length = planned.request.duration
+    if length is not None:
+        low, high = limits.duration_range_s or (min(limits.durations_s), max(limits.durations_s))
+        assert low <= length <= high and (not limits.durations_s or length in limits.durations_s)
+        assert limits.unit != "second" or thousandths >= length * 1000
+        assert not limits.whole_seconds or length == int(length)
+    for field, allowed in limits.values.items():
+        assert getattr(planned.request, field) in (None, *allowed)
 
 
 def test_a_pattern_is_found_by_the_names_it_is_for_and_a_name_of_its_own_wins():
@@ -102,10 +125,11 @@ def test_a_built_in_row_can_be_given_jobs_and_keeps_its_own_key():
 def test_the_formats_own_headers_and_way_of_sending_a_key_come_with_it():
     providers = {
         "f": ProviderConfig(jobs="fal", base_url="https://f.example", api_key="k", unpriced="allow"),
-        "r": ProviderConfig(jobs="runway", base_url="https://r.example", api_key="k", unpriced="allow"),
+        "r": ProviderConfig(jobs="runway", base_url="https://r.example", api_key="k", unpriced="allow", idempotency_header="idempotency-key"),
     }
     catalog = load_catalog(Config(credentials={"f": "k", "r": "k"}, providers=providers), sim_base_url=None)
     assert catalog.resolve_job("f/a/b", "video").provider.auth == "scheme:Key"
+    assert catalog.resolve_job("r/gen4.5", "video").provider.idempotency_header == "idempotency-key"
     assert dict(catalog.resolve_job("r/gen4.5", "video").provider.headers) == {"x-runway-version": "2024-11-06"}
 
 

@@ -244,6 +244,33 @@ MESHY = Family(
     failures=[({"status": "FAILED", "task_error": {"message": "no such shape"}}, "provider_failed", "no such shape"), ({"status": "EXPIRED"}, "provider_failed", "no reason")],
 )
 
+AIGATE = Family(
+    modality="video",
+    submissions=[
+        Submission("sim/video", {"prompt": "a boat", "duration": 5.0, "aspect_ratio": "16:9", "extra": {"style": "flat"}}, "/videos/generations",
+                   webhook_url="https://gate.example/hook/9",
+                   body={"model": "sim/video", "prompt": "a boat", "duration": 5.0, "aspect_ratio": "16:9", "style": "flat", "webhook_url": "https://gate.example/hook/9"}),
+        Submission("sim/music", {"modality": "music", "prompt": "lo-fi", "is_instrumental": True}, "/audio/music",
+                   body={"model": "sim/music", "prompt": "lo-fi", "is_instrumental": True}),
+        Submission("sim/3d", {"modality": "3d", "image_url": PICTURE}, "/3d/generations", body={"model": "sim/3d", "prompt": "", "image_url": PICTURE}),
+    ],
+    accepted={"id": "job_1a22", "object": "job", "status": "queued", "modality": "video", "model": "sim/video", "result": None, "error": None},
+    handle="job_1a22",
+    poll=("GET", "/jobs/job_1a22"),
+    cancel=("POST", "/jobs/job_1a22/cancel"),
+    states=[({"status": "queued"}, "queued"), ({"status": "processing"}, "processing"), ({"status": "failed", "error": "cancelled", "error_code": "cancelled"}, "cancelled")],
+    progress=({"status": "processing", "progress": 0.4}, 0.4),
+    results=[
+        ({"status": "completed", "result": {"url": "https://hub.example/v1/files/jobs/job_1/video.mp4/public?token=x", "media_type": "video/mp4", "duration": 5.0}},
+         "https://hub.example/v1/files/jobs/job_1/video.mp4/public?token=x"),
+        ({"status": "completed", "result": {"url": "https://hub.example/a", "files": [{"url": "https://hub.example/b"}]}}, "https://hub.example/b"),
+    ],
+    failures=[
+        ({"status": "failed", "error": "not this", "error_code": "content_rejected"}, "content_rejected", "not this"),
+        ({"status": "failed", "error": "it broke", "error_code": "provider_lost"}, "provider_failed", "it broke"),
+    ],
+)
+
 ELEVENLABS = Family(
     modality="music",
     submissions=[
@@ -265,7 +292,7 @@ STABILITY = Family(
 
 FAMILIES = {
     "openai-videos": OPENAI_VIDEOS, "google-veo": GOOGLE_VEO, "google-omni": GOOGLE_OMNI, "runway": RUNWAY, "luma": LUMA,
-    "replicate": REPLICATE, "fal": FAL, "meshy": MESHY, "elevenlabs-music": ELEVENLABS, "stability": STABILITY,
+    "replicate": REPLICATE, "fal": FAL, "meshy": MESHY, "elevenlabs-music": ELEVENLABS, "stability": STABILITY, "aigate": AIGATE,
 }  # fmt: skip
 POLLED = {name: family for name, family in FAMILIES.items() if family.handle}
 SYNCHRONOUS = {name: family for name, family in FAMILIES.items() if not family.handle}

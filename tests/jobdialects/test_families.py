@@ -205,7 +205,10 @@ def test_a_name_that_is_no_operation_is_not_polled(name):
 @pytest.mark.parametrize("name", JOB_DIALECTS)
 def test_no_family_claims_what_it_has_not(name):
     dialect = JOB_DIALECTS[name]
-    assert not dialect.has_idempotency_key and not dialect.can_look_up
+    assert not dialect.can_look_up
+    sample = FAMILIES[name].submissions[0]
+    written = dialect.write_submit(request_of(FAMILIES[name], sample), target_of(name), KEY, None)
+    assert dialect.has_idempotency_key == (KEY in written.headers.values())
     with pytest.raises(LookupError, match="by a key"):
         dialect.write_look_up(KEY, target_of(name))
     with pytest.raises(LookupError, match="by a key"):

@@ -80,14 +80,14 @@ def read_all(name, reply):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(body=JSON, status=STATUSES)
 def test_any_json_is_read_or_refused_clearly(name, body, status):
     read_all(name, HttpReply(status=status, body=json.dumps(body).encode()))
 
 
 @pytest.mark.parametrize("name", POLLED)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_a_damaged_reply_is_read_or_refused_clearly(name, data):
     body = damaged(data.draw(st.sampled_from(BODIES[name])), data.draw)
@@ -107,7 +107,7 @@ def test_json_nested_beyond_reason_is_refused_clearly(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(request=REQUESTS)
 def test_a_submission_holds_no_secret_and_its_url_is_one(name, request):
     family = FAMILIES[name]
@@ -121,13 +121,14 @@ def test_a_submission_holds_no_secret_and_its_url_is_one(name, request):
     assert written.url.startswith("/") and written.url.isascii() and written.url.isprintable() and " " not in written.url
     text = written.url.encode() + repr(dict(written.headers)).encode() + written.body
     assert target.provider.credential.encode() not in text
-    assert KEY.encode() not in text  # it is ours to know a job by: where a provider has no use for it, it is not told
+    assert KEY not in written.url and KEY.encode() not in written.body
+    assert KEY.encode() not in text or JOB_DIALECTS[name].has_idempotency_key  # where a provider has no use for it, it is not told
     assert all(name == name.lower() and "\n" not in value for name, value in written.headers.items())
     if written.headers["content-type"] == "application/json":
         msgspec.json.decode(written.body)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(fields=st.dictionaries(st.text("abc\"\r\n[]%é", min_size=1, max_size=8), st.text(max_size=30), max_size=4), data=st.binary(max_size=60))
 def test_nothing_in_a_form_can_forge_a_part(fields, data):
     written = multipart("/x", fields, {"file": ("image/png", data)}, KEY)

@@ -62,7 +62,7 @@ def test_a_child_takes_the_socket_it_is_given_and_leaves_it_to_the_next(tmp_path
         listener.bind(str(path))
         listener.listen(16)
         for _ in range(2):
-            process, life = start_child(listener, b"{" + b" " * 200_000 + b"}")
+            process, life = start_child(listener, json.dumps({"server": {"data_dir": str(tmp_path)}, "log": " " * 200_000}).encode())
             assert get_bill(path)["totals"]["seen"] == 0
             process.send_signal(signal.SIGINT)  # the supervisor's to decide: nothing happens
             assert get_bill(path)
@@ -70,6 +70,7 @@ def test_a_child_takes_the_socket_it_is_given_and_leaves_it_to_the_next(tmp_path
             assert process.wait(timeout=10) == 0
             os.close(life)
             assert path.exists()
+            assert (tmp_path / "sim-jobs.jsonl").exists()
 
 
 def test_a_child_ends_when_its_supervisor_is_gone(tmp_path):

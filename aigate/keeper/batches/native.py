@@ -29,7 +29,17 @@ from aigate.keeper.batches.native_plan import NativeLine, Resolve, dialect_of, p
 from aigate.keeper.batches.spool import ERRORS
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.native_parts import (
-    DONE, NEW, SUBMITTING, UNKNOWN, WAITING, Part, add_parts, change_part, held_calls, hold_lines, parts_of,
+    DONE,
+    NEW,
+    SUBMITTING,
+    UNKNOWN,
+    WAITING,
+    Part,
+    add_parts,
+    change_part,
+    held_calls,
+    hold_lines,
+    parts_of,
 )  # fmt: skip
 from aigate.keeper.hold_desk import HoldDesk
 from aigate.keeper.jobs.client import NotSent, ProviderClient

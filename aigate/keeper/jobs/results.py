@@ -15,9 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from aigate.core.job import MODEL_3D, MUSIC, VIDEO
 from aigate.core.job_state import Job, StoredResult
 from aigate.core.target import Target
-from aigate.errors import ProviderError
+from aigate.errors import ClientError, GatewayError, ProviderError
 from aigate.jobdialects.dialect import HttpReply, Polled, Result
-from aigate.keeper.blobs import Blobs
+from aigate.keeper.blobs import Blobs, MissingBlob
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.jobs import find_expired, forget_results, forget_submissions
 from aigate.keeper.jobs.client import Media, ProviderClient, Unusable
@@ -99,7 +99,13 @@ class ResultStore:
     # --- reading and forgetting -------------------------------------------------------------------------------------------------
 
     async def read(self, file: StoredResult, start: int, end: int) -> AsyncIterator[bytes]:
-        return await self._blobs.open(file.key, start, end)
+        try:
+            return await self._blobs.open(file.key, start, end)
+        except MissingBlob:
+            raise ClientError("The file is no longer in the store.", status=404, code="not_found", param="filename") from None
+        except OSError as error:
+            log.error("a result cannot be read: %s", error)
+            raise GatewayError("The store of results does not answer.", status=503, code="store_unavailable", retryable=True, retry_after_s=5) from None
 
     async def expire(self) -> None:
         """Until cancelled: deletes results whose time has come, and idempotency keys of yesterday."""

@@ -57,7 +57,7 @@ class Submission:
         target: Target | None = None
         try:
             target, dialect = self._work.target(job)
-            if was_sent and not dialect.has_idempotency_key:
+            if was_sent and not _can_repeat(dialect, target):
                 found = await self._look_up(job, target, dialect) if dialect.can_look_up else None
                 if found is None and not dialect.can_look_up:
                     await self._unknown(job)
@@ -75,6 +75,8 @@ class Submission:
         request = await self._with_image(request_of(job), target)
         hook_url = self._work.hook_url(job) if dialect.takes_webhook else None
         message = dialect.write_submit(request, target, job.submit_key, hook_url)
+        if header := target.provider.idempotency_header:
+            message = replace(message, headers={**message.headers, header: job.submit_key})
         async with self._work.client.submit(target, message) as media:
             submitted = dialect.read_submit(media.reply, request, target)
             await self._taken(job, submitted, media)
@@ -121,7 +123,7 @@ class Submission:
     async def _sent_without_answer(self, job: Job, target: Target | None, message: str) -> None:
         """The connection broke after the request had left: known again later, or never."""
         dialect = None if target is None else self._work.target(job)[1]
-        if dialect is not None and (dialect.has_idempotency_key or dialect.can_look_up) and job.tries < MAX_TRIES:
+        if target is not None and dialect is not None and (_can_repeat(dialect, target) or dialect.can_look_up) and job.tries < MAX_TRIES:
             await self._work.change(job.id, (SENDING,), due_ms=now_ms() + self._work.wait_ms(job.tries, LONGEST_WAIT_S), tries=job.tries + 1)
         else:
             await self._unknown(job, message)
@@ -145,3 +147,7 @@ class Submission:
         media_type = reply.media_type if reply.media_type.startswith("image/") else "application/octet-stream"
         return replace(request, image_url=f"data:{media_type};base64,{base64.b64encode(data).decode()}")
 
+
+def _can_repeat(dialect: JobDialect, target: Target) -> bool:
+    """Whether the same submission, sent again with its key, makes no second job."""
+    return dialect.has_idempotency_key or bool(target.provider.idempotency_header)

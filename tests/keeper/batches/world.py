@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aigate.keeper.data_plane import InnerReply, NotSent, OutcomeUnknown
+from aigate.keeper.db.fates import ENDED, NEVER_SENT, UNSETTLED, Fate
+
 from aigate.catalog.load import load_catalog
 from aigate.config import Config, ModelConfig, ProviderConfig
 from aigate.core.batch import WINDOW_MS, Batch
@@ -22,11 +25,9 @@ from aigate.keeper.batches.run import BatchRun, Means
 from aigate.keeper.batches.slots import Slots
 from aigate.keeper.batches.spool import ERRORS, OUTPUT, Spool
 from aigate.keeper.blobs import LocalBlobs
-from aigate.keeper.data_plane import InnerReply, NotSent, OutcomeUnknown
 from aigate.keeper.db.batches import add_batch, get_batch
-from aigate.keeper.db.prices import save_prices
 from aigate.keeper.db.engine import Database
-from aigate.keeper.db.fates import ENDED, NEVER_SENT, UNSETTLED, Fate
+from aigate.keeper.db.prices import save_prices
 from aigate.keeper.files import FileStore
 from aigate.keeper.guarded import GuardedClient
 from aigate.keeper.hold_desk import HoldDesk

@@ -9,6 +9,7 @@ import asyncio
 import re
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -34,6 +35,7 @@ class MediaProvider:
         self.released = threading.Event()
         self.taken = threading.Event()
         self.clip = CLIP
+        self.around_reply: Callable[[bool], None] | None = None  # called once: before the reply to a submission goes out, and when it has
         routes = [
             Route("/v1/videos", self._submit, methods=["POST"]),
             Route("/v1/videos/{id}", self._poll, methods=["GET"]),
@@ -78,13 +80,18 @@ class MediaProvider:
         await asyncio.sleep(self.reply_delay_s)
         if prompt.startswith("hang"):
             await asyncio.sleep(3600)
+        around, self.around_reply = self.around_reply, None
+        if around is None:
+            return JSONResponse(self._shown(job))
+        around(False)
+        asyncio.get_running_loop().call_later(0.05, around, True)
         return JSONResponse(self._shown(job))
 
     async def _poll(self, request: Request) -> Response:
         self.polls += 1
         job = self.jobs.get(request.path_params["id"])
         if job is None:
-            return JSONResponse({"error": {"message": "no such video"}}, 404)
+            return JSONResponse({"error": {"message": "no such video"}}, 410)
         job["polls"] += 1
         if job["status"] not in ("cancelled", "failed"):
             is_done = job["polls"] > self.polls_needed and (not job["prompt"].startswith("slow") or self.released.is_set())
