@@ -116,6 +116,19 @@ class Responses(Section):
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # they are deleted when this old; 0 = none is kept
 
 
+class Evals(Section):
+    """Evals of models on a dataset."""
+
+    judge_model: str = ""  # scores answers where an eval names no judge of its own; empty = none does
+    embedding_model: str = ""  # embeds answers where an eval names none of its own
+    max_answers: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000  # of one eval: items times candidates
+    max_output_tokens: Count = 4_096  # of an answer whose item does not say
+    sync_answers: Natural = 100  # an eval of so many answers or fewer is waited for by the request that makes it …
+    wait_s: Delay = 50.0  # … at most so long
+    concurrency: Annotated[int, Meta(ge=1, le=1000)] = 8  # calls of one eval at a time
+    retention_days: Natural = 0  # ended evals older than this are deleted, unless they answer as a model; 0 = kept for ever
+
+
 class Jobs(Section):
     """Videos, music and 3D models: work that takes minutes, and its results."""
 
@@ -144,6 +157,7 @@ class Batches(Section):
     max_lines: Annotated[int, Meta(ge=1, le=1_000_000)] = 50_000  # most lines of one batch
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 64  # lines that run at once, of all batches; who has fewer of them comes first
     batch_concurrency: Annotated[int, Meta(ge=1, le=256)] = 32  # … of one batch
+    price_factor: Annotated[float, Meta(ge=0, le=10)] = 1.0  # of a model's price, charged for a line; 0.5 = half
 
 
 class Webhooks(Section):
@@ -154,6 +168,15 @@ class Webhooks(Section):
     timeout_s: Seconds = 10.0  # for one try
     per_host: Count = 4  # tries at once to one host
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30  # the log of deliveries; 0 = kept for ever
+
+
+class Archive(Section):
+    """Bodies of calls, kept so that they can be replayed. A tenant's or key's archive_days and `x-aig-archive: off` come first."""
+
+    bodies: Literal["on", "off"] = "on"  # whether they are kept of whom nothing else is said
+    retention_days: Annotated[int, Meta(ge=1, le=3650)] = 7  # how long
+    max_body_bytes: Annotated[int, Meta(ge=0)] = MIB  # of a call with a larger request or reply neither is kept
+    replay_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30  # replays, with the answers they compare, are deleted when this old
 
 
 class Sim(Section):
@@ -216,6 +239,8 @@ class Config(Section):
     upstream: Upstream = Upstream()
     routing: Routing = Routing()
     responses: Responses = Responses()
+    evals: Evals = Evals()
+    archive: Archive = Archive()
     jobs: Jobs = Jobs()
     files: Files = Files()
     batches: Batches = Batches()
@@ -236,6 +261,8 @@ SECTIONS: dict[str, type[Section]] = {
     "upstream": Upstream,
     "routing": Routing,
     "responses": Responses,
+    "evals": Evals,
+    "archive": Archive,
     "jobs": Jobs,
     "files": Files,
     "batches": Batches,

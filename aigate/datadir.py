@@ -50,7 +50,7 @@ class DataDir:
         return _read_or_write(self.path / "secret.key", lambda: os.urandom(32))
 
     def _make(self) -> None:
-        too_long = len(os.fsencode(self.run_path("control.sock"))) - _SOCKET_PATH_BYTES
+        too_long = len(os.fsencode(self.run_path("inner-256.sock"))) - _SOCKET_PATH_BYTES
         if too_long > 0:
             raise DataDirError(f"data directory {self.path}: its path is {too_long} bytes too long for the sockets in it; choose a shorter one")
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

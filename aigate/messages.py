@@ -223,10 +223,32 @@ class FoundResponse(msgspec.Struct, tag="found_response", frozen=True):
     missing_id: str = ""
 
 
+# --- evals that answer as models ------------------------------------------------------------------------------------------------
+
+
+class FindEval(msgspec.Struct, tag="find_eval", frozen=True):
+    """Worker → keeper: which model won this eval? Answered by FoundEval of the same number."""
+
+    number: int
+    account_id: str
+    owner_id: str  # core/account.py keeper_of
+    eval_id: str
+
+
+class FoundEval(msgspec.Struct, tag="found_eval", frozen=True):
+    """`status` "": there is none that this caller may use, else as core/evals.py. A completed eval's winner never changes."""
+
+    number: int
+    status: str = ""
+    winner: str = ""
+    error: str = ""
+
+
 Message = (
     Hello | LookUp | Found | Push | Ack | Health | Ping | Welcome | Grant | Granted | Refused | Recall | Limits
     | Permits | Permitted | GiveBack | InUse | OpenKey | OpenedKey
     | KeepResponse | KeptResponse | FindResponse | FoundResponse
+    | FindEval | FoundEval
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -15,20 +15,21 @@ from tools import reference
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+RUN_PAGES = ("evals.md", "replays.md")  # whose Python and shell blocks are run
 DEFAULT_URL = "http://127.0.0.1:4000"
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def run(command, gateway, folder):
+def run(command, gateway, folder, more_env=None):
     """As a reader would, in the folder that holds data/, on the gateway under test instead of the one at the default port."""
     bin_folder = folder / "bin"
-    bin_folder.mkdir()
+    bin_folder.mkdir(exist_ok=True)
     (bin_folder / "aigate").write_text(f'#!/bin/sh\nexec {sys.executable} -m aigate "$@"\n')
     (bin_folder / "aigate").chmod(0o755)
-    env = environment({"AIGATE_URL": gateway.url, "PYTHONPATH": str(ROOT), "PATH": f"{bin_folder}:{os.environ['PATH']}"})
+    env = environment({"AIGATE_URL": gateway.url, "PYTHONPATH": str(ROOT), "PATH": f"{bin_folder}:{os.environ['PATH']}", **(more_env or {})})
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=gateway.data_dir.parent, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -43,6 +44,16 @@ def test_the_python_of_the_readme_runs(gateway, tmp_path):
 @pytest.mark.parametrize("snippet", blocks("bash"))
 def test_the_shell_commands_of_the_readme_run(gateway, tmp_path, snippet):
     assert run(["bash", "-euc", snippet.replace(DEFAULT_URL, gateway.url)], gateway, tmp_path)
+
+
+@pytest.mark.parametrize("page", RUN_PAGES)
+def test_what_a_page_shows_runs_from_top_to_bottom(gateway, tmp_path, page):
+    """Its Python blocks are one program, its shell blocks one script."""
+    text = (ROOT / "docs" / page).read_text()
+    env = {"AIGATE_URL": gateway.url, "AIGATE_KEY": gateway.key}
+    for command in ([sys.executable, "-c", "\n".join(blocks("python", text))], ["bash", "-euc", "\n".join(blocks("bash", text))]):
+        if command[-1]:
+            run(command, gateway, tmp_path, env)
 
 
 def test_the_settings_of_the_readme_are_right(tmp_path):

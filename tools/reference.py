@@ -22,7 +22,8 @@ COMMANDS = (
     "provider-keys add", "provider-keys list", "provider-keys delete", "provider-keys rotate",
     "files upload", "files list", "files content", "files delete",
     "batch create", "batch get", "batch list", "batch cancel", "batch output",
-    "usage", "models", "call", "ledger verify", "ledger export", "ledger resolve", "ledger write-off", "sim",
+    "usage", "models", "call", "replay", "eval run", "eval get", "eval winner", "eval list",
+    "ledger verify", "ledger export", "ledger resolve", "ledger write-off", "sim",
 )  # fmt: skip
 
 SETTINGS_HEAD = """# Settings

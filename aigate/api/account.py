@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from aigate.api.access import Admin
 from aigate.api.boundary import json_reply
-from aigate.api.inputs import Input, Rate
+from aigate.api.inputs import ArchiveDays, Input, Rate
 from aigate.api.replies import Row
 from aigate.api.services import Wired
 from aigate.core.account import Account
@@ -16,6 +16,7 @@ class AccountChange(Input):
     rate_limit_rpm: Rate | None = None
     rate_limit_tpm: Rate | None = None
     max_streams: Rate | None = None
+    archive_days: ArchiveDays | None = None
 
 
 @router.get("")
@@ -38,5 +39,6 @@ def _record(account: Account) -> Row:
         "rate_limit_rpm": account.rate_limit_rpm,
         "rate_limit_tpm": account.rate_limit_tpm,
         "max_streams": account.max_streams,
+        "archive_days": account.archive_days,
         "created_at": account.created_ms // 1000,
     }

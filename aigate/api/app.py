@@ -8,6 +8,7 @@ from aigate.api import (
     balance,
     batches,
     budgets,
+    evals,
     files,
     health,
     job_files,
@@ -15,6 +16,7 @@ from aigate.api import (
     keys,
     models,
     provider_keys,
+    replays,
     responses,
     sub_accounts,
     usage,
@@ -36,7 +38,8 @@ def control_plane(services: Services, *, outages: tuple[type[Exception], ...] = 
     )
     app.state.services = services
     parts = (
-        health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, job_files, files, batches, jobs, webhooks,
+        health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, evals, replays, job_files, files, batches,
+        jobs, webhooks,
     )  # fmt: skip
     for part in parts:
         app.include_router(part.router)

@@ -53,6 +53,7 @@ Glob = Annotated[Line, StringConstraints(min_length=1, max_length=200)]
 Globs = Annotated[list[Glob], Field(max_length=200, description="patterns over slugs, such as moonshot/*; empty: all")]
 Cents = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=0, le=MAX_CENTS)]
 Rate = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1, le=MAX_RATE)]
+ArchiveDays = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=0, le=3650, description="bodies of calls are kept so long; 0: not at all")]
 Future = Annotated[datetime, AfterValidator(_lies_ahead), Field(description="ISO 8601 or unix seconds")]
 
 _MONTH = r"^[12][0-9]{3}-(0[1-9]|1[0-2])$"

@@ -12,7 +12,7 @@ from pydantic import Field
 from aigate.api.access import Admin
 from aigate.api.allow_lists import read_allow_list, unmatched
 from aigate.api.boundary import json_reply
-from aigate.api.inputs import Cents, Future, Globs, Input, Name, Rate, Tag, refuse_null, to_nanousd
+from aigate.api.inputs import ArchiveDays, Cents, Future, Globs, Input, Name, Rate, Tag, refuse_null, to_nanousd
 from aigate.api.replies import Row, standing_fields, whole_cents
 from aigate.api.services import Services, Wired
 from aigate.core.account import CLAMP, Cap, Standing
@@ -36,6 +36,7 @@ class _KeyFields(Input):
     rate_limit_rpm: Rate | None = None
     rate_limit_tpm: Rate | None = None
     max_streams: Rate | None = None
+    archive_days: ArchiveDays | None = None
 
 
 class NewKey(_KeyFields):
@@ -78,6 +79,7 @@ async def create_key(new: NewKey, admin: Admin, services: Wired) -> Response:
         rate_limit_rpm=new.rate_limit_rpm,
         rate_limit_tpm=new.rate_limit_tpm,
         max_streams=new.max_streams,
+        archive_days=new.archive_days,
     )
     effective = await services.accounts.add_key(row, Cap(to_nanousd(new.spend_cap_cents), new.budget_mode))
     return json_reply({**await _shown(row, services), "key": key, "scoped_key": key, "effective": effective}, 201)
@@ -223,6 +225,7 @@ def _record(key: ClientKey, standing: Standing, services: Services) -> Row:
         "rate_limit_rpm": key.rate_limit_rpm,
         "rate_limit_tpm": key.rate_limit_tpm,
         "max_streams": key.max_streams,
+        "archive_days": key.archive_days,
         "created_at": key.created_ms // 1000,
         "expires_at": key.expires_ms // 1000 if key.expires_ms is not None else None,
         "revoked_at": key.revoked_ms // 1000 if key.revoked_ms is not None else None,

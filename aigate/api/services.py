@@ -9,14 +9,17 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from fastapi import Depends, Request
 
+from aigate import config
 from aigate.core.account import Account, Cap, Page, ProviderKey, Standing, StoredResponse, SubAccount, Whose
 from aigate.core.batch import Batch, NewBatch
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
+from aigate.core.evals import Eval, Item, Result
 from aigate.core.file import FileFields, Listing, StoredFile
 from aigate.core.job_links import LinkKey
 from aigate.core.job_state import Job, NewJob, StoredResult
+from aigate.core.replay import Replay, Shadow
 from aigate.core.webhook import Delivery, Endpoint
 from aigate.journal.records import CallEnd
 
@@ -99,6 +102,20 @@ class Responses(Protocol):
     async def delete(self, account_id: str, owner_id: str, response_id: str) -> bool: ...
 
 
+class Evals(Protocol):
+    """Owners as in core/evals.py Eval. None: there is none of this id, or not theirs."""
+
+    settings: config.Evals
+
+    async def create(self, new: Eval, items: list[Item], owners: Sequence[Owner]) -> Eval:
+        """With an id, kept, its money set aside on the owners' budgets, and running. Raises ClientError 402."""
+
+    async def results(self, eval_id: str, limit: int, after: tuple[int, int]) -> list[Result]: ...
+    async def wait(self, which: Eval, limit_s: float) -> Eval: ...
+    async def get(self, account_id: str, owner_id: str | None, eval_id: str) -> Eval | None: ...
+    async def list(self, account_id: str, owner_id: str | None, limit: int, before_id: str | None) -> list[Eval]: ...
+
+
 class Files(Protocol):
     """Uploaded files of an owner: (account, owner) of core/account.py keeper_of. None: there is none of this id, or it is not theirs."""
 
@@ -148,6 +165,23 @@ class Jobs(Protocol):
 
     async def rotate_link_key(self, overlap_s: int) -> str:
         """Links of older keys are refused so much later. The new key's id."""
+
+
+class Replays(Protocol):
+    """Owners as in core/replay.py. None: there is none of this id, or not theirs."""
+
+    async def source(self, account_id: str, call_id: str) -> CallEnd | None: ...
+    async def create(self, new: Replay, source: CallEnd) -> Replay:
+        """With an id, and running. Raises ClientError 409 where the source's bodies are not there."""
+
+    async def wait(self, which: Replay, limit_s: float) -> Replay: ...
+    async def get(self, account_id: str, owner_id: str | None, replay_id: str) -> Replay | None: ...
+    async def add_shadow(self, new: Shadow) -> Shadow: ...
+    async def shadows(self, account_id: str, owner_id: str | None, limit: int) -> Sequence[Shadow]: ...
+    async def stop_shadow(self, account_id: str, owner_id: str | None, shadow_id: str) -> Shadow | None: ...
+    async def list(
+        self, account_id: str, owner_id: str | None, limit: int, before_id: str | None, shadow_id: str | None
+    ) -> list[Replay]: ...
 
 
 class Totals(Protocol):
@@ -211,6 +245,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     accounts: Accounts
     provider_keys: ProviderKeys
     responses: Responses
+    evals: Evals
+    replays: Replays
     files: Files
     batches: Batches
     jobs: Jobs

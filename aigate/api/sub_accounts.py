@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query, Response
 from aigate.api.access import Admin, Caller
 from aigate.api.allow_lists import read_allow_list, unmatched
 from aigate.api.boundary import json_reply
-from aigate.api.inputs import Cents, Globs, Input, Name, Rate, Tag, refuse_null, to_nanousd
+from aigate.api.inputs import ArchiveDays, Cents, Globs, Input, Name, Rate, Tag, refuse_null, to_nanousd
 from aigate.api.keys import make_client_key, take_cap
 from aigate.api.replies import Row, standing_fields, whole_cents
 from aigate.api.services import Services, Wired
@@ -27,7 +27,7 @@ from aigate.errors import ClientError
 router = APIRouter(prefix="/v1/sub-accounts", tags=["sub-accounts"])
 
 _ID = re.compile(r"sa_[0-9a-z]{1,40}\Z")
-_LIMITS = ("rate_limit_rpm", "rate_limit_tpm", "max_streams")
+_LIMITS = ("rate_limit_rpm", "rate_limit_tpm", "max_streams", "archive_days")
 _NEVER_NULL = ("name", "allowed_models", "budget_mode")
 
 
@@ -39,6 +39,7 @@ class NewSubAccount(Input):
     rate_limit_rpm: Rate | None = None
     rate_limit_tpm: Rate | None = None
     max_streams: Rate | None = None
+    archive_days: ArchiveDays | None = None
     default_tag: Tag | None = None
     allowed_models: Globs = []
 

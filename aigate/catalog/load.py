@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from urllib.parse import quote
 
@@ -20,13 +21,16 @@ from aigate.catalog.live import live_providers, url_prefix
 from aigate.catalog.models import Facts, find_facts, load_facts
 from aigate.catalog.prices import PriceBook, load_price_book
 from aigate.config import Config, ModelConfig
+from aigate.core.evals import ALIAS
 from aigate.core.job import CREDIT, FIELDS, ITEM, MODALITIES, SECOND, JobLimits
-from aigate.core.price import usd_to_rate, with_id
-from aigate.core.target import Model, Price, Provider, Quirks, Target
+from aigate.core.price import every_price, usd_to_rate, with_id, with_variant
+from aigate.core.target import NATIVE_BATCH, Model, Price, Provider, Quirks, Target
 from aigate.errors import ClientError, model_not_found
-from aigate.providers.table import ROWS, SIM, SIM_PRICE
+from aigate.providers.table import BATCH_FACTOR, ROWS, SIM, SIM_PRICE
 
 MAX_REMEMBERED = 4096  # names; any name may pass a provider that takes all, so what callers ask must not grow without end
+
+BATCH = "batch"  # the variant of a price that calls in a batch are charged
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 _PATHS = {  # wire format → path after base_url
@@ -55,10 +59,19 @@ def load_catalog(config: Config, *, sim_base_url: str | None) -> Catalog:
     catalog = Catalog(live, dormant, config.models, facts=load_facts(), book=load_price_book(), job_models=load_job_models())
     catalog.auto = {"video": config.jobs.video_model, "music": config.jobs.music_model, "3d": config.jobs.model_3d}
     catalog.url = config.server.url
+    catalog.batch_factor = Decimal(str(config.batches.price_factor))
     if config.ledger.own_key_usd_per_mtok:
         rate = usd_to_rate(config.ledger.own_key_usd_per_mtok)
         catalog.own_key_price = with_id(Price(rates={"input": rate, "output": rate}, source="config"))
     return catalog
+
+
+class EvalNamed(ClientError):
+    """A model name that stands for the winner of an eval: whoever can look that up puts it in its place."""
+
+    status = 404
+    type = "model_not_found"
+    code = "unknown_model"
 
 
 class Catalog:
@@ -76,6 +89,7 @@ class Catalog:
     ):
         self.providers = live  # name → row in force
         self.url = ""  # where clients reach this gateway, for the examples
+        self.batch_factor = Decimal(1)  # of a price, charged for a call in a batch
         self.own_key_price: Price | None = None  # of calls on a caller's own provider key, where there is a fee
         self.auto: dict[str, str] = {}  # modality of jobs → the operator's choice for auto/<modality>; "" = none
         self._job_models = job_models or {}
@@ -164,6 +178,8 @@ class Catalog:
 
     def _locate(self, slug: str) -> tuple[Provider, str]:
         """The live provider and its own name for the model."""
+        if slug.startswith(ALIAS):
+            raise EvalNamed(f"{slug[:100]!r} names an eval, and a model is due here", param="model")
         if not _SLUG.fullmatch(slug) or ".." in slug:
             raise model_not_found(
                 f"{slug[:200]!r} is not a model name: names are provider/model, of letters, digits and . _ : / @ + -"
@@ -235,7 +251,14 @@ class Catalog:
             reasons = bool(quirks.effort or quirks.unsupported_when_reasoning)
             facts = Facts(is_reasoning=reasons, capabilities=("streaming",), context_window=self._context(_listed_as(provider), upstream))
         model = Model(slug=slug, price=self._price(_listed_as(provider), upstream), **msgspec.structs.asdict(facts))
-        return model if override is None else _override(model, override)
+        if override is not None:
+            model = _override(model, override)
+        return model if model.price is None else replace(model, price=self._with_variants(model.price, provider))
+
+    def _with_variants(self, price: Price, provider: Provider) -> Price:
+        """What calls in batches are charged, ours and the provider's own."""
+        price = with_variant(price, BATCH, self.batch_factor)
+        return with_variant(price, NATIVE_BATCH, Decimal(BATCH_FACTOR)) if provider.batches else price
 
     def _context(self, provider: str, upstream: str) -> int:
         entry = self._book.find(provider, upstream)
@@ -278,9 +301,10 @@ class Catalog:
 
     def prices(self) -> Iterator[Price]:
         """Every price that a call could be settled at; some more than once."""
-        for name in {_listed_as(provider) for provider in self.providers.values()}:
-            yield from _with_services(self._book.prices(name))
-        yield with_id(SIM_PRICE)
+        for provider in self.providers.values():
+            for price in self._book.prices(_listed_as(provider)):
+                yield from every_price(self._with_variants(price, provider))
+        yield from every_price(with_variant(with_id(SIM_PRICE), BATCH, self.batch_factor))
         for row in self._job_models.values():
             if (price := row.price()) is not None:
                 yield price
@@ -290,7 +314,9 @@ class Catalog:
             prefix, _, upstream = slug.partition("/")
             if prefix in self.providers:
                 found = (self._model(self.providers[prefix], upstream).price, _job_model(slug, JobModelRow(modality=""), override).price)
-                yield from _with_services([price for price in found if price is not None])
+                for price in found:
+                    if price is not None:
+                        yield from every_price(price)
 
     def describe(self, slug: str) -> dict[str, object]:
         """{"schema": how to call it}: endpoint, examples of request, reply and stream, quirks, snippets."""
@@ -352,9 +378,3 @@ def _job_model(slug: str, row: JobModelRow, override: ModelConfig | None) -> Mod
 
 def has_rate(price: Price | None, unit: str) -> bool:
     return price is not None and any(name.partition(":")[0] == unit for name in price.rates)
-
-
-def _with_services(prices: Iterator[Price] | list[Price]) -> Iterator[Price]:
-    for price in prices:
-        yield price
-        yield from price.services.values()

@@ -13,20 +13,24 @@ import typer
 from aigate.cli.accounts import keys, provider_keys, sub_accounts
 from aigate.cli.batches import batches, files
 from aigate.cli.connection import CommandError, Server, read_settings
+from aigate.cli.evals import evals
 from aigate.cli.jobs import jobs
 from aigate.cli.ledger import ledger
 from aigate.cli.options import ConfigFile, on_server
 from aigate.cli.output import show_line, show_note, show_rows, show_text
+from aigate.cli.replay import replay
 from aigate.config import ConfigError
 
 app = typer.Typer(
     help="A self-hosted AI gateway.", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 for _name, _commands in (
-    ("keys", keys), ("sub-accounts", sub_accounts), ("provider-keys", provider_keys), ("ledger", ledger), ("jobs", jobs), ("files", files),
-    ("batch", batches),
+    ("keys", keys), ("sub-accounts", sub_accounts), ("provider-keys", provider_keys), ("eval", evals), ("ledger", ledger), ("jobs", jobs),
+    ("files", files), ("batch", batches),
 ):  # fmt: skip
     app.add_typer(_commands, name=_name)
+
+app.command()(replay)
 
 
 def main(arguments: Sequence[str]) -> int:

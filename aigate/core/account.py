@@ -22,6 +22,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit_rpm: int | None = None  # None = no limit; so are the next two
     rate_limit_tpm: int | None = None
     max_streams: int | None = None
+    archive_days: int | None = None  # how long bodies of calls are kept, 0 = not at all; None = as the next above it has it
 
 
 class SubAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,7 @@ class SubAccount(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit_rpm: int | None = None  # None = no limit of its own; so are the next two
     rate_limit_tpm: int | None = None
     max_streams: int | None = None
+    archive_days: int | None = None  # how long bodies of calls are kept, 0 = not at all; None = as the next above it has it
     created_ms: int
     deleted_ms: int | None = None
 

@@ -22,6 +22,7 @@ class Principal(msgspec.Struct, frozen=True):
     expires_at: float | None = None  # unix seconds
     budgets: tuple[int, ...] = ()  # ids of those with a limit, in the order account, sub-account, key
     rates: tuple[Rate, ...] = ()  # limits of the key, its sub-account and its account
+    archive_days: int | None = None  # how long bodies of its calls are kept; None = as the operator has it
 
 
 class Call(msgspec.Struct):
@@ -48,6 +49,7 @@ class Call(msgspec.Struct):
     holds_proofs: bool = False  # its messages carry sealed proofs of several dialects (dialects/proof.py): only the neutral form sorts them
     previous_response: str = ""  # id of the response that it goes on from
     is_kept: bool = False  # its response is to be kept, so that another call can go on from it
+    price_variant: str = ""  # which of its prices' variants is charged; said by the gateway itself only
     received_at: int = 0  # unix seconds: `created` of a reply whose provider gives none
 
 

@@ -43,6 +43,7 @@ class ClientKey(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit_rpm: int | None = None  # None = no limit of its own; so are the next two
     rate_limit_tpm: int | None = None
     max_streams: int | None = None
+    archive_days: int | None = None  # how long bodies of its calls are kept, 0 = not at all; None = as its sub-account or account has it
     next_digest: bytes | None = None  # of the key that it was rotated to; takes over when it is first used
     next_hint: str | None = None
 

@@ -7,7 +7,7 @@ Prices come from `catalog/`; how much is held before a call is `core/bounds.py`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from math import gcd
 
@@ -103,6 +103,34 @@ def service_price(price: Price, service_tier: str | None) -> Price:
     return price.services.get(service_tier, price) if service_tier else price
 
 
+def variant_price(price: Price, name: str) -> Price:
+    """The price for calls of that kind; `price` itself where it has no such variant."""
+    return price.variants.get(name, price)
+
+
+def with_variant(price: Price, name: str, factor: Decimal) -> Price:
+    """The price and those of its service tiers, each with a variant that charges `factor` of it. A factor of 1 needs none."""
+    if factor == 1:
+        return price
+    services = {tier: with_variant(each, name, factor) for tier, each in price.services.items()}
+    return msgspec.structs.replace(price, services=services, variants={**price.variants, name: _scaled(price, factor)})
+
+
+def every_price(price: Price) -> Iterator[Price]:
+    """The price and all that may be charged in its place."""
+    yield price
+    yield from price.variants.values()
+    for service in price.services.values():
+        yield from every_price(service)
+
+
+def _scaled(price: Price, factor: Decimal) -> Price:
+    numerator, denominator = factor.as_integer_ratio()
+    rates = {name: _reduced(rate[0] * numerator, rate[1] * denominator) for name, rate in price.rates.items()}
+    tiers = tuple((above, _scaled(tier, factor)) for above, tier in price.tiers)
+    return with_id(Price(rates=rates, tiers=tiers, source=price.source))
+
+
 def _cost(rates: Mapping[str, Rate], name: str, units: int) -> int:
     if not units:
         return 0
@@ -136,7 +164,10 @@ def usd_to_rate(usd: Decimal | str | float, units: int = _TOKENS_PER_MTOK) -> Ra
     if not amount.is_finite() or amount < 0:
         raise ValueError(f"a price must be a finite number and not negative, not {usd}")
     numerator, denominator = amount.as_integer_ratio()
-    picodollars, per = numerator * _PICO_PER_USD, denominator * units
+    return _reduced(numerator * _PICO_PER_USD, denominator * units)
+
+
+def _reduced(picodollars: int, per: int) -> Rate:
     shared = gcd(picodollars, per)
     return picodollars // shared, per // shared
 

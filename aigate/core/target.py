@@ -87,6 +87,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     rates: Mapping[str, tuple[int, int]] = {}  # input, cached_input, cache_write, output, audio_input, audio_output, request; of jobs: second, item, …
     tiers: tuple[tuple[int, Price], ...] = ()
+    variants: Mapping[str, Price] = {}  # name → the whole price there, for calls of the gateway's own; each has its own id
     services: Mapping[str, Price] = {}  # service_tier → the whole price there, where it differs; each has its own id
     source: str = ""  # genai-prices <version> | config | sim
 

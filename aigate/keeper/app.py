@@ -24,20 +24,30 @@ from aigate.api.services import Services
 from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
+from aigate.inner import inner_secret
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
+from aigate.keeper.archive import Archive
+from aigate.keeper.batches.build import Parts as BatchParts
+from aigate.keeper.batches.build import build_batches
 from aigate.keeper.blob_store import open_blobs
+from aigate.keeper.data_plane import DataPlane
 from aigate.keeper.db.accounts import add_account_if_missing
 from aigate.keeper.db.engine import database_url, open_database
 from aigate.keeper.db.prices import save_prices
 from aigate.keeper.durable.engine import Engine
+from aigate.keeper.eval_bounds import Bounds
+from aigate.keeper.evals import EvalStore
 from aigate.keeper.files import FileStore
 from aigate.keeper.guarded import GuardedClient
+from aigate.keeper.hold_desk import HoldDesk
 from aigate.keeper.jobs.build import JobDesk, Parts
 from aigate.keeper.keys import KeyStore
 from aigate.keeper.leases import LeaseDesk
+from aigate.keeper.once import Once
 from aigate.keeper.provider_keys import ProviderKeyStore
 from aigate.keeper.push import MessageServer
+from aigate.keeper.replays import ReplayStore
 from aigate.keeper.responses import ResponseStore
 from aigate.keeper.retention import keep_days
 from aigate.keeper.shipper import Shipper
@@ -88,6 +98,28 @@ class Keeper:
         blobs = open_blobs(config.files, data_dir)
         self._files = FileStore(self._database, blobs, max_bytes=config.files.max_bytes, max_tenant_bytes=config.files.max_tenant_bytes)
         self._jobs = JobDesk(config, self._database, self._catalog, Parts(self._leases, self._engine, blobs, self._guarded))
+        self._data_plane = DataPlane(
+            str(data_dir / "run"),
+            inner_secret(config.key_secret),
+            config.server.workers,
+            database=self._database,
+            shipper=self._shipper,
+            journals=self._messages.journals,
+        )
+        self._archive = Archive(data_dir / "archive")
+        once = Once(self._database, self._data_plane, self._archive)
+        parts = BatchParts(self._files, self._data_plane, once.recall, self._shipper, self._leases, self._engine, self._guarded)
+        self._batches = build_batches(config, self._database, self._catalog, parts)
+        self._messages.evals = self._evals = EvalStore(
+            self._database,
+            lane=once,
+            desk=HoldDesk(self._database, self._leases),
+            bounds=Bounds(self._catalog.resolve, config.ledger.default_max_output_tokens),
+            settings=config.evals,
+        )
+        self._replays = ReplayStore(
+            self._database, lane=once, archive=self._archive, shipper=self._shipper, retention_days=config.archive.replay_retention_days
+        )
 
     async def serve(self, options: ChildOptions, control: socket.socket, messages: socket.socket) -> int:
         loop = asyncio.get_running_loop()
@@ -104,8 +136,13 @@ class Keeper:
             keep_days(self._database, self._config.ledger.retention_days),
             self._responses.expire(self._config.responses.retention_days),
             self._files.sweep(),
+            self._batches.run(),
             self._jobs.runner.run(),
             self._jobs.results.expire(),
+            self._archive.run(),
+            self._evals.go_on(),
+            self._replays.run(),
+            self._evals.expire(),
         )
         others = [loop.create_task(work) for work in upkeep]
         serving = loop.create_task(http.serve([control]))
@@ -119,10 +156,12 @@ class Keeper:
         listener.close()
         self._messages.close()
         self._leases.close()
+        self._data_plane.close()
         for task in (shipping, *others):
             task.cancel()
         await asyncio.gather(shipping, *others, return_exceptions=True)
         await self._ship_the_rest()
+        self._archive.close()
         self._database.close()
         return 0
 
@@ -132,7 +171,10 @@ class Keeper:
             accounts=AccountStore(self._database, self._messages, self._leases),
             provider_keys=self._provider_keys,
             responses=self._responses,
+            evals=self._evals,
+            replays=self._replays,
             files=self._files,
+            batches=self._batches,
             jobs=self._jobs.service,
             public_url=self._config.server.public_url.rstrip("/"),
             webhooks=self._webhooks.store,

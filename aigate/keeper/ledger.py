@@ -22,6 +22,7 @@ from aigate.core.usage import Usage
 from aigate.journal.reader import JournalReader, Position
 from aigate.journal.segment import BadSegment
 from aigate.keeper.db.balances import owners_of
+from aigate.keeper.db.evals import reserved_by_evals
 from aigate.keeper.db.ledger_rows import RESOLVED, UNSETTLED, Share, month_of
 from aigate.keeper.db.prices import prices_by_id
 from aigate.keeper.db.tables import attempts, budgets, calls, journals, leases, meta, usage_days, usage_totals, windows
@@ -189,6 +190,9 @@ class _Check:
         for row in self._kept_totals:
             for owner, window in _owners(row, row.month):
                 _add_to(expected, (owner, window), _sums(row))
+        for share, reserved in reserved_by_evals(self._connection):
+            for place in owners_of(share):
+                self._reserved[place] = self._reserved.get(place, 0) + reserved
         for row in self._connection.execute(select(budgets, windows).join(windows, windows.c.budget_id == budgets.c.id)):
             key = ((row.scope, row.account_id, row.owner_id), row.window)
             subject = " ".join((*key[0], row.window))

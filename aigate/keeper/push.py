@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from aigate.core.account import ProviderKey
 from aigate.core.call import Principal
@@ -20,6 +20,7 @@ from aigate.keeper.rates import RateDesk
 from aigate.messages import (
     VERSION,
     Ack,
+    FindEval,
     FindResponse,
     Found,
     GiveBack,
@@ -62,6 +63,11 @@ class Responses(Protocol):
         """None where the database is away: the worker asks again, or gives up."""
 
 
+class Evals(Protocol):
+    async def answer(self, asked: FindEval) -> Message | None:
+        """None where the database is away."""
+
+
 class MessageServer:
     """`expected_workers`: how many must have a change in force before it counts as in force everywhere. `leases`: None grants nothing."""
 
@@ -71,6 +77,7 @@ class MessageServer:
         self.rates = RateDesk()
         self.reveal_key: RevealKey | None = None
         self.responses: Responses | None = None
+        self.evals: Evals | None = None
         self.leases = leases
         self._last_number = 0  # of what is to be acknowledged
         self._expected_workers = expected_workers
@@ -116,6 +123,10 @@ class MessageServer:
 
     def worker_count(self) -> int:
         return sum(connection.hello is not None for connection in self._connections)
+
+    def journals(self) -> dict[str, str]:
+        """Journal id → worker, of the connected ones."""
+        return {connection.hello.journal_id: connection.hello.worker for connection in self._connections if connection.hello}
 
     def counters(self) -> dict[str, float]:
         """Counters of all workers since the keeper started, those of ended workers included. Gauges only of living ones."""
@@ -258,7 +269,9 @@ class _Connection(asyncio.Protocol):
         elif isinstance(message, OpenKey) and self._server.reveal_key is not None:
             self._start(self._open_key(message, self._server.reveal_key))
         elif isinstance(message, KeepResponse | FindResponse) and self._server.responses is not None:
-            self._start(self._ask_responses(message, self._server.responses))
+            self._start(self._ask(message, self._server.responses))
+        elif isinstance(message, FindEval) and self._server.evals is not None:
+            self._start(self._ask(message, self._server.evals))
         elif isinstance(message, Health) and self.hello is not None:
             self._server.reported(self.hello.journal_id, message)
             self.send(Ping())
@@ -268,8 +281,8 @@ class _Connection(asyncio.Protocol):
         self._working.add(task)
         task.add_done_callback(self._working.discard)
 
-    async def _ask_responses(self, asked: KeepResponse | FindResponse, responses: Responses) -> None:
-        answer = await responses.answer(asked)
+    async def _ask(self, asked: Any, store: Responses | Evals) -> None:
+        answer = await store.answer(asked)
         if answer is not None:
             self.send(answer)
 

@@ -166,6 +166,10 @@ class Shipper:
         """Journals that may still be written, or were not read to their end yet; without those that cannot be read."""
         return self._present - self._sealed - self._problems.keys()
 
+    def not_read_out(self) -> set[str]:
+        """Journals that may still be written or hold something that is not in the tables."""
+        return self._present - self._sealed
+
     async def run(self) -> None:
         """Until cancelled. A database that is away is waited for: nothing is lost meanwhile, the journals grow."""
         while True:
@@ -176,8 +180,11 @@ class Shipper:
                 pause_s = self._after_failure_s
             await asyncio.sleep(pause_s)
 
-    async def catch_up(self) -> bool:
-        """Everything that is in the journals now is in the tables when this returns; whether there was anything."""
+    async def catch_up(self, *, looks_around: bool = False) -> bool:
+        """Everything that is in the journals now is in the tables when this returns; whether there was anything. `looks_around`: those of
+        workers that have just died are sealed."""
+        if looks_around:
+            self._next_look = 0.0
         rows_before, has_more = self._shipped_rows, True
         while has_more:
             async with self._turn:

@@ -9,6 +9,7 @@ from aigate.core.price import format_cents
 from aigate.core.usage import REPORTED, Usage
 from aigate.core.warnings import warning_header
 from aigate.errors import GateError
+from aigate.inner import COST_HEADER
 from aigate.worker import heads
 from aigate.worker.heads import FieldBlock, field_block
 from aigate.worker.run import Run
@@ -45,18 +46,21 @@ def _rare(run: Run) -> bytes:
         fields.append((b"x-client-request-id", run.client_request_id))
     if run.surface.id_header:
         fields.append((run.surface.id_header, run.exchange.request_id.encode()))
+    if run.exchange.inner is not None:
+        fields.append((COST_HEADER, b"%d" % run.cost_nanousd))
     if run.warnings:
         fields.append((b"x-aig-warning", warning_header(run.warnings).encode()))
     return run.rate_fields + field_block(fields)
 
 
 def _common(run: Run) -> bytes:
-    target = run.target
+    target, exchange = run.target, run.exchange
+    has_rare = run.warnings or run.rate_fields or run.client_request_id is not None or run.surface.id_header or exchange.inner is not None
     return b"%b\r\nx-request-id: %b\r\nx-aig-attempts: %d%b" % (
         _blocks.get(target.slug) or _constant(run),
-        run.exchange.request_id.encode(),
+        exchange.request_id.encode(),
         run.attempts,
-        _rare(run) if run.warnings or run.rate_fields or run.client_request_id is not None or run.surface.id_header else b"",
+        _rare(run) if has_rare else b"",
     )
 
 

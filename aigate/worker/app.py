@@ -14,28 +14,35 @@ import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
+import msgspec
 import uvloop
 
+from aigate.archive.spool import Spool
 from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.dialects import DIALECTS
 from aigate.errors import GateError
 from aigate.guard import Guard
+from aigate.inner import inner_secret, slot_of_worker, socket_path
 from aigate.journal.writer import JournalWriter
 from aigate.messages import Health, Hello
 from aigate.process import ChildOptions, child_options, read_config, say_ready, watch_life
 from aigate.worker.admit import Admission
+from aigate.worker.aliases import Aliases
 from aigate.worker.attempt import Attempts, Limits
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
 from aigate.worker.client import Pool, tls_context
 from aigate.worker.fetch import Fetcher
 from aigate.worker.gemini_routes import gemini_routes, is_gemini
+from aigate.worker.inner import InnerLane, listen_inner
+from aigate.worker.keep import Keeping
 from aigate.worker.kept import KeptResponses
 from aigate.worker.link import KeeperLink
-from aigate.worker.listener import Exchange, Listener
+from aigate.worker.listener import Exchange, FindRoute, Handler, Listener
 from aigate.worker.listener import Limits as ListenerLimits
 from aigate.worker.origins import Origins
 from aigate.worker.own_keys import OwnKeys
@@ -69,6 +76,10 @@ class Worker:
             "jrn_" + secrets.token_hex(10),
             segment_bytes=config.ledger.segment_bytes,
         )
+        self.inner = InnerLane(inner_secret(config.key_secret), self.journal.journal_id)
+        self.spool = Spool(
+            Path(config.server.data_dir) / "archive" / "spool", self.journal.journal_id, max_body_bytes=config.archive.max_body_bytes
+        )
         self.breakers = Breakers(failures=config.routing.breaker_failures, open_s=config.routing.breaker_open_s)
         self.link = KeeperLink(
             os.path.join(self.run_dir, "keeper.sock"),
@@ -88,7 +99,10 @@ class Worker:
             link=self.link, journal=self.journal, default_max_output_tokens=self.config.ledger.default_max_output_tokens, loop=loop
         )
         spine = self._spine(loop, admission)
-        listener = self._listener(spine, loop)
+        spine.keeping = Keeping(self.spool, days=self.config.archive.retention_days if self.config.archive.bodies == "on" else 0)
+        listener, inner = self._listeners(spine, loop)
+        inner_path = socket_path(self.run_dir, slot_of_worker(self.options.name))
+        inner_server = await listen_inner(inner_path, inner.protocol, loop)
         server = await loop.create_server(listener.protocol, sock=self._socket(), backlog=BACKLOG)
         tasks = [
             loop.create_task(self.link.run()),
@@ -101,10 +115,13 @@ class Worker:
         gc.set_threshold(GC_THRESHOLD)
         await stopping.wait()
         server.close()
-        await listener.drain(self.config.server.drain_s)
+        self.inner.is_draining = True  # it still says what runs: only a dead worker is silent
+        await asyncio.gather(*(each.drain(self.config.server.drain_s) for each in (listener, inner)))
+        inner_server.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.spool.close()
         self.journal.close()
 
     def _spine(self, loop: asyncio.AbstractEventLoop, admission: Admission) -> Spine:
@@ -136,7 +153,7 @@ class Worker:
         policy = Policy(config.routing.max_attempts, config.routing.budget_s, config.routing.retry_base_ms)
         return Spine(
             ring=KeyRing(config.key_secret, config.root_key, self.link),
-            resolve=catalog.resolve,
+            aliases=Aliases(catalog.resolve, self.link, loop),
             attempts=attempts,
             breakers=self.breakers,
             policy=policy,
@@ -144,8 +161,37 @@ class Worker:
             own_keys=OwnKeys(catalog, self.link, loop),
         )
 
-    def _listener(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> Listener:
-        server = self.config.server
+    def _listeners(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> tuple[Listener, Listener]:
+        """For clients, and for the keeper's own calls: the same routes."""
+        routes, find_gemini_route = self._routes(spine)
+        server, wrap = self.config.server, self.inner.wrap
+        limits = ListenerLimits(
+            max_body_bytes=server.max_body_bytes,
+            max_upload_bytes=max(server.max_upload_bytes, self.config.files.max_bytes + FORM_BYTES),
+            header_timeout_s=server.header_timeout_s,
+            body_timeout_s=server.body_timeout_s,
+            keep_alive_s=server.keep_alive_s,
+            allowed_hosts=frozenset({*server.allowed_hosts, server.host}) if server.allowed_hosts else frozenset(),
+        )
+        public = Listener(
+            routes,
+            fallback=Pipe(os.path.join(self.run_dir, "control.sock")),
+            limits=limits,
+            write_error=_write_error,
+            find_route=find_gemini_route,
+            loop=loop,
+        )
+        inner = Listener(
+            {route: wrap(handler) for route, handler in routes.items()},
+            fallback=self.inner.refuse,
+            limits=msgspec.structs.replace(limits, allowed_hosts=frozenset()),
+            write_error=_write_error,
+            find_route=lambda exchange: self.inner.find_route(exchange, find_gemini_route),
+            loop=loop,
+        )
+        return public, inner
+
+    def _routes(self, spine: Spine) -> tuple[dict[tuple[str, str], Handler], FindRoute]:
         chat, embeddings, responses = DIALECTS["openai-chat"], DIALECTS["openai-embeddings"], DIALECTS["openai-responses"]
         completions = DIALECTS["openai-completions"]
         messages, gemini = DIALECTS["anthropic-messages"], DIALECTS["gemini"]
@@ -165,32 +211,19 @@ class Worker:
             await spine.count_tokens(exchange, gemini, lambda tokens: b'{"totalTokens":%d}' % tokens)
 
         generate = partial(spine.run_call, surface=gemini, endpoint="chat")
-        return Listener(
-            {
-                ("POST", "/v1/chat/completions"): partial(spine.run_call, surface=chat, endpoint="chat"),
-                ("POST", "/v1/responses"): partial(spine.run_call, surface=responses, endpoint="responses", enter=self.kept.enter),
-                ("POST", "/v1/responses/input_tokens"): count_input_tokens,
-                ("POST", "/v1/completions"): partial(spine.run_call, surface=completions, endpoint="chat"),
-                ("POST", "/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
-                ("POST", "/anthropic/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
-                ("POST", "/v1/messages/count_tokens"): count_tokens,
-                ("POST", "/anthropic/v1/messages/count_tokens"): count_tokens,
-                ("POST", "/v1/embeddings"): partial(spine.run_call, surface=embeddings, endpoint="embeddings"),
-                ("GET", "/healthz"): healthz,
-            },
-            fallback=Pipe(os.path.join(self.run_dir, "control.sock")),
-            limits=ListenerLimits(
-                max_body_bytes=server.max_body_bytes,
-                max_upload_bytes=max(server.max_upload_bytes, self.config.files.max_bytes + FORM_BYTES),
-                header_timeout_s=server.header_timeout_s,
-                body_timeout_s=server.body_timeout_s,
-                keep_alive_s=server.keep_alive_s,
-                allowed_hosts=frozenset({*server.allowed_hosts, server.host}) if server.allowed_hosts else frozenset(),
-            ),
-            write_error=_write_error,
-            find_route=gemini_routes({"generateContent": generate, "streamGenerateContent": generate, "countTokens": count_gemini_tokens}),
-            loop=loop,
-        )
+        routes: dict[tuple[str, str], Handler] = {
+            ("POST", "/v1/chat/completions"): partial(spine.run_call, surface=chat, endpoint="chat"),
+            ("POST", "/v1/responses"): partial(spine.run_call, surface=responses, endpoint="responses", enter=self.kept.enter),
+            ("POST", "/v1/responses/input_tokens"): count_input_tokens,
+            ("POST", "/v1/completions"): partial(spine.run_call, surface=completions, endpoint="chat"),
+            ("POST", "/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
+            ("POST", "/anthropic/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
+            ("POST", "/v1/messages/count_tokens"): count_tokens,
+            ("POST", "/anthropic/v1/messages/count_tokens"): count_tokens,
+            ("POST", "/v1/embeddings"): partial(spine.run_call, surface=embeddings, endpoint="embeddings"),
+            ("GET", "/healthz"): healthz,
+        }
+        return routes, gemini_routes({"generateContent": generate, "streamGenerateContent": generate, "countTokens": count_gemini_tokens})
 
     def _socket(self) -> socket.socket:
         if self.options.listen_fd is None:
@@ -202,6 +235,7 @@ class Worker:
             await asyncio.sleep(TICK_S)
             spine.tick(loop.time(), self.config.server.sse_keep_alive_s)
             self.kept.tick(loop.time())
+            self.spool.tick(loop.time())
 
     async def _say_ready(self, admission: Admission) -> None:
         """Until the keeper has told the limits once, calls wait for it; from then on they go on without it."""
@@ -214,6 +248,7 @@ class Worker:
             "lost_records": float(self.journal.lost_records),
             "journal_healthy": float(self.journal.healthy),
             "responses_not_kept_total": float(self.kept.lost),
+            "bodies_not_archived_total": float(self.spool.lost),
         }
         return Health(self.options.name, counters, self.breakers.states(now))
 

@@ -215,7 +215,7 @@ class Attempts:
     def _begin(self, run: Run, target: Target, call: Call) -> Attempt:
         number = run.next_attempt()
         price = target.model.price
-        if price is not None and price.services:
+        if price is not None and (price.services or price.variants):
             price = hold_price(call, price)
         hold = 0
         if price is not None:
@@ -283,7 +283,7 @@ class Attempts:
         """Price, settled record, then the client's reply. Without `await`: nothing comes in between."""
         exchange, usage = run.exchange, opened.usage
         assert usage is not None
-        cost_nanousd = set_price(attempt, run.target, opened.service_tier, usage)
+        cost_nanousd = set_price(run, attempt, opened.service_tier, usage)
         outcome = Outcome(
             end="aborted" if exchange.is_gone else "complete",
             status=200,
@@ -387,7 +387,7 @@ class Attempts:
         if usage is None:
             usage, source = await count_usage(call, target, *relay.reader.text_so_far())
         error = relay.error
-        cost_nanousd = set_price(attempt, target, relay.service_tier, usage)
+        cost_nanousd = set_price(run, attempt, relay.service_tier, usage)
         outcome = Outcome(
             end="aborted" if relay.is_aborted or exchange.is_gone else "failed" if error else "complete",
             status=200,

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from aigate.inner import InnerCall
 from aigate.worker.framing import RequestHead
 from aigate.worker.heads import FieldBlock, Fields, reply_head
 
 if TYPE_CHECKING:
     from aigate.worker.connection import Connection
+    from aigate.worker.listener import Listener
 
 MAX_HELD_BYTES = 256 << 10  # of a piped body: more pauses the client
 _BODILESS = frozenset({*range(100, 200), 204, 304})
@@ -24,11 +26,13 @@ _BODILESS = frozenset({*range(100, 200), 204, 304})
 
 class Exchange:
     """`path` has one trailing slash less than it came with and is not percent-decoded; `headers` are frozen, their names lower-case,
-    repeated ones joined. `on_gone` is called once when the client leaves before its reply has ended, `on_drain` when `is_full` ends."""
+    repeated ones joined. `on_gone` is called once when the client leaves before its reply has ended, `on_drain` when `is_full` ends.
+    `inner`: what the keeper says of a call of its own (worker/inner.py); no client can set it."""
 
     __slots__ = (
         "request_id", "method", "path", "query", "headers", "body", "started_at", "is_websocket", "is_http_1_0", "keeps_alive",
-        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "_connection", "_is_chunked", "_is_cut_by_close", "_is_bodiless",
+        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "inner", "status", "tape",
+        "_connection", "_is_chunked", "_is_cut_by_close", "_is_bodiless",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, request_id: str, started_at: float):
@@ -44,6 +48,9 @@ class Exchange:
         self.is_gone = self.is_started = self.is_ended = self._is_chunked = self._is_cut_by_close = self._is_bodiless = False
         self.on_gone: Callable[[], None] | None = None
         self.on_drain: Callable[[], None] | None = None
+        self.inner: InnerCall | None = None
+        self.status = 0  # of the reply; 0 = there is none yet
+        self.tape: Tape | None = None  # takes what is sent, where it is to be kept
         self._connection = connection
 
     @property
@@ -55,6 +62,9 @@ class Exchange:
         """The whole reply, in one write."""
         if self.is_started:
             raise _second_reply()
+        self.status = status
+        if self.tape is not None:
+            self.tape.add(body)
         if self.is_gone:
             return
         connection = self._connection
@@ -68,6 +78,7 @@ class Exchange:
         """A streamed reply: of `length` bytes where that is known, else chunked, else (HTTP/1.0) until the connection closes."""
         if self.is_started:
             raise _second_reply()
+        self.status = status
         if self.is_gone:
             return
         connection = self._connection
@@ -90,6 +101,8 @@ class Exchange:
     def send(self, data: bytes) -> None:
         """One piece of a streamed reply, in one write."""
         if data and not self.is_gone and not self.is_ended and not self._is_bodiless:
+            if self.tape is not None:
+                self.tape.add(data)
             self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
     def end(self) -> None:
@@ -101,6 +114,8 @@ class Exchange:
             return
         self.is_ended = True
         if not self._is_bodiless:
+            if self.tape is not None:
+                self.tape.add(data)
             if self._is_chunked:
                 data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
             if data:
@@ -122,11 +137,56 @@ class Exchange:
         return self._connection.tunnel(head)
 
     def leave(self) -> None:
-        """For the connection: the client is gone."""
+        """For the connection: the client is gone. A call of the gateway's own goes on: who made it will find its reply in the archive."""
+        if self.inner is not None:
+            self._connection = _Nobody(self._connection.listener)  # type: ignore[assignment]
+            if self.on_drain is not None:
+                self.on_drain()
+            return
         if not self.is_gone and not self.is_ended:
             self.is_gone = True
             if self.on_gone is not None:
                 self.on_gone()
+
+
+class Tape:
+    """What was sent of a reply, as long as it is not more than `max_bytes`: then nothing of it."""
+
+    __slots__ = ("max_bytes", "pieces", "size")
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self.pieces: list[bytes] = []
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+        if self.size <= self.max_bytes:
+            self.pieces.append(data)
+        else:
+            self.pieces.clear()
+
+
+class _Nobody:
+    """In place of a connection that has gone."""
+
+    __slots__ = ("listener",)
+    is_full = False
+
+    def __init__(self, listener: Listener):
+        self.listener = listener
+
+    def option(self, exchange: Exchange, must_close: bool = False) -> bytes:
+        return b"close"
+
+    def write(self, data: bytes) -> None:
+        """Nobody reads it."""
+
+    def finish(self) -> None:
+        """Nothing comes next."""
+
+    def cut(self, is_ambiguous: bool) -> None:
+        """There is nothing to cut."""
 
 
 def _second_reply() -> RuntimeError:

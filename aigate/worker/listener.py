@@ -22,7 +22,7 @@ from aigate.worker.exchange import BodyStream, Exchange
 from aigate.worker.framing import is_allowed_host
 from aigate.worker.heads import error_fields, field_block
 
-__all__ = ["BodyStream", "Exchange", "Fallback", "Handler", "Limits", "Listener"]
+__all__ = ["BodyStream", "Exchange", "Fallback", "FindRoute", "Handler", "Limits", "Listener"]
 
 Handler = Callable[[Exchange], Coroutine[None, None, None]]
 Fallback = Callable[[Exchange, BodyStream], Coroutine[None, None, None]]

@@ -11,8 +11,8 @@ import msgspec
 from aigate.core.bounds import hold_nanousd
 from aigate.core.budget import Lease
 from aigate.core.call import Attempt, Call, Outcome
-from aigate.core.price import price_usage, service_price
-from aigate.core.target import Price, Target
+from aigate.core.price import every_price, price_usage, service_price, variant_price
+from aigate.core.target import Price
 from aigate.core.usage import Usage
 from aigate.journal.records import CallEnd, Intent, Settled, encode_record
 from aigate.journal.writer import JournalWriter
@@ -47,25 +47,26 @@ def write_intent(journal: JournalWriter, run: Run, attempt: Attempt, unix_offset
 
 def hold_price(call: Call, price: Price) -> Price:
     """The price an attempt is held at: of the service tier asked for, the dearest of all where the provider may choose (`auto`)."""
-    if "service_tier" not in call.pairs:
-        return price
-    asked = msgspec.json.decode(call.pairs["service_tier"])
-    if asked == "auto":
-        return max((price, *price.services.values()), key=lambda each: hold_nanousd(each, 1000, 1000))
-    return service_price(price, asked) if isinstance(asked, str) else price
+    if price.services and "service_tier" in call.pairs:
+        asked = msgspec.json.decode(call.pairs["service_tier"])
+        if asked == "auto":
+            price = max((price, *price.services.values()), key=lambda each: hold_nanousd(each, 1000, 1000))
+        elif isinstance(asked, str):
+            price = service_price(price, asked)
+    return variant_price(price, call.price_variant)
 
 
-def set_price(attempt: Attempt, target: Target, service_tier: str, usage: Usage) -> int:
+def set_price(run: Run, attempt: Attempt, service_tier: str, usage: Usage) -> int:
     """What the attempt costs, in nano-dollars: nothing where the operator allows the model unpriced. `service_tier` as the provider
     says it served; where it says nothing the price of the hold stands."""
-    price = target.model.price
+    price = run.target.model.price
     if price is None:
         return 0
-    if price.services:
+    if price.services or price.variants:
         if service_tier:
-            price = service_price(price, service_tier)
+            price = variant_price(service_price(price, service_tier), run.call.price_variant)
         elif attempt.price_id != price.id:
-            price = next((each for each in price.services.values() if each.id == attempt.price_id), price)
+            price = next((each for each in every_price(price) if each.id == attempt.price_id), price)
         attempt.price_id = price.id
     return price_usage(price, usage)
 

@@ -10,15 +10,18 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
+from aigate.catalog.load import EvalNamed
 from aigate.core.call import Call
 from aigate.core.target import Target
 from aigate.dialects.dialect import Dialect
 from aigate.errors import GateError
+from aigate.worker.aliases import Aliases
 from aigate.worker.answer import count_fields, error_fields, reply_fields, stream_fields
 from aigate.worker.attempt import Attempts, Failure
 from aigate.worker.auth import KeyRing
 from aigate.worker.breaker import Breakers
 from aigate.worker.choices import add_up, join, makes_one, split
+from aigate.worker.keep import Keeping
 from aigate.worker.listener import Exchange
 from aigate.worker.own_keys import OwnKeys
 from aigate.worker.plan import Plan, Policy, plan_targets
@@ -36,7 +39,7 @@ class Spine:
         self,
         *,
         ring: KeyRing,
-        resolve: Callable[[str, str], Target],
+        aliases: Aliases,
         attempts: Attempts,
         breakers: Breakers,
         policy: Policy,
@@ -44,31 +47,46 @@ class Spine:
         own_keys: OwnKeys,
     ):
         self._ring = ring
-        self._resolve = resolve
+        self._resolve = aliases.resolve
         self._attempts = attempts
         self._breakers = breakers
         self._policy = policy
         self._gate = gate
         self._own_keys = own_keys
+        self._aliases = aliases
+        self.keeping: Keeping | None = None  # where bodies are archived
         self._now = asyncio.get_running_loop().time
         self._waiting: dict[Run, float] = {}  # streams that have not begun yet → when the client last heard of them
 
     async def run_call(self, exchange: Exchange, surface: Dialect, endpoint: str, enter: Enter | None = None) -> None:
         run = Run(exchange, surface, endpoint)
         try:
-            run.principal = principal = self._ring.find(exchange.headers) or await self._ring.authenticate(
-                exchange.headers, self._now() + self._attempts.unix_offset_s
-            )
+            inner = exchange.inner
+            if inner is not None:
+                principal = inner.principal
+            else:
+                principal = self._ring.find(exchange.headers) or await self._ring.authenticate(
+                    exchange.headers, self._now() + self._attempts.unix_offset_s
+                )
+            run.principal = principal
             run.read_headers(principal)
+            if self.keeping is not None:
+                self.keeping.begin(run)
             run.call = call = surface.read_call(exchange.body, endpoint, exchange)
             call.received_at = int(exchange.started_at + self._attempts.unix_offset_s)
+            if inner is not None:
+                call.price_variant = inner.price_variant
             if call.models:
                 run.asked = call.models[0]
             if enter is not None:
                 run.call = call = await enter(run)
             if call.is_stream:
                 self._waiting[run] = exchange.started_at
-            targets = plan_targets(call, principal, self._resolve)
+            try:
+                targets = plan_targets(call, principal, self._resolve)
+            except EvalNamed:
+                await self._aliases.put_in(call, principal)
+                targets = plan_targets(call, principal, self._resolve)
             if self._own_keys.are_given(run, targets):
                 targets = await self._own_keys.put_in(run, principal, targets)
             if principal.rates:
@@ -83,6 +101,8 @@ class Spine:
             self._waiting.pop(run, None)
             if run.permits:
                 self._gate.leave(run)
+            if exchange.tape is not None and self.keeping is not None:
+                self.keeping.end(run, self._attempts.unix_offset_s)
 
     async def _answer(self, run: Run, targets: list[Target]) -> None:
         """Attempts until the client has its answer, or the part that it is of one."""
@@ -118,7 +138,7 @@ class Spine:
         """How many tokens a prompt is, without a model call. `write` says it in the surface's words."""
         run = Run(exchange, surface, "count_tokens")
         try:
-            principal = self._ring.find(exchange.headers)
+            principal = self._ring.find(exchange.headers) if exchange.inner is None else exchange.inner.principal
             if principal is None:
                 principal = await self._ring.authenticate(exchange.headers, self._now() + self._attempts.unix_offset_s)
             run.call = call = surface.read_call(exchange.body, "count_tokens", exchange)
@@ -126,7 +146,11 @@ class Spine:
             if enter is not None:
                 run.principal = principal
                 run.call = call = await enter(run)
-            target = plan_targets(call, principal, self._resolve)[0]
+            try:
+                target = plan_targets(call, principal, self._resolve)[0]
+            except EvalNamed:
+                await self._aliases.put_in(call, principal)
+                target = plan_targets(call, principal, self._resolve)[0]
             tokens, how = await self._attempts.count_tokens(run, target)
             exchange.reply(200, count_fields(run, how), write(tokens))
         except GateError as error:

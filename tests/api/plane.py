@@ -160,6 +160,8 @@ class Plane:
                 "jobs": None,
                 "webhooks": self.webhooks,
                 "caller_urls": GuardedClient(allow_loopback=True),
+                "evals": None,  # theirs need workers: tests/e2e
+                "replays": None,
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),

@@ -57,14 +57,19 @@ def reserve(connection: Connection, intent: Intent, owners: Sequence[Owner], in_
 
 def reserve_all(connection: Connection, intents: Sequence[Intent], owners: Sequence[Owner], in_force: InForce) -> None:
     """The same of several attempts of one path and window: all of them or none."""
-    hold_nanousd, window = sum(intent.hold_nanousd for intent in intents), intents[0].window
     batch = Batch()
     for intent in intents:
         batch.add_unsettled(intent)
     write_batch(connection, batch)
+    admit(connection, owners, sum(intent.hold_nanousd for intent in intents), intents[0].window, in_force)
+    Balances().write(connection, _NO_JOURNAL, batch, now_ms=intents[0].sent_ms)
+
+
+def admit(connection: Connection, owners: Sequence[Owner], hold_nanousd: int, month: str, in_force: InForce) -> None:
+    """Raises HoldRefused unless so much more fits every budget of the owners; in this transaction nobody else can take it."""
     is_its = is_any_of((_b.scope, _b.account_id, _b.owner_id), list(owners))
     found = {row.id: row for row in connection.execute(select(budgets).where(is_its, _b.limit_nanousd.is_not(None)).order_by(_b.id))}
-    places = [(row.id, window_of(row.window_kind, window)) for row in found.values()]
+    places = [(row.id, window_of(row.window_kind, month)) for row in found.values()]
     states = lock_windows(connection, places)
     for place in places:
         row = found[place[0]]
@@ -75,9 +80,8 @@ def reserve_all(connection: Connection, intents: Sequence[Intent], owners: Seque
     outcome = grant(wants, [states[place] for place in places], journals=1)
     if not isinstance(outcome, Given):
         row = found[outcome.budget_id]
-        refused = refusal_of(outcome, row, states[row.id, window_of(row.window_kind, window)], window)
-        raise HoldRefused(refused, exhausted_events(refused, row, window))
-    Balances().write(connection, _NO_JOURNAL, batch, now_ms=intents[0].sent_ms)
+        refused = refusal_of(outcome, row, states[row.id, window_of(row.window_kind, month)], month)
+        raise HoldRefused(refused, exhausted_events(refused, row, month))
 
 
 def settle_reserved(connection: Connection, settled: Settled, now_ms: int) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert as insert_or_leave_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_or_leave_sqlite
 
+from aigate.core.price import every_price
 from aigate.core.target import Price
 from aigate.keeper.db.tables import prices
 
@@ -16,9 +17,9 @@ _IDS_A_QUERY = 500
 
 
 def save_prices(connection: Connection, used: Iterable[Price], now_ms: int) -> None:
-    """Adds those that are new, the prices of their service tiers with them: each may stand on a ledger row."""
+    """Adds those that are new, those of their service tiers and variants with them: each may stand on a ledger row."""
     known = set(connection.execute(select(prices.c.id)).scalars())
-    new = {price.id: price for top in used for price in _with_services(top) if price.id and price.id not in known}
+    new = {price.id: price for top in used for price in every_price(top) if price.id and price.id not in known}
     if new:
         rows = [dict(id=price_id, content=_content(price), created_ms=now_ms) for price_id, price in new.items()]
         connection.execute(prices.insert(), rows)
@@ -41,10 +42,5 @@ def prices_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, Price]
     return found
 
 
-def _with_services(price: Price) -> Iterator[Price]:
-    yield price
-    yield from price.services.values()
-
-
 def _content(price: Price) -> str:
-    return msgspec.json.encode(msgspec.structs.replace(price, services={})).decode()
+    return msgspec.json.encode(msgspec.structs.replace(price, services={}, variants={})).decode()

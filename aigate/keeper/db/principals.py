@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, or_, select, update
 from aigate.core.allow import narrow
 from aigate.core.budget import ACCOUNT, KEY, SUB_ACCOUNT, Owner
 from aigate.core.call import Principal
-from aigate.core.client_key import ClientKey
+from aigate.core.client_key import ROOT, ClientKey
 from aigate.core.rate import REQUESTS, STREAMS, TOKENS, Rate
 from aigate.keeper.db.conditions import is_any_of
 from aigate.keeper.db.keys import key_of
@@ -20,6 +20,7 @@ from aigate.keeper.db.tables import accounts, budgets, keys, sub_accounts
 KeyPrincipals = list[tuple[bytes, Principal | None]]  # digest → whom it stands for; None: nobody any more
 
 _RATES = (("rate_limit_rpm", REQUESTS), ("rate_limit_tpm", TOKENS), ("max_streams", STREAMS))
+_ARCHIVE = "archive_days"
 
 
 def find_principals(connection: Connection, digests: Sequence[bytes]) -> tuple[dict[bytes, Principal], bool]:
@@ -47,6 +48,16 @@ def principals_of(connection: Connection, column: str, value: str) -> KeyPrincip
     return told
 
 
+def principal_of_key(connection: Connection, key_id: str, now_s: float) -> Principal | None:
+    """Whom a key stands for now, for work that the gateway does on its behalf; None once it is revoked or has expired."""
+    if key_id == ROOT.key_id:
+        return ROOT
+    principal = next((principal for _, principal in _principals(connection, keys.c.id == key_id)), None)
+    if principal is None or (principal.expires_at is not None and principal.expires_at <= now_s):
+        return None
+    return principal
+
+
 def take_over(connection: Connection, digests: Sequence[bytes]) -> list[bytes]:
     """Rotated keys that were used: the new digest takes the place of the old one. The old ones, dead now."""
     column = keys.c
@@ -63,7 +74,7 @@ def _principals(connection: Connection, which: ColumnElement[bool]) -> list[tupl
     above = [
         table.c[name].label(f"{prefix}_{name}")
         for prefix, table in (("sub", sub_accounts), ("account", accounts))
-        for name, _ in _RATES
+        for name in (*(name for name, _ in _RATES), _ARCHIVE)
     ]
     sub = [sub_accounts.c[name].label(f"sub_{name}") for name in ("default_tag", "allowed_models", "deleted_ms")]
     rows = connection.execute(select(keys, *above, *sub).select_from(join).where(which)).all()
@@ -89,6 +100,7 @@ def _principal(row: Row, limited: dict[Owner, int]) -> Principal | None:
         allowed_models=narrow(allowed, key.allowed_models),
         budgets=tuple(limited[owner] for owner in _owners(row) if owner in limited),
         rates=tuple(rates),
+        archive_days=next((days for prefix in ("", "sub_", "account_") if (days := getattr(row, prefix + _ARCHIVE)) is not None), None),
     )
 
 

@@ -31,6 +31,11 @@ def _rate_limits() -> list[Column]:
     return [Column(name, BigInteger) for name in ("rate_limit_rpm", "rate_limit_tpm", "max_streams")]
 
 
+def _archive_days() -> Column:
+    """How long bodies of calls are kept; NULL = as the next above it has it."""
+    return Column("archive_days", BigInteger)
+
+
 def _usage_sums() -> list[Column]:
     """`requests` counts calls; the others are over attempts."""
     return [_integer(name) for name in ("requests", "attempts", "cost_nanousd", "input_tokens", "output_tokens")]
@@ -43,6 +48,7 @@ accounts = Table(
     _text("name"),
     _integer("created_ms"),
     *_rate_limits(),
+    _archive_days(),
 )
 
 keys = Table(
@@ -63,6 +69,7 @@ keys = Table(
     *_rate_limits(),
     Column("next_digest", LargeBinary, unique=True),  # a rotated key's new secret: takes the place of `digest` when it is first used
     Column("next_hint", Text),
+    _archive_days(),
     Index("keys_by_sub_account", "sub_account_id"),
 )
 
@@ -78,6 +85,7 @@ sub_accounts = Table(
     *_rate_limits(),
     _integer("created_ms"),
     Column("deleted_ms", BigInteger),
+    _archive_days(),
     Index("sub_accounts_by_name", "account_id", "name", unique=True, sqlite_where=_LIVING, postgresql_where=_LIVING),
     Index("sub_accounts_by_ref", "account_id", "external_ref", unique=True, sqlite_where=_LIVING, postgresql_where=_LIVING),
 )

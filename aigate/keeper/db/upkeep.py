@@ -29,11 +29,12 @@ def resolve_attempt(connection: Connection, attempt_id: str, cost_nanousd: int |
     month, day = calendar_of(row.sent_ms)
     share = Share(row.window or month, day, row.account_id, row.key_id, row.sub_account_id or "", row.tag or "", row.model)
     write_usage(connection, {share: [0, 0, change.spent, 0, 0, 0]})
-    _change_windows(connection, share, change, now_ms)
+    change_windows(connection, share, change, now_ms)
     return row.reserved_nanousd
 
 
-def _change_windows(connection: Connection, share: Share, change: Change, now_ms: int) -> None:
+def change_windows(connection: Connection, share: Share, change: Change, now_ms: int) -> None:
+    """Adds to every budget of the share's owners."""
     owners = owners_of(share)
     ids = add_budgets(connection, [owner for owner, _ in owners], now_ms)
     write_sums(connection, windows, {(ids[owner], window): [change.spent, change.reserved, 0, 0, 0, 0, 0] for owner, window in owners})

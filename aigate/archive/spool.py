@@ -1,0 +1,86 @@
+"""A worker's spools: ended calls appended as they end, one write each, off every path that a client waits on. Shell.
+
+One spool a retention (days), so that what is to go together lies together. A spool is held by an OS lock as long as its writer lives or
+has not gone on to the next: who gets the lock has all of it. Nothing is synced and nothing fails a call: what cannot be written is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from aigate.archive.records import ArchivedCall, encode_frame
+
+ROLL_BYTES = 16 << 20
+ROLL_S = 600.0
+SUFFIX = ".spool"
+
+
+class Spool:
+    """`name`: of the writer, unlike any other's in the folder. `lost`: calls that should have been kept and are not."""
+
+    def __init__(self, folder: Path, name: str, *, max_body_bytes: int, roll_bytes: int = ROLL_BYTES, roll_s: float = ROLL_S):
+        self.lost = 0
+        self.max_body_bytes = max_body_bytes
+        self._folder = folder
+        self._name = name
+        self._roll_bytes = roll_bytes
+        self._roll_s = roll_s
+        self._number = 0
+        self._open: dict[int, tuple[int, int, float]] = {}  # days → file, bytes in it, when it was begun
+        self._now = 0.0
+
+    def keep(self, call: ArchivedCall, days: int) -> None:
+        frame = encode_frame(call)
+        try:
+            file, size, begun = self._open.get(days) or self._begin(days)
+            if os.write(file, frame) != len(frame):
+                raise OSError("short write")
+        except OSError:
+            self.lost += 1
+            self._close(days)  # half a frame ends a spool; the next one is whole
+            return
+        size += len(frame)
+        self._open[days] = file, size, begun
+        if size >= self._roll_bytes:
+            self._close(days)
+
+    def tick(self, now: float) -> None:
+        """Each second: a spool that is old is left to its reader."""
+        self._now = now
+        for days, (_, _, begun) in list(self._open.items()):
+            if now - begun >= self._roll_s:
+                self._close(days)
+
+    def close(self) -> None:
+        for days in list(self._open):
+            self._close(days)
+
+    def _begin(self, days: int) -> tuple[int, int, float]:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._number += 1
+        path = self._folder / f"{days}d-{self._name}-{self._number:06d}{SUFFIX}"
+        draft = path.with_suffix(".draft")  # it becomes a spool once it is locked
+        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.rename(path)
+        except OSError:
+            os.close(file)
+            raise
+        opened = self._open[days] = file, 0, self._now
+        return opened
+
+    def _close(self, days: int) -> None:
+        opened = self._open.pop(days, None)
+        if opened is not None:
+            with contextlib.suppress(OSError):  # its bytes are written, and the lock goes all the same
+                os.close(opened[0])
+
+
+def days_of(name: str) -> int | None:
+    """Retention of a spool by its file name; None of what is no spool."""
+    days, mark, _ = name.partition("d-")
+    return int(days) if mark and days.isdigit() and name.endswith(SUFFIX) else None

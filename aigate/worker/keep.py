@@ -1,0 +1,65 @@
+"""keep: bodies of ended calls, into the worker's spool. Decides whose are kept and for how long; the last thing done of a call.
+
+Off by the operator, the tenant (Principal.archive_days) or the caller (x-aig-archive: off). Work of the gateway's own keeps its bodies
+whatever they say, for a day, and nobody else sees those.
+"""
+
+from __future__ import annotations
+
+from aigate.archive.records import ArchivedCall
+from aigate.archive.spool import Spool
+from aigate.worker.exchange import Tape
+from aigate.worker.run import Run
+
+OWN_DAYS = 1
+
+
+class Keeping:
+    """`days`: how long bodies are kept of whom nothing else is said; 0 = not at all."""
+
+    def __init__(self, spool: Spool, *, days: int):
+        self.spool = spool
+        self._days = days
+
+    def begin(self, run: Run) -> None:
+        """Once it is known who calls."""
+        exchange = run.exchange
+        if self._days_of(run) or (exchange.inner is not None and exchange.inner.must_archive):
+            exchange.tape = Tape(self.spool.max_body_bytes)
+
+    def end(self, run: Run, unix_offset_s: float) -> None:
+        """Once the reply was sent, of a call that `begin` found is to be kept."""
+        exchange, call, principal, target, tape = run.exchange, run.call, run.principal, run.target, run.exchange.tape
+        assert tape is not None
+        exchange.tape = None
+        days = self._days_of(run)
+        is_cut = tape.size > tape.max_bytes or len(exchange.body) > tape.max_bytes
+        self.spool.keep(
+            ArchivedCall(
+                exchange.request_id,
+                int((exchange.started_at + unix_offset_s) * 1000),
+                principal.account_id,
+                principal.sub_account_id,
+                principal.key_id,
+                run.tag,
+                run.surface.name,
+                run.endpoint,
+                exchange.path,
+                run.asked,
+                "" if target is None else target.slug,
+                exchange.status,
+                call is not None and call.is_stream,
+                b"" if is_cut else exchange.body,
+                b"" if is_cut else tape.pieces[0] if len(tape.pieces) == 1 else b"".join(tape.pieces),
+                is_cut,
+                exchange.inner is not None,
+                not days,
+            ),
+            days or OWN_DAYS,
+        )
+
+    def _days_of(self, run: Run) -> int:
+        days = run.principal.archive_days
+        if days is None:
+            days = self._days
+        return 0 if not days or run.exchange.headers.get(b"x-aig-archive", b"").lower() == b"off" else days
