@@ -1,9 +1,10 @@
-"""Waits until the database is back: for work that nobody waits for, and that must come to its end."""
+"""For work that nobody waits for, and that must come to its end: waits until the database is back, and says where a bug was."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
@@ -27,3 +28,9 @@ async def patiently(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.
             log.warning("work waits for the database: %s", type(error).__name__)
         await asyncio.sleep(delay_s)
         delay_s = min(delay_s * 2, LAST_DELAY_S)
+
+
+def place_of(error: BaseException) -> str:
+    """The kind of an exception and where it came from; not its words, which may hold what a caller sent."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return f"{type(error).__name__} at " + " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))

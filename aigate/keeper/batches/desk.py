@@ -35,7 +35,7 @@ from aigate.keeper.batches.spool import ERRORS, OUTPUT, Spool
 from aigate.keeper.db.batches import add_batch, cancel_batch, end_batch, get_batch, list_batches, unfinished_batches, usage_of
 from aigate.keeper.db.outbox import Event, add_events
 from aigate.keeper.durable.engine import Engine
-from aigate.keeper.outage import patiently
+from aigate.keeper.outage import patiently, place_of
 
 log = logging.getLogger("aigate.keeper")
 
@@ -145,7 +145,7 @@ class BatchDesk:
         if self._tasks.get(batch_id) is task:
             del self._tasks[batch_id]
         if not task.cancelled() and (problem := task.exception()) is not None:
-            log.error("batch %s stands still until the next start: %s", batch_id, type(problem).__name__, exc_info=problem)
+            log.error("batch %s stands still until the next start: %s", batch_id, place_of(problem))
 
     async def _carry_in_turn(self, batch_id: str, owner_id: str) -> None:
         await self._turns.take(owner_id)

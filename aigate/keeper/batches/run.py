@@ -43,7 +43,7 @@ from aigate.keeper.db.batches import begin_batch, checkpoint_batch, finalize_bat
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.fates import ENDED, NEVER_SENT, Fate
 from aigate.keeper.files import FileStore, new_file_id
-from aigate.keeper.outage import patiently
+from aigate.keeper.outage import patiently, place_of
 
 log = logging.getLogger("aigate.keeper")
 
@@ -191,7 +191,7 @@ class BatchRun:
         self._room.release()
         self._changed.set()
         if not task.cancelled() and (problem := task.exception()) is not None:  # a bug of ours: its line must not be sent in circles
-            log.error("a line of %s failed: %s", self._batch.id, type(problem).__name__, exc_info=problem)
+            log.error("a line of %s failed: %s", self._batch.id, place_of(problem))
             self.stop(FAILED, LineError("internal_error", "Something went wrong in the gateway; its log says more."))
 
     async def _next(self, lines: AsyncIterator[tuple[int, bytes | None]]) -> _Item | None:
