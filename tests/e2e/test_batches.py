@@ -22,6 +22,7 @@ from openai import OpenAI
 
 from aigate.cli.verify import report_lines, verify_data_dir
 from tests.conftest import Gateway, start_gateway, wait_until
+from tests.e2e.receiver import receiver
 from tests.e2e.test_kills import victims_of
 from tests.e2e.wire import chat, provider_config, read_bill, rows, running_sim
 from tests.test_docs import run as run_as_reader
@@ -137,6 +138,22 @@ def test_lines_past_a_cap_are_errors_with_the_402(gateway: Gateway) -> None:
         assert {each["response"]["status_code"] for each in errors} == {402}
         assert {each["response"]["body"]["error"]["code"] for each in errors} == {"budget_exceeded"}
         assert gateway.request("GET", f"/v1/sub-accounts/{made['id']}")[2]["spent_cents"] <= 1
+
+
+def test_a_batch_tells_its_end_and_is_charged_by_the_factor(start: Any, tmp_path: Path) -> None:
+    with receiver(tmp_path) as hooks:
+        gateway = start("[webhooks]\nallow_loopback = true\n[batches]\nprice_factor = 0.5\n")
+        plain = gateway.request("POST", CHAT, chat("sim/echo"))[2]["usage"]["cost"]
+        with client_of(gateway) as client:
+            made = create(client, [line(str(n), chat("sim/echo")) for n in range(10)], extra_body={"webhook_url": hooks.url + "/batch"})
+            [got] = wait_until(hooks.got, 30)
+            record = json.loads(got["body"])
+            assert (got["path"], record["id"], record["status"]) == ("/batch", made.id, "completed") and got["headers"]["x-gateway-signature"]
+            assert record["cost_cents"] == pytest.approx(10 * plain * 100 / 2)
+            assert record == client.batches.retrieve(made.id).model_dump(exclude={"model"})
+        assert gateway.stop() == 0
+        report = verify_data_dir(str(gateway.data_dir))
+        assert report.is_sound and report.calls == 11, report_lines(report)
 
 
 def test_a_file_over_the_limit_is_refused_while_it_comes(start: Any) -> None:
