@@ -10,13 +10,14 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
 from aigate.batchdialects import BatchDialect
 from aigate.batchdialects.dialect import MAX_PART_BYTES, MAX_PART_LINES, Entry, Outcome, State
-from aigate.core.batch import Batch, LineError, line_of_call, native_call_id
+from aigate.core.batch import VALIDATING, Batch, LineError, line_of_call, native_call_id
 from aigate.core.batch_lines import Cutter, Request, error_line, read_line
 from aigate.core.call import Principal
 from aigate.core.refusal import owners_of
@@ -114,7 +115,7 @@ class NativeLines:
             self._parts = await self._make_parts()
             await patiently(self._native.database.write, add_parts, self._batch.id, self._parts)
         self.numbers = frozenset(number for part in self._parts for number in part.lines)
-        if self._parts:
+        if self._batch.status != VALIDATING:
             held = await patiently(read, held_calls, self._batch.id)
             strays = {line_of_call(called) for called, _ in held} - self.numbers
             await self._ends.free(strays)  # held before a crash, and since then their model goes another way
@@ -163,7 +164,8 @@ class NativeLines:
         owners = owners_of(principal, tag)
         while True:
             try:
-                await self._native.holds.write(lambda connection, in_force: hold_lines(connection, intents, owners, in_force), now_ms, what="a batch")
+                write = partial(self._native.holds.write, what="a batch")
+                await patiently(write, lambda connection, in_force: hold_lines(connection, intents, owners, in_force), now_ms)
                 break
             except ClientError:
                 return

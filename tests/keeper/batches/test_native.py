@@ -194,13 +194,13 @@ def test_whatever_dies_when_a_part_is_submitted_once_and_every_line_settled_once
         asked = {str(n): source.choice(("prov/m", "prov/m", "prov/n", "else/x")) for n in range(300)}
         batch_id = await world.batch(*[ask(world, name, model=model) for name, model in asked.items()])
         provider.is_over = False
-        for number in range(25):
+        for number in range(14):
             run: BatchRun = await world.run_of(batch_id)
             running = asyncio.create_task(run.run())
             await asyncio.sleep(source.random() * 0.06)
             if source.random() < 0.3:
                 provider.loses_reply = 1
-            if number == 15:
+            if number == 9:
                 provider.is_over = True
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -219,5 +219,21 @@ def test_whatever_dies_when_a_part_is_submitted_once_and_every_line_settled_once
         rows = ledger(database)
         assert len(rows) == native and sum(row.cost_nanousd for row in rows) == native * COST_NANOUSD
         assert is_sound(database)
+
+    play(database, tmp_path, test)
+
+
+def test_holds_of_lines_that_go_another_way_after_a_crash_are_given_back(database: Database, tmp_path: Path) -> None:
+    async def test(world: BatchWorld, provider: BatchProvider) -> None:
+        batch_id = await world.batch(*[ask(world, str(n)) for n in range(1000)])
+        running = asyncio.create_task((await world.run_of(batch_id)).run())
+        await until(lambda: len(ledger(database)) > 100)  # held, and not all divided
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert not provider.batches
+        world.means = replace(world.means, native=world.native(""))  # the operator wants it no more
+        await (await world.run_of(batch_id)).run()
+        assert (await world.row(batch_id)).completed == 1000 and len(world.plane.seen) == 1000
+        assert {row.reserved_nanousd for row in ledger(database)} == {0} and is_sound(database)
 
     play(database, tmp_path, test)
