@@ -152,9 +152,12 @@ class Files(Section):
 
 
 class Batches(Section):
-    """Batches."""
+    """Batches of /v1/batches. Their lines are calls of their key: its budgets and models count, its rate limits do not."""
 
-    price_factor: Annotated[float, Meta(ge=0, le=10)] = 1.0  # of a model's price, charged for a call in a batch; 0.5 = half
+    max_lines: Annotated[int, Meta(ge=1, le=1_000_000)] = 50_000  # most lines of one batch
+    concurrency: Annotated[int, Meta(ge=1, le=256)] = 64  # lines that run at once, of all batches; who has fewer of them comes first
+    batch_concurrency: Annotated[int, Meta(ge=1, le=256)] = 32  # … of one batch
+    price_factor: Annotated[float, Meta(ge=0, le=10)] = 1.0  # of a model's price, charged for a line; 0.5 = half
 
 
 class Archive(Section):
@@ -203,6 +206,7 @@ class ProviderConfig(Section):
     headers: dict[str, str] | None = None  # sent with each request
     on_cancel: Literal["", "stops", "bills_all", "unknown"] = ""  # what a cancelled stream costs there
     reasoning_field: str = ""  # where its replies hold reasoning: reasoning_content, reasoning, parts, think_tags, none
+    batches: Literal["", "native"] = ""  # native: lines of batches go to its own batch endpoint, at half its price; see docs/batches.md
     embeddings: bool | None = None  # it has an /embeddings endpoint
     sends_attempt_id: bool | None = None  # send x-aig-attempt: ids that let its own bill be compared with the ledger
     timeout_s: Seconds | None = None  # silence allowed on one attempt
@@ -428,6 +432,7 @@ def _allowed(wanted: object, error: Exception) -> str:
 
 
 def _check_providers(providers: dict[str, ProviderConfig], path: str | None) -> None:
+    from aigate.providers.table import BATCHES_OF
     from aigate.providers.table import ROWS as rows
 
     for name, provider in providers.items():
@@ -441,6 +446,9 @@ def _check_providers(providers: dict[str, ProviderConfig], path: str | None) -> 
                 f"{where}.dialect: missing, as {name!r} is not built in; allowed are {', '.join(DIALECTS)}"
                 f" (or, for media jobs alone, jobs: {', '.join(JOBS)})"
             )
+        chat = provider.dialect or (rows[name].dialects.get("chat", "") if name in rows else "")
+        if provider.batches and chat not in BATCHES_OF:
+            raise ConfigError(f"{where}.batches: there are none of this format; leave it out")
         for field in ("base_url", "jobs_base_url"):
             if url := getattr(provider, field):
                 _check_url(url, f"{where}.{field}")

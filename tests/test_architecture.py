@@ -17,7 +17,7 @@ LAYERS = (
     ("core",),
     ("dialects", "providers", "journal", "archive", "messages"),
     ("config", "jobdialects"),
-    ("catalog", "process", "guard"),
+    ("catalog", "process", "guard", "batchdialects"),
     ("api",),
     ("worker", "keeper", "sim"),
     ("serve",),
@@ -27,7 +27,7 @@ LAYERS = (
 PART_OF = {"inner": "messages", "credentials": "config", "supervisor": "serve", "probe": "serve", "datadir": "serve", "__init__": "errors"}
 RANK = {package: rank for rank, packages in enumerate(LAYERS) for package in packages}
 
-PURE = ("core", "dialects", "jobdialects", "providers", "catalog")
+PURE = ("core", "dialects", "jobdialects", "batchdialects", "providers", "catalog")
 IMPURE = {
     "asyncio", "http", "httptools", "httpx2", "logging", "os", "random", "secrets", "select", "selectors", "signal", "socket", "sqlalchemy",
     "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "urllib.request", "uuid", "uvloop",

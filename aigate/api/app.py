@@ -6,6 +6,7 @@ from aigate import __version__
 from aigate.api import (
     account,
     balance,
+    batches,
     budgets,
     evals,
     files,
@@ -37,8 +38,8 @@ def control_plane(services: Services, *, outages: tuple[type[Exception], ...] = 
     )
     app.state.services = services
     parts = (
-        health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, job_files, files, jobs, webhooks, evals,
-        replays,
+        health, models, usage, keys, sub_accounts, budgets, account, balance, provider_keys, responses, evals, replays, job_files, files, batches,
+        jobs, webhooks,
     )  # fmt: skip
     for part in parts:
         app.include_router(part.router)

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from aigate import config
 from aigate.core.account import Account, Cap, Page, ProviderKey, Standing, StoredResponse, SubAccount, Whose
+from aigate.core.batch import Batch, NewBatch
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.client_key import ClientKey
@@ -145,6 +146,18 @@ class Replays(Protocol):
     ) -> list[Replay]: ...
 
 
+class Batches(Protocol):
+    """Batches of an owner, as Files. None: there is none of this id, or it is not theirs."""
+
+    async def add(self, owner: tuple[str, str], key_id: str, asked: NewBatch) -> Batch | None:
+        """None: there is no such input file. ClientError for one that no batch can be made of."""
+
+    async def get(self, owner: tuple[str, str], batch_id: str) -> Batch | None: ...
+    async def list(self, owner: tuple[str, str], page: Listing) -> list[Batch]: ...
+    async def cancel(self, owner: tuple[str, str], batch_id: str) -> Batch | None:
+        """One that has ended stays as it is."""
+
+
 class Jobs(Protocol):
     """Videos, music and 3D models. None: there is no such job of those whose it is."""
 
@@ -236,6 +249,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     evals: Evals
     replays: Replays
     files: Files
+    batches: Batches
     jobs: Jobs
     webhooks: Webhooks
     caller_urls: CallerUrls

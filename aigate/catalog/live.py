@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from aigate.config import Config, ProviderConfig
 from aigate.core.target import Provider, Quirks
-from aigate.providers.table import AUTH_OF, EMBEDDINGS_OF, HEADERS_OF, JOB_AUTH_OF, JOB_HEADERS_OF, ROWS, SIM, SIM_JOBS_PATH
+from aigate.providers.table import AUTH_OF, BATCHES_OF, EMBEDDINGS_OF, HEADERS_OF, JOB_AUTH_OF, JOB_HEADERS_OF, ROWS, SIM, SIM_JOBS_PATH
 
 
 def live_providers(config: Config, sim_base_url: str | None) -> tuple[dict[str, Provider], dict[str, str]]:
@@ -68,6 +68,8 @@ def _overlay(row: Provider | None, name: str, configured: ProviderConfig) -> Pro
     if configured.jobs and configured.jobs != row.jobs:
         stated |= {"jobs": configured.jobs} | ({} if row.dialects else {"auth": JOB_AUTH_OF.get(configured.jobs, "bearer")})
     stated["dialects"] = _dialects(row, configured)
+    if configured.batches:
+        stated["batches"] = BATCHES_OF[stated["dialects"].get("chat", "")]
     if configured.dialect and configured.dialect != row.dialects.get("chat"):
         stated |= {"paths": {}, "families": (), "auth": AUTH_OF.get(configured.dialect, "bearer")}  # the row's belong to its own format
     if quirks := {field: value for field in ("on_cancel", "reasoning_field") if (value := getattr(configured, field))}:

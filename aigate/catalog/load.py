@@ -24,11 +24,11 @@ from aigate.config import Config, ModelConfig
 from aigate.core.evals import ALIAS
 from aigate.core.job import CREDIT, FIELDS, ITEM, MODALITIES, SECOND, JobLimits
 from aigate.core.price import every_price, usd_to_rate, with_id, with_variant
-from aigate.core.target import Model, Price, Provider, Quirks, Target
+from aigate.core.target import NATIVE_BATCH, Model, Price, Provider, Quirks, Target
 from aigate.dialects.anthropic_message import NAME as MESSAGES
 from aigate.dialects.anthropic_request import spelt
 from aigate.errors import ClientError, model_not_found
-from aigate.providers.table import ROWS, SIM, SIM_PRICE
+from aigate.providers.table import BATCH_FACTOR, ROWS, SIM, SIM_PRICE
 
 MAX_REMEMBERED = 4096  # names; any name may pass a provider that takes all, so what callers ask must not grow without end
 
@@ -269,10 +269,12 @@ class Catalog:
         model = Model(slug=slug, price=self._price(_listed_as(provider), upstream), **msgspec.structs.asdict(facts))
         if override is not None:
             model = _override(model, override)
-        return replace(model, price=self._with_batch(model.price)) if model.price is not None and self.batch_factor != 1 else model
+        return model if model.price is None else replace(model, price=self._with_variants(model.price, provider))
 
-    def _with_batch(self, price: Price) -> Price:
-        return with_variant(price, BATCH, self.batch_factor)
+    def _with_variants(self, price: Price, provider: Provider) -> Price:
+        """What calls in batches are charged, ours and the provider's own."""
+        price = with_variant(price, BATCH, self.batch_factor)
+        return with_variant(price, NATIVE_BATCH, Decimal(BATCH_FACTOR)) if provider.batches else price
 
     def _context(self, provider: str, upstream: str) -> int:
         entry = self._book.find(provider, upstream.replace("@", "-"))
@@ -315,10 +317,11 @@ class Catalog:
 
     def prices(self) -> Iterator[Price]:
         """Every price that a call could be settled at; some more than once."""
-        for name in {_listed_as(row) for provider in self.providers.values() for row in _rows(provider)}:
-            for price in self._book.prices(name):
-                yield from every_price(self._with_batch(price))
-        yield from every_price(self._with_batch(with_id(SIM_PRICE)))
+        for provider in self.providers.values():
+            for name in {_listed_as(row) for row in _rows(provider)}:
+                for price in self._book.prices(name):
+                    yield from every_price(self._with_variants(price, provider))
+        yield from every_price(with_variant(with_id(SIM_PRICE), BATCH, self.batch_factor))
         for row in self._job_models.values():
             if (price := row.price()) is not None:
                 yield price

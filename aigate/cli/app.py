@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import typer
 
 from aigate.cli.accounts import keys, provider_keys, sub_accounts
+from aigate.cli.batches import batches, files
 from aigate.cli.connection import CommandError, Server, read_settings
 from aigate.cli.evals import evals
 from aigate.cli.jobs import jobs
@@ -25,7 +26,8 @@ app = typer.Typer(
     help="A self-hosted AI gateway.", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 _GROUPS = {
-    "keys": keys, "sub-accounts": sub_accounts, "provider-keys": provider_keys, "jobs": jobs, "eval": evals, "webhooks": webhooks, "ledger": ledger,
+    "keys": keys, "sub-accounts": sub_accounts, "provider-keys": provider_keys, "jobs": jobs, "files": files, "batch": batches, "eval": evals,
+    "webhooks": webhooks, "ledger": ledger,
 }  # fmt: skip
 for _name, _commands in _GROUPS.items():
     app.add_typer(_commands, name=_name)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from aigate.config import Config, find_file, load
@@ -49,6 +51,24 @@ class Server:
                 if line.startswith(b"data:") and data != b"[DONE]":
                     yield json.loads(data)
 
+    def upload(self, path: str, fields: Mapping[str, str], name: str, file: BinaryIO) -> dict[str, Any]:
+        """A form with one file, streamed: of any size."""
+        boundary = secrets.token_hex(16)
+        parts = [f'--{boundary}\r\ncontent-disposition: form-data; name="{field}"\r\n\r\n{value}\r\n' for field, value in fields.items()]
+        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+        parts.append(f'--{boundary}\r\ncontent-disposition: form-data; name="file"; filename="{quoted}"\r\n\r\n')
+        pieces = itertools.chain(["".join(parts).encode()], iter(lambda: file.read(PIECE_BYTES), b""), [f"\r\n--{boundary}--\r\n".encode()])
+        headers = {"authorization": f"Bearer {self._key}", "content-type": f"multipart/form-data; boundary={boundary}"}
+        with self._foreign_errors():
+            self._connection.request("POST", path, pieces, headers, encode_chunked=True)
+            return json.loads(self._answer().read())
+
+    def read(self, path: str) -> Iterator[bytes]:
+        with self._foreign_errors():
+            reply = self._open("GET", path, None)
+            while piece := reply.read(PIECE_BYTES):
+                yield piece
+
     def download(self, path: str, to: Path) -> None:
         """The bytes of a reply, whole or not at all."""
         draft = to.with_name(to.name + ".part")
@@ -66,6 +86,9 @@ class Server:
     def _open(self, method: str, path: str, body: object, headers: Mapping[str, str] | None = None) -> http.client.HTTPResponse:
         sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **(headers or {})}
         self._connection.request(method, path, None if body is None else json.dumps(body), sent)
+        return self._answer()
+
+    def _answer(self) -> http.client.HTTPResponse:
         reply = self._connection.getresponse()
         if reply.status >= 400:
             raise CommandError(f"{reply.status}: {_message(reply.read())}")

@@ -14,6 +14,7 @@ import msgspec
 from aigate.core.job import JobLimits
 
 GOOGLE_TOKEN = "google-token"  # Provider.auth
+NATIVE_BATCH = "native-batch"  # the variant of a price that a provider charges in its own batches
 
 
 class Quirks(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     # endpoint → path after base_url, where it departs from the dialect's; `stream`, `count_tokens`: where those have their own
     paths: Mapping[str, str] = {}
     families: tuple[tuple[str, Mapping[str, object]], ...] = ()  # (glob over upstream names, fields of this row that are others for them)
+    batches: str = ""  # batch dialect (aigate/batchdialects) of its own batches, where the operator wants them used
     jobs: str = ""  # job dialect (aigate/jobdialects) of its videos, music and 3D models; "" = it makes none
     jobs_base_url: str = ""  # where that one differs from base_url
     idempotency_header: str = ""  # under which it takes a key for a job: the same key never makes a second one

@@ -28,6 +28,8 @@ from aigate.inner import inner_secret
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
 from aigate.keeper.archive import Archive
+from aigate.keeper.batches.build import Parts as BatchParts
+from aigate.keeper.batches.build import build_batches
 from aigate.keeper.blob_store import open_blobs
 from aigate.keeper.data_plane import DataPlane
 from aigate.keeper.db.accounts import add_account_if_missing
@@ -95,6 +97,7 @@ class Keeper:
         self._messages.responses = self._responses = ResponseStore(self._database)
         blobs = open_blobs(config.files, data_dir)
         self._files = FileStore(self._database, blobs, max_bytes=config.files.max_bytes, max_tenant_bytes=config.files.max_tenant_bytes)
+        self._jobs = JobDesk(config, self._database, self._catalog, Parts(self._leases, self._engine, blobs, self._guarded))
         self._data_plane = DataPlane(
             str(data_dir / "run"),
             inner_secret(config.key_secret),
@@ -105,6 +108,8 @@ class Keeper:
         )
         self._archive = Archive(data_dir / "archive")
         once = Once(self._database, self._data_plane, self._archive)
+        parts = BatchParts(self._files, self._data_plane, once.recall, self._shipper, self._leases, self._engine, self._guarded)
+        self._batches = build_batches(config, self._database, self._catalog, parts)
         self._messages.evals = self._evals = EvalStore(
             self._database,
             lane=once,
@@ -115,7 +120,6 @@ class Keeper:
         self._replays = ReplayStore(
             self._database, lane=once, archive=self._archive, shipper=self._shipper, retention_days=config.archive.replay_retention_days
         )
-        self._jobs = JobDesk(config, self._database, self._catalog, Parts(self._leases, self._engine, blobs, self._guarded))
         self._responses.is_living = self._shipper.is_living
         self._responses.tell_workers = self._messages.tell_all
 
@@ -134,12 +138,13 @@ class Keeper:
             keep_days(self._database, self._config.ledger.retention_days),
             self._responses.expire(self._config.responses.retention_days),
             self._files.sweep(),
+            self._batches.run(),
+            self._jobs.runner.run(),
+            self._jobs.results.expire(),
             self._archive.run(),
             self._evals.go_on(),
             self._replays.run(),
             self._evals.expire(),
-            self._jobs.runner.run(),
-            self._jobs.results.expire(),
         )
         others = [loop.create_task(work) for work in upkeep]
         serving = loop.create_task(http.serve([control]))
@@ -171,6 +176,7 @@ class Keeper:
             evals=self._evals,
             replays=self._replays,
             files=self._files,
+            batches=self._batches,
             jobs=self._jobs.service,
             public_url=self._config.server.public_url.rstrip("/"),
             webhooks=self._webhooks.store,

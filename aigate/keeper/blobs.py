@@ -15,13 +15,20 @@ from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from aigate.errors import GatewayError
+
 PIECE_BYTES = 256 << 10
 _KEY = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
 _DRAFTS = ".drafts"  # no key begins with a dot
 
 
-class MissingBlob(LookupError):
-    """There is nothing under this key."""
+class MissingBlob(GatewayError):
+    """There is nothing under this key, though there should be: somebody took it out of the store."""
+
+    code = "missing_blob"
+
+    def __init__(self, key: str):
+        super().__init__(f"The bytes of {key.rpartition('/')[2]} are no longer in the store.")
 
 
 class Blobs(Protocol):

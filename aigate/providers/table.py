@@ -15,6 +15,8 @@ _CHAT_AND_EMBEDDINGS = {"chat": "openai-chat", "embeddings": "openai-embeddings"
 
 # chat dialect → the dialect of the same vendor's embeddings
 EMBEDDINGS_OF = {"openai-chat": "openai-embeddings"}
+BATCHES_OF = {"openai-chat": "openai", "openai-responses": "openai", "anthropic-messages": "anthropic"}  # chat format → batch dialect
+BATCH_FACTOR = "0.5"  # of the plain price: OpenAI, Anthropic, Groq and others alike (their pricing pages, 2026-11)
 
 # Wire format → headers it cannot do without. Requests from other formats are written in this version; a Messages client's own wins.
 HEADERS_OF = {"anthropic-messages": {"anthropic-version": "2023-06-01"}}

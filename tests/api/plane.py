@@ -27,6 +27,7 @@ from aigate.keeper.responses import ResponseStore
 from aigate.keeper.vault import Vault
 from aigate.keeper.webhooks.secrets import WebhookSecrets
 from aigate.keeper.webhooks.store import WebhookStore
+from tests.keeper.batches.world import BatchWorld
 
 ROOT_KEY = "root-secret"
 SECRET = b"s" * 32
@@ -135,6 +136,8 @@ class Plane:
         self.webhooks = WebhookStore(database, WebhookSecrets(database, vault))
         self.responses = ResponseStore(database)
         self.files = FileStore(database, LocalBlobs(folder / "files"), max_bytes=1_000_000, max_tenant_bytes=2_000_000)
+        self.batch_world = BatchWorld(database, folder, files=self.files)
+        self.batches = self.batch_world.desk(max_lines=50)
         self.keys.push = self.workers.push
         self.usage = Usage()
         self.checks = {"database": "ok"}
@@ -153,11 +156,12 @@ class Plane:
                 "provider_keys": self.provider_keys,
                 "responses": self.responses,
                 "files": self.files,
-                "evals": None,  # theirs need workers: tests/e2e
-                "replays": None,
+                "batches": self.batches,
                 "jobs": None,
                 "webhooks": self.webhooks,
                 "caller_urls": GuardedClient(allow_loopback=True),
+                "evals": None,  # theirs need workers: tests/e2e
+                "replays": None,
                 "usage": self.usage,
                 "workers": self.workers,
                 "catalog": Catalog(),

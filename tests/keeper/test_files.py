@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from aigate.core.account import SubAccount
 from aigate.core.file import FileFields, Listing
 from aigate.errors import ClientError
 from aigate.keeper.blobs import LocalBlobs
 from aigate.keeper.db.engine import Database
+from aigate.keeper.db.sub_accounts import add_sub_account, delete_sub_account
 from aigate.keeper.files import FileStore
 
 OWNER, OTHER = ("acc_default", "key_1"), ("acc_default", "sa_1")
@@ -64,6 +66,19 @@ def test_a_deleted_or_expired_file_is_gone_and_its_bytes_soon_after(database: Da
             assert await files.delete(OWNER, deleted.id)
             assert await files.get(OWNER, deleted.id) is None and not await files.delete(OWNER, deleted.id)
             while on_disk(tmp_path) != [kept.id]:
+                await asyncio.sleep(0.005)
+
+    asyncio.run(asyncio.wait_for(test(), 10))
+
+
+def test_the_files_of_a_deleted_sub_account_go_with_it(database: Database, tmp_path: Path) -> None:
+    async def test() -> None:
+        files = store(database, tmp_path)
+        kept, gone = await files.add(OWNER, pieces_of(b"x"), named("x")), await files.add(OTHER, pieces_of(b"x"), named("x"))
+        await database.write(add_sub_account, SubAccount(id="sa_1", account_id="acc_default", name="a", created_ms=1))
+        await database.write(delete_sub_account, "acc_default", "sa_1", 5)
+        async with swept(files):
+            while on_disk(tmp_path) != [kept.id] or await files.get(OTHER, gone.id) is not None:
                 await asyncio.sleep(0.005)
 
     asyncio.run(asyncio.wait_for(test(), 10))

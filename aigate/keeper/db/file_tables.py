@@ -6,7 +6,7 @@ written with a day's, one deleted gets the present, and the sweep removes bytes 
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text, false, text
 
 from aigate.keeper.db.tables import metadata
 
@@ -48,22 +48,39 @@ batches = Table(
     _text("input_file_id"),
     Column("output_expires_s", BigInteger),
     _text("metadata"),  # JSON object
+    Column("webhook_url", Text),
     _text("status"),  # core/batch.py
-    _text("errors"),  # JSON list; "" = none
+    _text("ends_as"),  # the status to come, from finalizing on
+    _text("errors"),  # JSON list
     _integer("total"),
     _integer("completed"),
     _integer("failed"),
+    Column("is_divided", Boolean, nullable=False, server_default=false()),  # which of its lines go to providers' own batches is settled
+    _integer("fence"),  # of its last checkpoint: no line from this number on has been sent
     Column("output_file_id", Text),
     Column("error_file_id", Text),
-    _text("usage"),  # JSON of what its calls used and cost, once it has ended; "" = not yet
+    Column("usage", Text),  # JSON of what its calls used and cost, once it has ended
     _integer("created_ms"),
     _integer("expires_ms"),
     Column("in_progress_ms", BigInteger),
     Column("cancelling_ms", BigInteger),
     Column("finalizing_ms", BigInteger),
     Column("ended_ms", BigInteger),
-    _text("checkpoint"),  # JSON of core/batch.py Checkpoint: how far its lines are
     Index("batches_by_owner", "account_id", "owner_id", "id"),
     Index("batches_running", "id", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
     Index("batches_by_input", "input_file_id", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+)
+
+# Lines that are sent to a provider's own batch endpoint together.
+native_parts = Table(
+    "native_parts",
+    metadata,
+    _text("id", primary_key=True),  # part_…
+    _text("batch_id", index=True),
+    _text("slug"),  # of their model
+    _text("lines"),  # JSON list of numbers
+    _text("state"),  # db/native_parts.py
+    _text("uploaded"),
+    _text("handle"),
+    _integer("created_ms"),
 )

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, 
 
 from aigate.core.file import Listing, StoredFile
 from aigate.keeper.db.file_tables import batches, files
+from aigate.keeper.db.tables import sub_accounts
 
 IS_UPLOADING = -1  # as a size
 ROWS_A_STEP = 200
@@ -54,9 +55,10 @@ def expire_file(connection: Connection, account_id: str, owner_id: str, file_id:
 
 
 def expired_files(connection: Connection, now_ms: int) -> list[str]:
-    """Ids of some. One that a batch still reads is not among them."""
+    """Ids of some, those of deleted sub-accounts included. One that a batch still reads is not among them."""
+    deleted = select(sub_accounts.c.id).where(sub_accounts.c.deleted_ms.is_not(None))
     is_read = select(batches.c.id).where(batches.c.input_file_id == _column.id, batches.c.ended_ms.is_(None)).exists()
-    query = select(_column.id).where(_column.expires_ms <= now_ms, ~is_read).order_by(_column.expires_ms).limit(ROWS_A_STEP)
+    query = select(_column.id).where(or_(_column.expires_ms <= now_ms, _column.owner_id.in_(deleted)), ~is_read).limit(ROWS_A_STEP)
     return list(connection.execute(query).scalars())
 
 

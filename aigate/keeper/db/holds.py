@@ -52,11 +52,17 @@ class HoldRefused(Exception):
 def reserve(connection: Connection, intent: Intent, owners: Sequence[Owner], in_force: InForce) -> None:
     """Sets the hold of an attempt about to be sent aside on every budget of its path, and writes its row. Raises HoldRefused.
     `intent.window`: by the database's clock."""
+    reserve_all(connection, [intent], owners, in_force)
+
+
+def reserve_all(connection: Connection, intents: Sequence[Intent], owners: Sequence[Owner], in_force: InForce) -> None:
+    """The same of several attempts of one path and window: all of them or none."""
     batch = Batch()
-    batch.add_unsettled(intent)
+    for intent in intents:
+        batch.add_unsettled(intent)
     write_batch(connection, batch)
-    admit(connection, owners, intent.hold_nanousd, intent.window, in_force)
-    Balances().write(connection, _NO_JOURNAL, batch, now_ms=intent.sent_ms)
+    admit(connection, owners, sum(intent.hold_nanousd for intent in intents), intents[0].window, in_force)
+    Balances().write(connection, _NO_JOURNAL, batch, now_ms=intents[0].sent_ms)
 
 
 def admit(connection: Connection, owners: Sequence[Owner], hold_nanousd: int, month: str, in_force: InForce) -> None:

@@ -42,23 +42,38 @@ def upgrade() -> None:
         _text("input_file_id"),
         sa.Column("output_expires_s", sa.BigInteger),
         _text("metadata"),
+        sa.Column("webhook_url", sa.Text),
         _text("status"),
+        _text("ends_as"),
         _text("errors"),
         _integer("total"),
         _integer("completed"),
         _integer("failed"),
+        sa.Column("is_divided", sa.Boolean, nullable=False, server_default=sa.false()),
+        _integer("fence"),
         sa.Column("output_file_id", sa.Text),
         sa.Column("error_file_id", sa.Text),
-        _text("usage"),
+        sa.Column("usage", sa.Text),
         _integer("created_ms"),
         _integer("expires_ms"),
         sa.Column("in_progress_ms", sa.BigInteger),
         sa.Column("cancelling_ms", sa.BigInteger),
         sa.Column("finalizing_ms", sa.BigInteger),
         sa.Column("ended_ms", sa.BigInteger),
-        _text("checkpoint"),
     )
     op.create_index("batches_by_owner", "batches", ["account_id", "owner_id", "id"])
     running = sa.text("ended_ms IS NULL")
     op.create_index("batches_running", "batches", ["id"], sqlite_where=running, postgresql_where=running)
     op.create_index("batches_by_input", "batches", ["input_file_id"], sqlite_where=running, postgresql_where=running)
+    op.create_table(
+        "native_parts",
+        sa.Column("id", sa.Text, primary_key=True),
+        _text("batch_id"),
+        _text("slug"),
+        _text("lines"),
+        _text("state"),
+        _text("uploaded"),
+        _text("handle"),
+        _integer("created_ms"),
+    )
+    op.create_index("ix_native_parts_batch_id", "native_parts", ["batch_id"])
