@@ -21,6 +21,7 @@ COMMANDS = (
     "sub-accounts create", "sub-accounts list", "sub-accounts cap", "sub-accounts delete",
     "provider-keys add", "provider-keys list", "provider-keys delete", "provider-keys rotate",
     "webhooks add", "webhooks list", "webhooks remove", "webhooks rotate", "webhooks secret", "webhooks deliveries", "webhooks resend",
+    "jobs video", "jobs music", "jobs 3d", "jobs get", "jobs list", "jobs cancel", "jobs wait",
     "files upload", "files list", "files content", "files delete",
     "batch create", "batch get", "batch list", "batch cancel", "batch output",
     "usage", "models", "call", "replay", "eval run", "eval get", "eval winner", "eval list",

@@ -14,6 +14,7 @@ from aigate.keeper.db.eval_tables import eval_results, evals
 from aigate.keeper.db.grants import month_now
 from aigate.keeper.db.holds import InForce, admit
 from aigate.keeper.db.ledger_rows import Share
+from aigate.keeper.db.outbox import Event, add_events
 from aigate.keeper.db.upkeep import change_windows
 
 _e, _r = evals.c, eval_results.c
@@ -99,9 +100,17 @@ def put_result(connection: Connection, eval_id: str, result: Result) -> None:
 
 
 def end_eval(connection: Connection, eval_id: str, changes: Mapping[str, Any]) -> bool:
-    """Whether it was still running."""
+    """Whether it was still running. Its end is an event."""
     values = {name: _json(value) if name == "summary" else value for name, value in changes.items()}
-    return connection.execute(update(evals).where(_e.id == eval_id, _e.status == RUNNING).values(values)).rowcount > 0
+    if not connection.execute(update(evals).where(_e.id == eval_id, _e.status == RUNNING).values(values)).rowcount:
+        return False
+    row = connection.execute(select(*_SHOWN).where(_e.id == eval_id)).one()
+    payload = {name: getattr(row, name) for name in ("id", "name", "status", "metric", "dataset_size", "winner_model", "error")}
+    event = Event(
+        f"eval.{row.status}", row.account_id, f"eval {eval_id}", payload, sub_account_id=row.sub_account_id, key_id=row.key_id, subject=eval_id
+    )
+    add_events(connection, [event], row.ended_ms)
+    return True
 
 
 def find_alias(connection: Connection, account_id: str, owner_id: str, eval_id: str, now_ms: int) -> Eval | None:

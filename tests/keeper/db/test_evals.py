@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import select
 
 from aigate.core.account import Cap
 from aigate.core.budget import KEY, Owner
@@ -23,6 +24,7 @@ from aigate.keeper.db.evals import (
 )
 from aigate.keeper.db.holds import HoldRefused
 from aigate.keeper.db.limits import find_standings, set_limit
+from aigate.keeper.db.tables import outbox
 from aigate.keeper.leases import InForce
 from aigate.keeper.ledger import verify
 
@@ -107,6 +109,8 @@ def test_an_eval_ends_once_and_its_winner_is_pinned_by_use(database: Database) -
     changes = {"status": COMPLETED, "winner_model": "sim/echo", "summary": {"answers": 2}, "ended_ms": 60}
     assert database.write_now(end_eval, "eval_01", changes)
     assert not database.write_now(end_eval, "eval_01", {**changes, "winner_model": "sim/slow"})
+    (event,) = database.read_now(lambda connection: connection.execute(select(outbox)).all())
+    assert (event.type, event.subject, event.key_id, "sim/echo" in event.payload) == ("eval.completed", "eval_01", "key_a", True)
     place(database, an_eval("eval_02"))
     database.write_now(end_eval, "eval_02", changes)
     assert database.write_now(find_alias, "acc_a", "key_a", "eval_01", 70).winner_model == "sim/echo"
