@@ -56,8 +56,6 @@ class OpenAIVideos(Family):
         return HttpRequest(url=f"/videos/{segment(handle)}")
 
     def read_poll(self, reply: HttpReply, handle: str, target: Target) -> Polled:
-        if reply.status == 404:  # it was there when it was submitted: somebody, most likely we, deleted it
-            return Polled(state=CANCELLED)
         return _stand(read_object(reply), handle, reply)
 
     def write_cancel(self, handle: str, target: Target) -> HttpRequest | None:

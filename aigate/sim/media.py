@@ -262,7 +262,7 @@ class MediaService:
     async def _post_when_done(self, submission: Submission) -> None:
         while (stand := self.desk.stand(submission)).ended_s is None:
             rest_s = submission.created_s + submission.behaviour.takes_s - self.desk.now()
-            await asyncio.sleep(min(max(rest_s, 0.01), 1.0))  # never longer, as it may be cancelled
+            await asyncio.sleep(min(rest_s, 1.0) if rest_s > 0 else 0.25)  # never longer, as it may be cancelled
         body = encode(self._hook_body(submission, stand))
         for _ in range(submission.behaviour.posts):
             for again in range(_HOOK_TRIES):
