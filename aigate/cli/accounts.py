@@ -1,16 +1,15 @@
 """`aigate keys`, `sub-accounts` and `provider-keys`: each command is one request to the control plane of a running server."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from aigate.cli.connection import CommandError, Server
+from aigate.cli.lists import given, show_list
 from aigate.cli.options import on_server, with_limits
-from aigate.cli.output import show_line, show_note, show_rows
+from aigate.cli.output import show_line, show_note
 
 keys = typer.Typer(help="Client keys.", no_args_is_help=True)
 sub_accounts = typer.Typer(help="Customers, each with a key and a cap of its own.", no_args_is_help=True)
@@ -37,7 +36,7 @@ def create_key(
 ) -> None:
     """Make a key. It is printed once and kept nowhere."""
     body = {"name": name, "is_admin": admin, "expires_at": expires, "sub_account_id": sub_account}
-    _show_new_key(server.request("POST", "/v1/keys", limits | _given(body)))
+    _show_new_key(server.request("POST", "/v1/keys", limits | given(body)))
 
 
 @keys.command("list")
@@ -45,7 +44,7 @@ def create_key(
 def list_keys(server: Server) -> None:
     """Show all keys, newest first."""
     fields = ("id", "name", "status", "hint", "created_at", "expires_at", "default_tag", "is_admin", "spend_cap_cents", "sub_account_id")
-    _show_list(server, "/v1/keys", fields)
+    show_list(server, "/v1/keys", fields)
 
 
 @keys.command("revoke")
@@ -78,7 +77,7 @@ def create_sub_account(
 ) -> None:
     """Make a sub-account and its first key, which is printed once and kept nowhere."""
     body = {"name": name, "external_ref": ref, "budget_mode": "hard" if hard else "clamp"}
-    _show_new_key(server.request("POST", "/v1/sub-accounts", limits | _given(body)))
+    _show_new_key(server.request("POST", "/v1/sub-accounts", limits | given(body)))
 
 
 @sub_accounts.command("list")
@@ -86,7 +85,7 @@ def create_sub_account(
 def list_sub_accounts(server: Server) -> None:
     """Show all sub-accounts and what they have spent this month, newest first."""
     fields = ("id", "name", "external_ref", "spend_cap_cents", "spent_cents", "remaining_cents", "rate_limit_rpm", "created_at")
-    _show_list(server, "/v1/sub-accounts", fields)
+    show_list(server, "/v1/sub-accounts", fields)
 
 
 @sub_accounts.command("cap")
@@ -123,14 +122,14 @@ def add_provider_key(
     if not key:
         raise CommandError("no key came on stdin")
     body = {"provider": provider, "key": key, "name": name, "sub_account_id": sub_account}
-    show_line(server.request("POST", "/v1/provider-keys", _given(body))["id"])
+    show_line(server.request("POST", "/v1/provider-keys", given(body))["id"])
 
 
 @provider_keys.command("list")
 @on_server
 def list_provider_keys(server: Server) -> None:
     """Show all stored provider keys, newest first."""
-    _show_list(server, "/v1/provider-keys", ("id", "provider", "name", "status", "hint", "sub_account_id", "created_at"))
+    show_list(server, "/v1/provider-keys", ("id", "provider", "name", "status", "hint", "sub_account_id", "created_at"))
 
 
 @provider_keys.command("delete")
@@ -151,27 +150,6 @@ def rotate_provider_keys(server: Server) -> None:
 # --- shared -------------------------------------------------------------------------------------------------------------------
 
 
-def _given(body: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if value is not None}
-
-
 def _show_new_key(made: dict[str, Any]) -> None:
     show_line(made["key"])
     show_note(f"{made['id']}: shown this once" + ("" if made["effective"] else _NOT_YET))
-
-
-def _show_list(server: Server, path: str, fields: Sequence[str]) -> None:
-    show_rows(fields, ([_shown(field, row[field]) for field in fields] for row in _rows(server, path)))
-
-
-def _rows(server: Server, path: str) -> Iterator[dict[str, Any]]:
-    """Of all pages."""
-    cursor = ""
-    while cursor is not None:
-        page = server.request("GET", path + (f"?cursor={cursor}" if cursor else ""))
-        yield from page["data"]
-        cursor = page.get("next_cursor")
-
-
-def _shown(field: str, value: Any) -> Any:
-    return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M") if field.endswith("_at") and value else value

@@ -16,12 +16,14 @@ from aigate.cli.jobs import jobs
 from aigate.cli.ledger import ledger
 from aigate.cli.options import ConfigFile, on_server
 from aigate.cli.output import show_line, show_note, show_rows, show_text
+from aigate.cli.webhooks import webhooks
 from aigate.config import ConfigError
 
 app = typer.Typer(
     help="A self-hosted AI gateway.", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-for _name, _commands in (("keys", keys), ("sub-accounts", sub_accounts), ("provider-keys", provider_keys), ("ledger", ledger), ("jobs", jobs)):
+_GROUPS = {"keys": keys, "sub-accounts": sub_accounts, "provider-keys": provider_keys, "webhooks": webhooks, "ledger": ledger, "jobs": jobs}
+for _name, _commands in _GROUPS.items():
     app.add_typer(_commands, name=_name)
 
 

@@ -79,7 +79,10 @@ def units_of(raw_usage: bytes) -> Mapping[str, int]:
     """What a job's row says it was priced by; of any other row nothing."""
     if not raw_usage.startswith(_UNITS_MARK):
         return {}
-    return msgspec.json.decode(raw_usage, type=_PricedUnits).units
+    try:
+        return msgspec.json.decode(raw_usage, type=_PricedUnits).units
+    except msgspec.DecodeError:
+        return {}  # a provider's own words
 
 
 def units_usage(units: Mapping[str, int], reported: bytes) -> bytes:

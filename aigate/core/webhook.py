@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 EVENT_TYPES = (
-    "job.completed", "job.failed", "batch.completed", "batch.failed", "eval.completed", "eval.failed", "usage.threshold", "balance.low",
+    "job.completed", "job.failed", "batch.completed", "batch.failed", "batch.expired", "batch.cancelled", "usage.threshold", "balance.low",
     "key.rotated", "sub_account.budget.exhausted", "budget.overrun",
 )  # fmt: skip
 

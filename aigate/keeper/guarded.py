@@ -55,7 +55,7 @@ class Reply(NamedTuple):
     media_type: str
     chunks: AsyncIterator[bytes]
 
-    def __aiter__(self) -> AsyncIterator[bytes]:  # type: ignore[override]
+    def __aiter__(self) -> AsyncIterator[bytes]:
         return self.chunks
 
 
@@ -65,7 +65,6 @@ class GuardedClient:
     def __init__(self, *, allow_loopback: bool = False, tls: ssl.SSLContext | None = None, resolve: Resolve = resolve):
         self._allow_loopback = allow_loopback
         self._tls = tls
-        self._resolve = resolve
         self._guard = Guard(resolve=resolve, permits=self._permits)
 
     async def check_url(self, url: str, field: str) -> None:

@@ -1,6 +1,10 @@
 """How a URL that a caller gave is read: one spelling of everything, or not at all."""
 
+import socket
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aigate.core.caller_url import CallerUrl, read_caller_url
 
@@ -41,3 +45,17 @@ def test_plain_urls_are_read(url, read):
 @pytest.mark.parametrize(("url", "authority"), [("https://a.com:443/", "a.com"), ("https://a.com:4444/", "a.com:4444"), ("http://[::1]:80/", "[::1]")])
 def test_the_host_field_names_a_port_only_where_it_is_not_the_usual_one(url, authority):
     assert read_caller_url(url, 2048).authority == authority
+
+
+@given(st.text("0123456789abcdefx.-", min_size=1, max_size=20))
+def test_no_host_passes_that_the_system_reads_as_another_address(host):
+    """inet_aton takes decimal, octal, hex and short forms, as resolvers do."""
+    try:
+        read = read_caller_url(f"https://{host}/", 2048)
+    except ValueError:
+        return
+    try:
+        packed = socket.inet_aton(read.host)
+    except OSError:
+        return
+    assert socket.inet_ntoa(packed) == read.host == host

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -17,8 +18,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aigateway import AIgateway, AsyncAIgateway, verify_webhook
 
+from aigate.keeper.db.engine import database_url, open_database
+from aigate.keeper.db.outbox import Event, add_events
 from tests.conftest import Gateway, start_gateway, wait_until
 from tests.e2e.receiver import Receiver, receiver
 from tests.e2e.wire import rows
@@ -66,6 +70,32 @@ def test_the_official_sdk_reads_rotates_and_verifies(tmp_path: Path) -> None:
             gateway.kill()
 
 
+def test_the_page_about_webhooks_checks_them_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [snippet] = re.findall(r"^```python\n(.*?)^```", (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text(), re.MULTILINE | re.DOTALL)
+    with receiver(tmp_path) as hooks:
+        gateway = start_gateway(tmp_path, FAST)
+        try:
+            monkeypatch.setenv("AIGATE_KEY", gateway.key)
+            monkeypatch.setenv("AIGATE_URL", gateway.url)
+            page: dict[str, Any] = {}
+            exec(snippet, page)  # noqa: S102  it is ours
+            write_event(gateway, "job.completed", hooks.url, "key_root")
+            [got] = wait_until(hooks.got)
+            body = got["body"].encode()
+            assert json.loads(body) == {"id": "job_1", "status": "completed"}
+            assert (page["status_for"](got["headers"], body), page["status_for"](got["headers"], body + b" ")) == (200, 401)
+        finally:
+            gateway.kill()
+
+
+def write_event(gateway: Gateway, event_type: str, url: str, key_id: str) -> None:
+    """As a job's end does, in the database of the running server."""
+    database = open_database(database_url(gateway.data_dir))
+    event = Event(event_type, "acc_default", "of a test", {"id": "job_1", "status": "completed"}, key_id=key_id, url=url, subject="job_1")
+    database.write_now(add_events, [event], int(time.time() * 1000))
+    database.close()
+
+
 async def _rotate_async(gateway: Gateway) -> str:
     async with AsyncAIgateway(api_key=gateway.key, base_url=gateway.url) as client:
         rotated = (await client.webhook_secret.rotate())["secret"]
@@ -75,10 +105,10 @@ async def _rotate_async(gateway: Gateway) -> str:
 
 def test_spending_past_a_threshold_is_told(tmp_path: Path) -> None:
     with receiver(tmp_path) as hooks:
-        gateway = start_gateway(tmp_path, FAST + '[models."sim/echo"]\ninput_usd_per_mtok = 1000\noutput_usd_per_mtok = 1000\n')
+        gateway = start_gateway(tmp_path, FAST + '[models."sim/echo"]\ninput_usd_per_mtok = 0\noutput_usd_per_mtok = 1000\n')
         try:
             gateway.request("POST", "/v1/webhook-endpoints", {"url": hooks.url, "events": ["usage.*", "sub_account.*"]})
-            customer = gateway.request("POST", "/v1/sub-accounts", {"name": "acme", "spend_cap_cents": 10})[2]
+            customer = gateway.request("POST", "/v1/sub-accounts", {"name": "acme", "spend_cap_cents": 4})[2]
             own = gateway.request("POST", "/v1/webhook-endpoints", {"url": hooks.url + "/own"}, customer["key"])[2]
             call = {"model": "sim/echo", "messages": [{"role": "user", "content": "word " * 8}], "max_tokens": 8}
             while gateway.request("POST", "/v1/chat/completions", call, customer["key"])[0] == 200:

@@ -55,7 +55,7 @@ class World:
             await worker.die()
         await self.desk.look_and_ship()
         report = self.database.read_now(verify)
-        assert report.counts.keys() <= {"price", "cost", "no_call", "unsettled", "overrun", "over_limit"}, report.findings
+        assert report.counts.keys() <= {"price", "cost", "no_call", "unsettled", "resolved", "overrun", "over_limit"}, report.findings
         assert self.rows(leases) == []
 
 

@@ -99,7 +99,9 @@ def test_one_url_is_read_once_however_often_it_stands():
     "url",
     [
         "http://inside.test:0/", "http://127.0.0.1:0/", "http://[::1]:0/", "http://[::ffff:127.0.0.1]:0/", "http://169.254.169.254/latest",
-        "http://100.64.0.1/", "http://0.0.0.0:0/", "http://10.0.0.1/",
+        "http://100.64.0.1/", "http://0.0.0.0:0/", "http://10.0.0.1/", "http://2130706433:0/", "http://0x7f000001:0/", "http://0177.0.0.1:0/",
+        "http://127.1:0/", "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/", "http://inside.test.:0/", "http://pictures.test@inside.test:0/",
+        "http://pictures.test\\@127.0.0.1/", "http://pictures.test:22/", "http://[fe80::1%25lo]/",
     ],
 )  # fmt: skip
 def test_a_host_inside_is_refused_before_anything_is_sent(url):

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 from sqlalchemy import Connection, select, update
 
 from aigate.core.budget import Given, Owner, Want, grant, window_of
-from aigate.journal.records import Intent, Settled
+from aigate.journal.records import CallEnd, Intent, Settled
 from aigate.keeper.db.balances import Balances
 from aigate.keeper.db.conditions import is_any_of
 from aigate.keeper.db.grants import CHANGING, exhausted_events, lock_windows, refusal_of
@@ -74,13 +74,14 @@ def reserve(connection: Connection, intent: Intent, owners: Sequence[Owner], in_
 
 
 def settle_reserved(connection: Connection, settled: Settled, now_ms: int) -> bool:
-    """The end of such an attempt, with its call: what was reserved is spent, or free again. False where it has ended before; then nothing
-    is written."""
+    """The end of such an attempt, with its call: what was reserved is spent, or free again. False where it has ended before (an operator
+    has resolved it): then only its call is written, if it has none."""
     call = settled.call
     assert call is not None
     which = (_a.call_id == call.call_id) & (_a.attempt_id == settled.attempt_id)
     row = connection.execute(select(attempts).where(which, _a.end == UNSETTLED).with_for_update()).one_or_none()
     if row is None:
+        end_call(connection, call, now_ms)
         return False
     values = dict(zip(_SETTLED, astuple(settled)[1:17], strict=True))
     connection.execute(update(attempts).where(which).values(**values, reserved_nanousd=0))
@@ -89,3 +90,11 @@ def settle_reserved(connection: Connection, settled: Settled, now_ms: int) -> bo
     batch.add_call(call)
     Balances().write(connection, _NO_JOURNAL, write_batch(connection, batch), now_ms=now_ms)
     return True
+
+
+def end_call(connection: Connection, call: CallEnd, now_ms: int) -> None:
+    """The call of an attempt that stays as it is: reserved, or resolved before. Does nothing where it has its row."""
+    cost_nanousd = connection.execute(select(_a.cost_nanousd).where(_a.call_id == call.call_id)).scalar() or 0
+    batch = Batch()
+    batch.add_call(replace(call, cost_nanousd=cost_nanousd))
+    Balances().write(connection, _NO_JOURNAL, write_batch(connection, batch, is_careful=True), now_ms=now_ms)

@@ -18,10 +18,8 @@ from aigate.core.job_state import FETCHING, NEW, SENDING, STOPPING, WAITING, Job
 from aigate.core.target import Price
 from aigate.errors import ClientError
 from aigate.journal.records import CallEnd, Intent, Settled
-from aigate.keeper.db.balances import Balances
-from aigate.keeper.db.holds import InForce, reserve, settle_reserved
+from aigate.keeper.db.holds import InForce, end_call, reserve, settle_reserved
 from aigate.keeper.db.job_tables import job_submissions, jobs
-from aigate.keeper.db.ledger_rows import Batch, write_batch
 from aigate.keeper.db.limits import FindMonth
 from aigate.keeper.db.outbox import Event, add_events
 from aigate.keeper.db.prices import keep_price
@@ -189,9 +187,7 @@ def end_job(connection: Connection, job_id: str, from_stages: Collection[str], e
     if job is None:
         return None
     if ending.settled is None:
-        batch = Batch()
-        batch.add_call(ending.call)
-        Balances().write(connection, "", write_batch(connection, batch), now_ms=now_ms)
+        end_call(connection, ending.call, now_ms)
     else:
         settle_reserved(connection, ending.settled, now_ms)
     add_events(connection, ending.events, now_ms)
@@ -204,16 +200,12 @@ def find_expired(connection: Connection, now_ms: int, limit: int) -> list[Job]:
 
 
 def forget_results(connection: Connection, job_ids: Sequence[str]) -> None:
-    """Their bytes are gone."""
-    connection.execute(update(jobs).where(_c.id.in_(job_ids)).values(expires_ms=None))
+    """Their bytes are gone; so are the words they were made of."""
+    connection.execute(update(jobs).where(_c.id.in_(job_ids)).values(expires_ms=None, request="{}", polled=""))
 
 
 def forget_submissions(connection: Connection, before_ms: int) -> None:
     connection.execute(delete(job_submissions).where(job_submissions.c.created_ms < before_ms))
-
-
-def count_active(connection: Connection) -> int:
-    return connection.execute(select(func.count()).select_from(jobs).where(_IS_DUE)).scalar_one()
 
 
 def _of(whose: Whose | None) -> list[ColumnElement[bool]]:

@@ -74,6 +74,7 @@ class Engine:
         self._queues: dict[str, Limits] = {}
         self._opened_queues: set[str] = set()
         self._dbos: type[DBOS] | None = None  # None: not launched
+        self._is_open = False  # true also while a launch is under way
         self._thread = ThreadPoolExecutor(1, "durable")  # DBOS must not meet a running loop
         self._loop: asyncio.AbstractEventLoop | None = None  # the keeper's, where steps that are coroutines run
         self._stopping = threading.Event()
@@ -214,9 +215,11 @@ class Engine:
                     "serializer": DBOSPortableJSONSerializer(),
                     "max_executor_threads": MAX_THREADS,
                     "enable_otlp": False,
+                    "notification_listener_polling_interval_sec": 0.25,  # none is used; a drain waits so long for its thread
                     "log_level": "WARNING",
                 }
             )
+            self._is_open = True
             self._workflows = {
                 name: DBOS.workflow(name=name, max_recovery_attempts=None)(self._counted(name, workflow))
                 for name, workflow in self._registered.items()
@@ -242,13 +245,12 @@ class Engine:
         connection.close()
 
     def _close(self) -> None:
-        if not self._workflows:
-            return
-        from dbos import DBOS
+        if self._is_open:
+            from dbos import DBOS
 
-        DBOS.destroy(destroy_registry=True)
-        self._dbos, self._workflows = None, {}
-        self._opened_queues.clear()
+            DBOS.destroy(destroy_registry=True)
+            self._dbos, self._is_open = None, False
+            self._opened_queues.clear()
 
     def _has_unfinished(self) -> bool:
         if not self._path.exists():

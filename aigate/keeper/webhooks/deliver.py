@@ -54,21 +54,16 @@ class Deliverer:
         self._failing: set[str] = set()  # hosts
         self._woken = asyncio.Event()
         self._stopping = False
+        self._clean_up_at = 0.0
 
     async def run(self) -> None:
         """Until cancelled."""
-        cleaned_at = 0.0
         while True:
             self._woken.clear()
             try:
-                while await self._database.read(has_waiting_events):
-                    await self._database.write(hand_over_events, _now_ms())
-                await self._start_due()
-                if time.monotonic() - cleaned_at > CLEAN_UP_S:
-                    await self._clean_up()
-                    cleaned_at = time.monotonic()
-            except SQLAlchemyError as error:
-                log.error("webhooks wait for the database: %s", type(error).__name__)
+                await self._look()
+            except Exception as error:  # noqa: BLE001  an outage, mostly; whatever it is, nobody would notice that this had ended
+                log.error("webhooks wait: %s", type(error).__name__)
                 await asyncio.sleep(OUTAGE_S)
             try:
                 async with asyncio.timeout(LOOK_S):
@@ -87,6 +82,14 @@ class Deliverer:
         await asyncio.gather(*left, return_exceptions=True)
 
     # --- one look ---
+
+    async def _look(self) -> None:
+        while await self._database.read(has_waiting_events):
+            await self._database.write(hand_over_events, _now_ms())
+        await self._start_due()
+        if time.monotonic() >= self._clean_up_at:
+            await self._clean_up()
+            self._clean_up_at = time.monotonic() + CLEAN_UP_S
 
     async def _start_due(self) -> None:
         while (room := AT_ONCE - len(self._sending)) > 0 and not self._stopping:
@@ -129,6 +132,8 @@ class Deliverer:
             self._note_host(delivery.host, done.is_success)
             due_ms = None if done.is_success else next_try_ms(self._policy.delays_s, delivery.round + 1, _now_ms(), random.random())
             await self._database.write(record_try, delivery.id, done, due_ms)
+            if due_ms is not None and due_ms - _now_ms() < LOOK_S * 1000:
+                asyncio.get_running_loop().call_later((due_ms - _now_ms()) / 1000, self._woken.set)
             if due_ms is None and not done.is_success:
                 log.warning("webhook %s was given up after %d tries: %s", delivery.id, delivery.attempts + 1, done.error or done.status)
         except (SQLAlchemyError, VaultError) as error:
@@ -160,7 +165,7 @@ class Deliverer:
         except Unreachable as unreachable:
             error = str(unreachable)
         except Exception as failure:  # noqa: BLE001  whatever it is, it must not be tried without end
-            log.exception("webhook %s", delivery.id)
+            log.error("webhook %s: %s", delivery.id, type(failure).__name__)
             error = f"it could not be sent ({type(failure).__name__})"
         return Try(int(started * 1000), int((time.time() - started) * 1000), status, error)
 

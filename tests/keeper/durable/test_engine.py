@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +23,9 @@ from aigate.errors import GatewayError
 from aigate.keeper.durable.engine import Engine, Limits
 from aigate.keeper.durable.node import node_id
 from tests.conftest import wait_until
+
+KILLS = int(os.environ.get("AIGATE_KILLS", "2"))
+SEED = int(os.environ.get("AIGATE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 
 
 def run(folder: Path, test: Callable[[Engine], Awaitable[None]], **workflows: Callable[..., object]) -> None:
@@ -54,7 +59,7 @@ class Release:
         head = """
             import asyncio, sys, time
             from pathlib import Path
-            from aigate.keeper.durable.engine import Engine
+            from aigate.keeper.durable.engine import Engine, Limits
             folder = Path(sys.argv[1])
             engine = Engine(folder)
             def note(line):
@@ -118,6 +123,43 @@ def test_work_that_an_earlier_release_began_ends_on_the_next_one_each_step_once(
     finally:
         new.kill()
     assert sorted(new.notes()) == ["first-a", "first-b", "only-c", "second-a", "second-b", "third-a", "third-b"]
+
+
+MANY = """
+    def work(number):
+        for step in "abc":
+            engine.step(step, note, f"{number}{step}")
+    async def main():
+        engine.register("work", work)
+        engine.add_queue("turns", Limits(at_once=20, per_tenant=10))
+        asyncio.create_task(engine.run())
+        for number in range(40):
+            await engine.start_workflow("work", f"wf-{number}", number, queue="turns" if number % 2 else None, tenant=str(number % 3))
+        for number in range(40):
+            while await engine.status(f"wf-{number}") != "SUCCESS":
+                await asyncio.sleep(0.05)
+        note("all")
+        await asyncio.sleep(60)
+    asyncio.run(main())
+"""
+
+
+def test_workflows_end_however_often_their_process_is_killed(tmp_path: Path):
+    """A step runs again only where a kill came between its end and its record."""
+    print(f"AIGATE_SEED={SEED} AIGATE_KILLS={KILLS}")
+    chance = random.Random(SEED)
+    for _ in range(KILLS):
+        life = Release(tmp_path, MANY)
+        seen = len(life.notes())
+        wait_until(lambda life=life, seen=seen: len(life.notes()) > seen + chance.randrange(30), 20)
+        life.kill()
+    last = Release(tmp_path, MANY)
+    wait_until(lambda: "all" in last.notes(), 30)
+    last.kill()
+    counts = Counter(last.notes())
+    assert counts.pop("all") >= 1
+    assert set(counts) == {f"{number}{step}" for number in range(40) for step in "abc"}
+    assert sum(counts.values()) - len(counts) <= KILLS * 40  # one of each workflow that ran at once
 
 
 def test_an_id_starts_one_workflow_however_often_it_is_started(tmp_path: Path):

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from aigateway import verify_webhook
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 
 from aigate.core.account import Whose
-from aigate.core.webhook import Delivery
-from aigate.keeper.db.deliveries import hand_over_events, list_deliveries, remove_old_deliveries
+from aigate.core.webhook import Delivery, Try
+from aigate.keeper.db.deliveries import hand_over_events, list_deliveries, record_try, remove_old_deliveries
 from aigate.keeper.db.engine import Database
 from aigate.keeper.db.outbox import Event, add_events
 from aigate.keeper.db.tables import outbox
+from aigate.keeper.db.webhook_tables import webhook_deliveries
 from aigate.keeper.guarded import GuardedClient
 from aigate.keeper.vault import Vault
 from aigate.keeper.webhooks.deliver import Policy
@@ -128,8 +129,6 @@ def test_a_request_url_gets_the_record_and_an_endpoint_the_envelope_each_signed_
 
 
 def test_what_fails_is_tried_eight_times_with_one_id_and_then_given_up(database, tmp_path):
-    answers = {"/hook/500": 500, "/hook/302": 302}
-
     async def test(world: World) -> None:
         async with Receiver(lambda got: 503) as broken, Receiver(lambda got: 302) as moved:
             await world.happen(job_event(1, url=broken.url), job_event(2, url=moved.url))
@@ -144,7 +143,6 @@ def test_what_fails_is_tried_eight_times_with_one_id_and_then_given_up(database,
             assert {each.status for each in await world.settled(2)} == {"delivered", "failed"}
             assert broken.got[-1]["headers"]["aig-attempt"] == "9" and broken.got[-1]["id"] == first.id
 
-    assert answers
     run(database, tmp_path, test)
 
 
@@ -257,8 +255,6 @@ def test_a_second_keeper_goes_on_where_the_first_ended_without_sending_what_was_
 
 
 def update_urls(url: str) -> Any:
-    from aigate.keeper.db.webhook_tables import webhook_deliveries
-
     return update(webhook_deliveries).where(webhook_deliveries.c.status == "pending").values(url=url, host=url, due_ms=0)
 
 
@@ -267,9 +263,6 @@ def test_old_deliveries_and_events_are_removed_and_what_is_on_its_way_stays(data
         add_events(connection, [job_event(n, url="https://8.8.8.8/") for n in range(4)], 1000)
         hand_over_events(connection, 1000)
         found = list_deliveries(connection, ACCOUNT, {}, 10)
-        from aigate.core.webhook import Try
-        from aigate.keeper.db.deliveries import record_try
-
         for delivery in found[:3]:
             record_try(connection, delivery.id, Try(1000, 1, 200), None)
         add_events(connection, [job_event(9)], 1000)
@@ -281,4 +274,3 @@ def test_old_deliveries_and_events_are_removed_and_what_is_on_its_way_stays(data
     [left] = database.read_now(list_deliveries, ACCOUNT, {}, 10)
     assert left.status == "pending"
     assert [row.cause for row in database.read_now(lambda connection: connection.execute(select(outbox)).all())] == ["done 9"]
-    assert insert
