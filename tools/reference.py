@@ -20,6 +20,7 @@ COMMANDS = (
     "serve", "check-config", "keys create", "keys list", "keys revoke", "keys rotate",
     "sub-accounts create", "sub-accounts list", "sub-accounts cap", "sub-accounts delete",
     "provider-keys add", "provider-keys list", "provider-keys delete", "provider-keys rotate",
+    "jobs video", "jobs music", "jobs 3d", "jobs get", "jobs list", "jobs cancel", "jobs wait",
     "webhooks add", "webhooks list", "webhooks remove", "webhooks rotate", "webhooks secret", "webhooks deliveries", "webhooks resend",
     "jobs video", "jobs music", "jobs 3d", "jobs get", "jobs list", "jobs cancel", "jobs wait",
     "files upload", "files list", "files content", "files delete",

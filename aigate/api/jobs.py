@@ -150,6 +150,7 @@ async def _submit(modality: str, asked: JobInput, sent: tuple[Request, str | Non
         webhook_url=asked.webhook_url,
         tag=caller.default_tag if tag is None else read_tag(tag.encode("latin-1")),
         client_request_id=client_request_id if _CLIENT_REQUEST_ID.match(client_request_id) else None,
+        is_strict=request.headers.get("x-aig-strict", "").lower() == "true",
         idempotency_key=idempotency_key,
         digest=_digest(modality, asked),
         call_id=request.state.request_id,

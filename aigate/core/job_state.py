@@ -83,7 +83,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     units: str
     cost_nanousd: int | None = None
     results: str = "[]"
-    expires_ms: int | None = None
+    expires_ms: int | None = None  # when its results, and what was asked, are forgotten; NULL = not yet ended, or done
 
     @property
     def is_over(self) -> bool:
@@ -113,6 +113,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     webhook_url: str | None = None
     tag: str | None = None
     client_request_id: str | None = None
+    is_strict: bool = False  # nothing may be dropped or changed
     idempotency_key: str | None = None
     digest: bytes = b""  # of what was asked, for the key
     call_id: str  # req_…

@@ -104,6 +104,18 @@ def test_wrong_input_is_a_400_that_names_the_field(run):
     run(test)
 
 
+def test_a_strict_submission_is_refused_rather_than_changed(run):
+    async def test(plane):
+        asked = {"model": "sim/video", "prompt": "a boat", "duration": 90, "lyrics": "la"}
+        changed = await plane.post("/v1/videos/generations", asked)
+        assert changed.status_code == 202 and changed.json()["warnings"] == changed.headers["x-aig-warning"]
+        assert 'dropped;param="lyrics"' in changed.headers["x-aig-warning"] and "from=90.0;to=60.0" in changed.headers["x-aig-warning"]
+        refused = await plane.post("/v1/videos/generations", asked, headers={"x-aig-strict": "true"})
+        assert refused.status_code == 400 and "lyrics: unsupported; duration: outside" in refused.json()["error"]["message"]
+
+    run(test, sim_base_url="http://127.0.0.1:9/v1")
+
+
 def test_what_the_command_line_sends_is_taken(run):
     async def test(plane):
         job = await made(plane, prompt=2024, duration="5.5", seed="7", resolution=720, audio="true")

@@ -63,7 +63,7 @@ jobs = Table(
     Column("cost_nanousd", BigInteger),  # NULL = not settled
     # results
     _text("results"),  # JSON list of keeper/db/jobs.py StoredResult
-    Column("expires_ms", BigInteger),  # of the results; NULL = there are none
+    Column("expires_ms", BigInteger),  # when results and request are forgotten; NULL = not ended, or done
     Index("jobs_due", "due_ms", sqlite_where=_DUE, postgresql_where=_DUE),
     Index("jobs_expiring", "expires_ms", sqlite_where=_KEPT, postgresql_where=_KEPT),
     Index("jobs_by_account", "account_id", "created_ms", "id"),

@@ -200,16 +200,12 @@ def find_expired(connection: Connection, now_ms: int, limit: int) -> list[Job]:
 
 
 def forget_results(connection: Connection, job_ids: Sequence[str]) -> None:
-    """Their bytes are gone."""
-    connection.execute(update(jobs).where(_c.id.in_(job_ids)).values(expires_ms=None))
+    """Their bytes are gone; so are the words they were made of."""
+    connection.execute(update(jobs).where(_c.id.in_(job_ids)).values(expires_ms=None, request="{}", polled=""))
 
 
 def forget_submissions(connection: Connection, before_ms: int) -> None:
     connection.execute(delete(job_submissions).where(job_submissions.c.created_ms < before_ms))
-
-
-def count_active(connection: Connection) -> int:
-    return connection.execute(select(func.count()).select_from(jobs).where(_IS_DUE)).scalar_one()
 
 
 def _of(whose: Whose | None) -> list[ColumnElement[bool]]:

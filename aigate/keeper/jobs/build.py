@@ -23,7 +23,7 @@ from aigate.keeper.jobs.results import ResultStore
 from aigate.keeper.jobs.runner import JobRunner
 from aigate.keeper.jobs.service import JobService
 from aigate.keeper.jobs.submit import Submission
-from aigate.keeper.jobs.work import JobWork, Pace
+from aigate.keeper.jobs.work import JobWork, Manner, Pace
 from aigate.keeper.leases import LeaseDesk
 from aigate.keeper.vault import Vault
 
@@ -57,10 +57,11 @@ class JobDesk:
         node = node_id(data_dir)
         self._client = ProviderClient(guarded)
         base_url = config.server.public_url.rstrip("/") or config.server.url
-        work = JobWork(database, catalog, self._client, LinkKeys(database, vault), base_url, dialects=dialects, pace=pace)
+        manner = Manner(base_url, settings.retention_days, dialects, pace)
+        work = JobWork(database, catalog, self._client, LinkKeys(database, vault), manner)
         self.results = ResultStore(database, blobs, self._client, max_bytes=settings.max_result_bytes)
         submission = Submission(work, self.results, guarded, node)
-        finish = Finish(work, self.results, retention_days=settings.retention_days)
+        finish = Finish(work, self.results)
         self.runner = JobRunner(work, submission, finish, engine=engine, settings=settings, node=node)
         self.service = JobService(work, self.runner, self.results, holds=HoldDesk(database, leases), guarded=guarded, settings=settings)
 

@@ -15,14 +15,12 @@ from aigate.keeper.jobs.results import ResultStore
 from aigate.keeper.jobs.work import JobWork, error_of, now_ms
 
 MAX_TRIES, LONGEST_WAIT_S = 10, 120.0
-DAY_MS = 86_400_000
 
 
 class Finish:
-    def __init__(self, work: JobWork, results: ResultStore, *, retention_days: int):
+    def __init__(self, work: JobWork, results: ResultStore):
         self._work = work
         self._results = results
-        self._retention_days = retention_days
 
     async def take(self, job: Job, polled: Polled) -> tuple[str, str]:
         """(files that came with the reply and are stored now, the reply without them), as JSON."""
@@ -53,7 +51,7 @@ class Finish:
         if job is None or job.stage != FETCHING:
             return
         polled, now = polled_of(job), now_ms()
-        ended = replace(job, stage=COMPLETED, ended_ms=now, updated_ms=now, progress=1.0, expires_ms=now + self._retention_days * DAY_MS)
+        ended = replace(job, stage=COMPLETED, ended_ms=now, updated_ms=now, progress=1.0)
         await self._work.end(job, (FETCHING,), ended, charged_units(job, polled), polled.raw_usage)
 
     async def _not_yet(self, job: Job, why: str, *, is_final: bool = False) -> None:

@@ -29,6 +29,7 @@ LOOK_S = 600.0
 EXPIRED_AT_ONCE = 100
 IDEMPOTENCY_MS = 86_400_000
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\Z")
+_MEDIA_TYPE = re.compile(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}\Z")
 _EXTENSIONS = {
     "video/mp4": "mp4", "video/webm": "webm", "video/quicktime": "mov", "image/gif": "gif", "audio/mpeg": "mp3", "audio/wav": "wav",
     "audio/x-wav": "wav", "audio/flac": "flac", "audio/ogg": "ogg", "audio/mp4": "m4a", "model/gltf-binary": "glb", "model/gltf+json": "gltf",
@@ -78,8 +79,9 @@ class ResultStore:
         return stored
 
     async def _store(self, job: Job, place: int, result: Result, media: Media) -> StoredResult:
-        told = result.media_type or media.reply.headers.get("content-type", "").partition(";")[0].strip().lower()
-        media_type = told if told not in _UNTOLD else _by_name(result.filename) or _USUAL[job.modality]
+        told = (result.media_type or media.reply.headers.get("content-type", "")).partition(";")[0].strip().lower()
+        is_told = told not in _UNTOLD and _MEDIA_TYPE.match(told)
+        media_type = told if is_told else _by_name(result.filename) or _USUAL[job.modality]
         digest = hashlib.sha256()
         size = await self._blobs.put(_key(job, place), _digested(media.pieces, digest, self._max_bytes))
         length = media.reply.headers.get("content-length")

@@ -32,7 +32,7 @@ from aigate.core.target import Target
 from aigate.errors import ClientError, GateError, ProviderError
 from aigate.jobdialects import dialect as at_provider
 from aigate.jobdialects.dialect import JobDialect, JobFailure, Polled
-from aigate.keeper.db.jobs import CLAIMED_MS, claim_due, count_active, next_due, set_due
+from aigate.keeper.db.jobs import CLAIMED_MS, claim_due, next_due, set_due
 from aigate.keeper.durable.engine import Engine, Limits
 from aigate.keeper.jobs.finish import Finish, charged_units, polled_of
 from aigate.keeper.jobs.submit import Submission
@@ -124,9 +124,6 @@ class JobRunner:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def active(self) -> int:
-        return await self._work.database.read(count_active)
 
     async def _turn(self) -> float:
         """Does what is due; how long nothing else is."""

@@ -23,6 +23,7 @@ from aigate.core.price import price_units
 from aigate.core.refusal import owners_of
 from aigate.core.target import Target
 from aigate.core.warnings import warning_header
+from aigate.errors import ClientError
 from aigate.jobdialects.dialect import JobDialect
 from aigate.journal.records import Intent
 from aigate.keeper.db.grants import month_now
@@ -129,7 +130,7 @@ class JobService:
         cancelled = replace(job, **over, stage=FAILED)
         settled = settled_record(cancelled, None, {})
         assert settled.call is not None
-        values = {**over, "cost_nanousd": 0}
+        values = {**over, "cost_nanousd": 0, "expires_ms": now + self._work.retention_ms}
         ending = Ending(stage=FAILED, values=values, settled=settled, call=settled.call, events=[await self._work.event(cancelled)])
         changed = await self._database.write(cancel_job, job_id, over, ending, now)
         self._work.wake()
@@ -164,6 +165,9 @@ def plan_request(new: NewJob, target: Target, dialect: JobDialect) -> Planned:
     assert limits is not None
     asked = JobRequest(modality=new.modality, **new.fields)
     planned = plan_job(asked, limits)
+    if new.is_strict and planned.warnings:
+        changed = "; ".join(f"{warning.param}: {warning.reason}" for warning in planned.warnings)
+        raise ClientError(f"x-aig-strict: this model cannot take the request as it is: {changed}.", param=planned.warnings[0].param)
     url = planned.request.image_url
     if url is None or url.startswith("data:") or limits.image_as == "url":  # else it is written once the picture is here
         dialect.write_submit(planned.request, target, "key", None)

@@ -27,6 +27,7 @@ from aigate.keeper.jobs.ends import call_record, event_type, failed_values, sett
 from aigate.keeper.jobs.links import LinkKeys
 
 MAX_ERROR_CHARS = 500
+DAY_MS = 86_400_000
 
 
 class Pace(NamedTuple):
@@ -38,27 +39,25 @@ class Pace(NamedTuple):
     is_queued: bool = True  # workflows wait for their turn; a new queue of the engine takes a second to come to life
 
 
-class JobWork:
+class Manner(NamedTuple):
     """`base_url`: where others reach this gateway, for links in events."""
 
-    def __init__(
-        self,
-        database: Database,
-        catalog: Catalog,
-        client: ProviderClient,
-        links: LinkKeys,
-        base_url: str,
-        *,
-        dialects: Mapping[str, JobDialect] = JOB_DIALECTS,
-        pace: Pace = Pace(),
-    ):
+    base_url: str
+    retention_days: int
+    dialects: Mapping[str, JobDialect] = JOB_DIALECTS
+    pace: Pace = Pace()
+
+
+class JobWork:
+    def __init__(self, database: Database, catalog: Catalog, client: ProviderClient, links: LinkKeys, manner: Manner):
         self.database = database
         self.catalog = catalog
         self.client = client
         self.links = links
-        self._base_url = base_url
-        self.dialects = dialects
-        self.pace = pace
+        self._base_url = manner.base_url
+        self.retention_ms = manner.retention_days * DAY_MS
+        self.dialects = manner.dialects
+        self.pace = manner.pace
         self._prices: dict[str, Price] = {}
         self.news = asyncio.Event()  # some job has come to another stage: the loop looks what is due
 
@@ -117,6 +116,7 @@ class JobWork:
         self.wake()
 
     async def _end(self, job: Job, from_stages: Collection[str], ended: Job, ending: Ending) -> Job | None:
+        ended = replace(ended, expires_ms=(ended.ended_ms or now_ms()) + self.retention_ms)
         events = () if job.is_over else (await self.event(ended),)
         ending = replace(ending, values=_changed(job, ended), events=events)
         return await self.database.write(end_job, job.id, from_stages, ending, now_ms())

@@ -190,7 +190,8 @@ def test_results_are_deleted_when_their_time_has_come(run, tmp_path):
         assert await world.service.file_of(done.id, "video.mp4", None) is None
         await world.desk.results.forget_expired()
         assert list(files.iterdir()) == []
-        assert (await world.get(done)).expires_ms is None
+        forgotten = await world.get(done)
+        assert (forgotten.expires_ms, forgotten.request, forgotten.status) == (None, "{}", "completed")
 
     run(test)
 

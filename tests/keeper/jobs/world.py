@@ -64,7 +64,8 @@ class WithKeys(OpenAIVideos):
 class World:
     """One keeper's jobs. `desk` is made anew by `restart`, as a crash would leave it: nothing is drained."""
 
-    def __init__(self, database: Database, folder: Path, provider: MediaProvider, **jobs: Any):
+    def __init__(self, database: Database, folder: Path, provider: MediaProvider, *, sim_base_url: str | None = None, **jobs: Any):
+        self._sim_base_url = sim_base_url
         self.database = database
         self.folder = folder
         self.provider = provider
@@ -92,7 +93,7 @@ class World:
 
     def start(self) -> None:
         self.engine = Engine(self.folder)
-        catalog: Catalog = load_catalog(self.config, sim_base_url=None)
+        catalog: Catalog = load_catalog(self.config, sim_base_url=self._sim_base_url)
         self.desk = JobDesk(
             self.config, self.database, catalog, Parts(Leases(), self.engine, self.blobs, GuardedClient(allow_loopback=True)),
             dialects=self.dialects, pace=Pace(0.02, 0.05, 0.05, is_queued=False),
