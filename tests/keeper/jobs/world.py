@@ -19,7 +19,8 @@ from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.job_state import Job, NewJob
 from aigate.jobdialects import JOB_DIALECTS
-from aigate.jobdialects.dialect import JobDialect
+from aigate.jobdialects.dialect import HttpRequest, JobDialect, Polled, Result, Submitted
+from aigate.jobdialects.family import read_object
 from aigate.jobdialects.openai_videos import OpenAIVideos
 from aigate.keeper.blobs import LocalBlobs
 from aigate.keeper.db.engine import Database
@@ -59,6 +60,29 @@ class WithKeys(OpenAIVideos):
     def write_submit(self, request: Any, target: Any, key: str, webhook_url: str | None) -> Any:
         asked = super().write_submit(request, target, key, webhook_url)
         return replace(asked, headers={**asked.headers, "idempotency-key": key})
+
+
+class WithLookUp(WithKeys):
+    """… for one that can be asked which job a key has made, and makes another one for the same key."""
+
+    has_idempotency_key, can_look_up = False, True
+
+    def write_look_up(self, key: str, target: Any) -> HttpRequest:
+        return HttpRequest(url=f"/videos?key={key}")
+
+    def read_look_up(self, reply: Any, key: str, target: Any) -> Submitted | None:
+        found = read_object(reply)["data"]
+        return Submitted(handle=found[0]["id"]) if found else None
+
+
+class AtOnce(OpenAIVideos):
+    """… for one whose answer to a submission is the video."""
+
+    def write_submit(self, request: Any, target: Any, key: str, webhook_url: str | None) -> Any:
+        return replace(super().write_submit(request, target, key, webhook_url), is_media=True)
+
+    def read_submit(self, reply: Any, request: Any, target: Any) -> Submitted:
+        return Submitted(handle="", polled=Polled(state="completed", results=(Result(),)))
 
 
 class World:
