@@ -259,3 +259,13 @@ def test_a_submission_whose_answer_breaks_off_is_not_repeated(run):
         assert (ended.error_code, world.provider.submissions) == ("submission_unknown", ["hang"])
 
     run(test)
+
+
+def test_a_picture_that_cannot_be_read_fails_the_job_before_anything_is_sent(run):
+    async def test(world):
+        job = await world.submit(model="google/gemini-omni-1.2-flash", image_url=world.provider.url + "/none.png")
+        done = await world.until(job, COMPLETED, FAILED)
+        assert (done.error_code, done.cost_nanousd, world.provider.submissions) == ("image_unreadable", 0, [])
+        assert "its server answered 404" in done.error
+
+    run(test)

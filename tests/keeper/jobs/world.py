@@ -103,7 +103,10 @@ class World:
         return Config(
             server=Server(data_dir=str(self.folder)),
             jobs=self.settings,
-            providers={"media": ProviderConfig(jobs="openai-videos", base_url=self.provider.url, api_key="none")},
+            providers={
+                "media": ProviderConfig(jobs="openai-videos", base_url=self.provider.url, api_key="none"),
+                "google": ProviderConfig(base_url=self.provider.url, api_key="none"),
+            },
             models={"media/clip": ModelConfig(modality="video", usd_per_second=0.1)},
         )
 
@@ -139,11 +142,11 @@ class World:
 
     # --- what tests say and ask ---
 
-    async def submit(self, prompt: str = "a boat", *, key: str | None = None, caller: Principal = CALLER, **fields: Any) -> Job:
+    async def submit(self, prompt: str = "a boat", *, key: str | None = None, model: str = "media/clip", **fields: Any) -> Job:
         call_id = f"req_{time.monotonic_ns():x}"
         given = {"prompt": prompt, "duration": 4.0, "extra": {}, **fields}
-        new = NewJob(modality="video", model="media/clip", fields=given, idempotency_key=key, digest=prompt.encode(), call_id=call_id)
-        return (await self.service.submit(new, caller))[0]
+        new = NewJob(modality="video", model=model, fields=given, idempotency_key=key, digest=prompt.encode(), call_id=call_id)
+        return (await self.service.submit(new, CALLER))[0]
 
     async def get(self, job: Job) -> Job:
         found = await self.service.get(WHOSE, job.id)
