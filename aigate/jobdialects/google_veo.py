@@ -3,8 +3,9 @@
 POST /models/{model}:predictLongRunning, then GET /{operation} or, for an operation of a project, POST /models/{model}:fetchPredictOperation.
 Read from google-genai 3.4.0 (_operations_converters.py), docs.cloud.google.com/…/veo/3-1-generate and apidog.com/blog (2026-11-06): sure of
 the replies; generateAudio and sampleCount are the Platform's alone. The Gemini API's own Veo models ended on 2026-10-22: there it serves
-gateways of the same form. For the Platform, base_url is https://REGION-aiplatform.googleapis.com/v1/projects/P/locations/R/publishers/google
-and the key an access token, which lasts an hour. No idempotency, no webhooks, no cancelling by an API key.
+gateways of the same form. For the Platform, base_url is https://REGION-aiplatform.googleapis.com/v1/projects/P/locations/R/publishers/google,
+api_key "none" and headers {authorization = "Bearer TOKEN"}: an access token, which lasts an hour. No idempotency key, no webhooks, no
+cancelling by an API key.
 """
 
 from __future__ import annotations
