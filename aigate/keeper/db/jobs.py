@@ -131,22 +131,19 @@ def set_due(connection: Connection, due: Sequence[tuple[str, int]]) -> None:
 
 def change_job(connection: Connection, job_id: str, from_stages: Collection[str], values: dict[str, object]) -> Job | None:
     """The job after the change; None where it is in none of these stages."""
-    which = and_(_c.id == job_id, _c.stage.in_(from_stages))
+    return _changed(connection, and_(_c.id == job_id, _c.stage.in_(from_stages)), values)
+
+
+def _changed(connection: Connection, which: ColumnElement[bool], values: dict[str, object]) -> Job | None:
     row = connection.execute(update(jobs).where(which).values(values).returning(*jobs.c)).one_or_none()
     return None if row is None else Job(**row._mapping)
 
 
-def _sending(node: str, now_ms: int) -> dict[str, object]:
-    return {"stage": SENDING, "node": node, "submitted_ms": now_ms, "updated_ms": now_ms, "due_ms": now_ms + CLAIMED_MS}
-
-
-def begin_sending(connection: Connection, job_id: str, node: str, now_ms: int) -> tuple[Job | None, bool]:
-    """(the job, now being sent; whether it was before, and nobody knows with what end). None: it is not to be sent any more."""
-    job = change_job(connection, job_id, (NEW,), _sending(node, now_ms))
-    if job is not None:
-        return job, False
-    known = get_job(connection, job_id)
-    return (known, True) if known is not None and known.stage == SENDING else (None, False)
+def begin_sending(connection: Connection, job_id: str, node: str, now_ms: int) -> Job | None:
+    """The job, from now on being sent by this node; None: it is not to be sent (any more)."""
+    which = and_(_c.id == job_id, _c.stage == NEW, _c.cancelled_ms.is_(None))
+    sending = {"stage": SENDING, "node": node, "submitted_ms": now_ms, "updated_ms": now_ms, "due_ms": now_ms + CLAIMED_MS}
+    return _changed(connection, which, sending)
 
 
 def move_on(connection: Connection, job_id: str, stage: str, values: dict[str, object], now_ms: int) -> Job | None:
@@ -167,11 +164,10 @@ def cancel_job(connection: Connection, job_id: str, over: dict[str, object], end
     if stopped is not None:
         return stopped
     which = and_(_c.id == job_id, _c.stage == SENDING, _c.cancelled_ms.is_(None))
-    row = connection.execute(update(jobs).where(which).values(over).returning(*jobs.c)).one_or_none()
-    if row is None:
-        return None
-    add_events(connection, ending.events, now_ms)
-    return Job(**row._mapping)
+    job = _changed(connection, which, over)
+    if job is not None:
+        add_events(connection, ending.events, now_ms)
+    return job
 
 
 def stop_job(connection: Connection, job_id: str, over: dict[str, object], events: Sequence[Event], now_ms: int) -> Job | None:

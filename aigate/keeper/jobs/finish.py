@@ -4,6 +4,8 @@ which may run again: files lie under keys of their own, and a job ends once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from msgspec.structs import replace
 
@@ -74,5 +76,11 @@ def polled_of(job: Job) -> Polled:
 
 
 def charged_units(job: Job, polled: Polled) -> dict[str, int]:
-    """What the provider says, else what was planned."""
-    return dict(polled.units) if polled.units is not None else msgspec.json.decode(job.units, type=dict[str, int])
+    """What the provider says, else what was planned; also where it counts in another unit, which there is no rate for."""
+    planned = msgspec.json.decode(job.units, type=dict[str, int])
+    told = polled.units
+    return dict(told) if told is not None and _kinds(told) == _kinds(planned) else planned
+
+
+def _kinds(units: Mapping[str, int]) -> set[str]:
+    return {name.partition(":")[0] for name in units}

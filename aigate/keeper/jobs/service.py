@@ -37,6 +37,7 @@ from aigate.keeper.jobs.work import JobWork, now_ms
 
 GRACE_MS = 5_000  # after which the loop sees to a job whose submission did not begin
 
+
 class JobService:
     def __init__(self, work: JobWork, runner: JobRunner, results: ResultStore, *, holds: HoldDesk, guarded: GuardedClient, settings: Jobs):
         self._work = work

@@ -26,7 +26,7 @@ from aigate.core.job_state import (
 )
 from aigate.core.target import Target
 from aigate.errors import ClientError, ProviderError
-from aigate.jobdialects.dialect import COMPLETED, ENDS, JobDialect, Submitted
+from aigate.jobdialects.dialect import COMPLETED, ENDS, HttpRequest, JobDialect, Submitted
 from aigate.keeper.db.jobs import begin_sending, move_on
 from aigate.keeper.guarded import Bounds, GuardedClient, Unreachable
 from aigate.keeper.jobs.client import Media, NotSent
@@ -46,37 +46,66 @@ class Submission:
         self._results = results
         self._guarded = guarded
         self._node = node
+        self._in_flight: set[str] = set()
 
     async def run(self, job_id: str) -> None:
-        job, was_sent = await self._work.database.write(begin_sending, job_id, self._node, now_ms())
-        if job is None:
+        job = await self._work.get(job_id)
+        if job is None or job_id in self._in_flight:
             return
-        if job.cancelled_ms is not None and not was_sent:
-            await self._work.fail(job, (SENDING,), (CANCELLED, CANCELLED))
+        self._in_flight.add(job_id)
+        try:
+            if job.stage == NEW:
+                await self._begin(job)
+            elif job.stage == SENDING:
+                await self._go_on(job)
+        finally:
+            self._in_flight.discard(job_id)
+
+    async def _begin(self, job: Job) -> None:
+        """Everything that can be wrong on this side is found before the row says that it is sent."""
+        if job.cancelled_ms is not None:
+            await self._work.fail(job, (NEW,), (CANCELLED, CANCELLED))
             return
         target: Target | None = None
         try:
             target, dialect = self._work.target(job)
-            if was_sent and not _can_repeat(dialect, target):
-                found = await self._look_up(job, target, dialect) if dialect.can_look_up else None
-                if found is None and not dialect.can_look_up:
-                    await self._unknown(job)
-                    return
-                if found is not None:
-                    await self._taken(job, found)
-                    return
-            await self._send(job, target, dialect)
+            asked = await self._write(job, target, dialect)
         except ClientError as error:
-            await self._work.fail(job, (SENDING,), (error.code, error_of(error, target)))
+            await self._work.fail(job, (NEW,), (error.code, error_of(error, target)))
+            return
+        sending = await self._work.database.write(begin_sending, job.id, self._node, now_ms())
+        if sending is None:
+            return  # cancelled at this moment
+        try:
+            await self._send(sending, target, dialect, asked)
         except ProviderError as error:
-            await self._refused(job, target, error)
+            await self._refused(sending, target, dialect, error)
 
-    async def _send(self, job: Job, target: Target, dialect: JobDialect) -> None:
+    async def _go_on(self, job: Job) -> None:
+        """It was sent before, and nobody knows with what end. Whatever goes wrong now tells nothing of that either."""
+        try:
+            target, dialect = self._work.target(job)
+            if not _is_findable(dialect, target):
+                await self._unknown(job)
+                return
+            found = None if _can_repeat(dialect, target) else await self._look_up(job, target, dialect)
+            if found is not None:
+                await self._taken(job, found)
+                return
+            await self._send(job, target, dialect, await self._write(job, target, dialect))
+        except (ClientError, ProviderError) as error:
+            await self._try_again(job, error_of(error))
+
+    async def _write(self, job: Job, target: Target, dialect: JobDialect) -> tuple[JobRequest, HttpRequest]:
         request = await self._with_image(request_of(job), target)
         hook_url = self._work.hook_url(job) if dialect.takes_webhook else None
         message = dialect.write_submit(request, target, job.submit_key, hook_url)
         if header := target.provider.idempotency_header:
             message = replace(message, headers={**message.headers, header: job.submit_key})
+        return request, message
+
+    async def _send(self, job: Job, target: Target, dialect: JobDialect, asked: tuple[JobRequest, HttpRequest]) -> None:
+        request, message = asked
         async with self._work.client.submit(target, message) as media:
             submitted = dialect.read_submit(media.reply, request, target)
             await self._taken(job, submitted, media)
@@ -104,7 +133,8 @@ class Submission:
         await self._work.database.write(move_on, job.id, stage, values, now_ms())
         self._work.wake()
 
-    async def _refused(self, job: Job, target: Target | None, error: ProviderError) -> None:
+    async def _refused(self, job: Job, target: Target, dialect: JobDialect, error: ProviderError) -> None:
+        """The first answer, or none."""
         message = error_of(error, target)
         if isinstance(error, NotSent) or error.kind in _NOT_TAKEN:
             if job.cancelled_ms is None and job.tries < MAX_TRIES and now_ms() < job.deadline_ms:
@@ -117,16 +147,16 @@ class Submission:
         elif error.kind in _KNOWN_REFUSALS and error.provider_status not in _GATEWAYS_WORDS:
             code = PROVIDER_REJECTED if error.kind == "rejected" else PROVIDER_UNAVAILABLE
             await self._work.fail(job, (SENDING,), (code, message))
-        else:
-            await self._sent_without_answer(job, target, message)
-
-    async def _sent_without_answer(self, job: Job, target: Target | None, message: str) -> None:
-        """The connection broke after the request had left: known again later, or never."""
-        dialect = None if target is None else self._work.target(job)[1]
-        if target is not None and dialect is not None and (_can_repeat(dialect, target) or dialect.can_look_up) and job.tries < MAX_TRIES:
-            await self._work.change(job.id, (SENDING,), due_ms=now_ms() + self._work.wait_ms(job.tries, LONGEST_WAIT_S), tries=job.tries + 1)
+        elif _is_findable(dialect, target):
+            await self._try_again(job, message)
         else:
             await self._unknown(job, message)
+
+    async def _try_again(self, job: Job, why: str) -> None:
+        if job.tries >= MAX_TRIES:
+            await self._unknown(job, why)
+        else:
+            await self._work.change(job.id, (SENDING,), due_ms=now_ms() + self._work.wait_ms(job.tries, LONGEST_WAIT_S), tries=job.tries + 1)
 
     async def _unknown(self, job: Job, why: str = "the gateway stopped before it had the provider's answer") -> None:
         words = f"It is not known whether the provider took this job ({why}); it was not sent again."
@@ -151,3 +181,8 @@ class Submission:
 def _can_repeat(dialect: JobDialect, target: Target) -> bool:
     """Whether the same submission, sent again with its key, makes no second job."""
     return dialect.has_idempotency_key or bool(target.provider.idempotency_header)
+
+
+def _is_findable(dialect: JobDialect, target: Target) -> bool:
+    """Whether a submission whose answer was lost can be gone on with."""
+    return dialect.can_look_up or _can_repeat(dialect, target)

@@ -30,7 +30,7 @@ class MediaProvider:
         self.keys: list[str] = []  # idempotency keys that came with them
         self.jobs: dict[str, dict[str, Any]] = {}
         self.deleted: list[str] = []
-        self.polls = 0
+        self.polls = self.look_ups = 0
         self.reply_delay_s = 0.0  # between taking a submission and answering it
         self.released = threading.Event()
         self.taken = threading.Event()
@@ -38,6 +38,7 @@ class MediaProvider:
         self.around_reply: Callable[[bool], None] | None = None  # called once: before the reply to a submission goes out, and when it has
         routes = [
             Route("/v1/videos", self._submit, methods=["POST"]),
+            Route("/v1/videos", self._find, methods=["GET"]),
             Route("/v1/videos/{id}", self._poll, methods=["GET"]),
             Route("/v1/videos/{id}", self._delete, methods=["DELETE"]),
             Route("/v1/videos/{id}/content", self._content, methods=["GET"]),
@@ -75,6 +76,8 @@ class MediaProvider:
         self.submissions.append(prompt)
         job = known or {"id": f"video_{len(self.jobs)}", "prompt": prompt, "polls": 0, "key": key, "status": "queued"}
         self.jobs[job["id"]] = job
+        if prompt.startswith("at once"):
+            return Response(self.clip, media_type="video/mp4")
         self._loop = asyncio.get_running_loop()
         self.taken.set()
         await asyncio.sleep(self.reply_delay_s)
@@ -86,6 +89,13 @@ class MediaProvider:
         around(False)
         asyncio.get_running_loop().call_later(0.05, around, True)
         return JSONResponse(self._shown(job))
+
+    async def _find(self, request: Request) -> Response:
+        """By the key of its submission; the first question is not answered."""
+        self.look_ups += 1
+        if self.look_ups == 1:
+            return JSONResponse({"error": {"message": "busy"}}, 503)
+        return JSONResponse({"data": [self._shown(job) for job in self.jobs.values() if job["key"] == request.query_params["key"]]})
 
     async def _poll(self, request: Request) -> Response:
         self.polls += 1

@@ -12,7 +12,7 @@ from aigate.keeper.db.job_tables import jobs
 from aigate.keeper.db.tables import attempts, calls
 from aigate.keeper.jobs.work import now_ms
 from tests.keeper.jobs.media_provider import CLIP
-from tests.keeper.jobs.world import SECOND_NANOUSD, SUB, WHOSE, WithKeys
+from tests.keeper.jobs.world import SECOND_NANOUSD, SUB, WHOSE, AtOnce, WithKeys, WithLookUp
 
 
 async def read(world, job):
@@ -161,6 +161,41 @@ def test_with_idempotency_keys_it_goes_on_with_the_one_job_there_is(run):
     run(test, dialects={"openai-videos": WithKeys()})
 
 
+def test_where_it_can_be_looked_up_it_goes_on_with_the_job_that_was_taken(run):
+    async def test(world):
+        world.provider.reply_delay_s = 30.0
+        job = await world.submit("a boat")
+        await until_taken(world)
+        await world.restart()
+        done = await world.until(job, COMPLETED, FAILED)
+        assert (done.stage, world.provider.submissions, world.provider.look_ups) == (COMPLETED, ["a boat"], 2)
+
+    run(test, dialects={"openai-videos": WithLookUp()})
+
+
+def test_a_submission_that_a_look_up_does_not_find_is_sent_again(run):
+    async def test(world):
+        world.provider.reply_delay_s = 30.0
+        job = await world.submit("a boat")
+        await until_taken(world)
+        world.provider.reply_delay_s = 0.0
+        world.provider.jobs.clear()
+        await world.restart()
+        done = await world.until(job, COMPLETED, FAILED)
+        assert (done.stage, len(world.provider.submissions), len(world.provider.jobs)) == (COMPLETED, 2, 1)
+
+    run(test, dialects={"openai-videos": WithLookUp()})
+
+
+def test_an_answer_that_is_the_media_itself_is_stored_as_it_comes(run):
+    async def test(world):
+        done = await world.until(await world.submit("at once"), COMPLETED, FAILED)
+        assert (done.stage, done.cost_nanousd, world.provider.polls) == (COMPLETED, 4 * SECOND_NANOUSD, 0)
+        assert await read(world, done) == CLIP
+
+    run(test, dialects={"openai-videos": AtOnce()})
+
+
 def test_a_job_past_its_deadline_has_failed_and_is_stopped(run):
     async def test(world):
         job = await world.submit("slow")
@@ -222,5 +257,15 @@ def test_a_submission_whose_answer_breaks_off_is_not_repeated(run):
         world.provider.cut()
         ended = await world.until(job, FAILED)
         assert (ended.error_code, world.provider.submissions) == ("submission_unknown", ["hang"])
+
+    run(test)
+
+
+def test_a_picture_that_cannot_be_read_fails_the_job_before_anything_is_sent(run):
+    async def test(world):
+        job = await world.submit(model="google/gemini-omni-1.2-flash", image_url=world.provider.url + "/none.png")
+        done = await world.until(job, COMPLETED, FAILED)
+        assert (done.error_code, done.cost_nanousd, world.provider.submissions) == ("image_unreadable", 0, [])
+        assert "its server answered 404" in done.error
 
     run(test)

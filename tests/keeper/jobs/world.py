@@ -19,7 +19,8 @@ from aigate.core.budget import Owner
 from aigate.core.call import Principal
 from aigate.core.job_state import Job, NewJob
 from aigate.jobdialects import JOB_DIALECTS
-from aigate.jobdialects.dialect import JobDialect
+from aigate.jobdialects.dialect import HttpRequest, JobDialect, Polled, Result, Submitted
+from aigate.jobdialects.family import read_object
 from aigate.jobdialects.openai_videos import OpenAIVideos
 from aigate.keeper.blobs import LocalBlobs
 from aigate.keeper.db.engine import Database
@@ -61,6 +62,29 @@ class WithKeys(OpenAIVideos):
         return replace(asked, headers={**asked.headers, "idempotency-key": key})
 
 
+class WithLookUp(WithKeys):
+    """… for one that can be asked which job a key has made, and makes another one for the same key."""
+
+    has_idempotency_key, can_look_up = False, True
+
+    def write_look_up(self, key: str, target: Any) -> HttpRequest:
+        return HttpRequest(url=f"/videos?key={key}")
+
+    def read_look_up(self, reply: Any, key: str, target: Any) -> Submitted | None:
+        found = read_object(reply)["data"]
+        return Submitted(handle=found[0]["id"]) if found else None
+
+
+class AtOnce(OpenAIVideos):
+    """… for one whose answer to a submission is the video."""
+
+    def write_submit(self, request: Any, target: Any, key: str, webhook_url: str | None) -> Any:
+        return replace(super().write_submit(request, target, key, webhook_url), is_media=True)
+
+    def read_submit(self, reply: Any, request: Any, target: Any) -> Submitted:
+        return Submitted(handle="", polled=Polled(state="completed", results=(Result(),)))
+
+
 class World:
     """One keeper's jobs. `desk` is made anew by `restart`, as a crash would leave it: nothing is drained."""
 
@@ -79,7 +103,10 @@ class World:
         return Config(
             server=Server(data_dir=str(self.folder)),
             jobs=self.settings,
-            providers={"media": ProviderConfig(jobs="openai-videos", base_url=self.provider.url, api_key="none")},
+            providers={
+                "media": ProviderConfig(jobs="openai-videos", base_url=self.provider.url, api_key="none"),
+                "google": ProviderConfig(base_url=self.provider.url, api_key="none"),
+            },
             models={"media/clip": ModelConfig(modality="video", usd_per_second=0.1)},
         )
 
@@ -115,11 +142,11 @@ class World:
 
     # --- what tests say and ask ---
 
-    async def submit(self, prompt: str = "a boat", *, key: str | None = None, caller: Principal = CALLER, **fields: Any) -> Job:
+    async def submit(self, prompt: str = "a boat", *, key: str | None = None, model: str = "media/clip", **fields: Any) -> Job:
         call_id = f"req_{time.monotonic_ns():x}"
         given = {"prompt": prompt, "duration": 4.0, "extra": {}, **fields}
-        new = NewJob(modality="video", model="media/clip", fields=given, idempotency_key=key, digest=prompt.encode(), call_id=call_id)
-        return (await self.service.submit(new, caller))[0]
+        new = NewJob(modality="video", model=model, fields=given, idempotency_key=key, digest=prompt.encode(), call_id=call_id)
+        return (await self.service.submit(new, CALLER))[0]
 
     async def get(self, job: Job) -> Job:
         found = await self.service.get(WHOSE, job.id)
