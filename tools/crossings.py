@@ -134,7 +134,7 @@ where both speak the same one, nothing is rewritten that need not be.
 - **kept**: says the same there. **fetched**: the gateway reads the URL and sends data (`upstream.fetch_urls`; public addresses only).
 - **emulated**, **moved**, **clamped**, **dropped**: as far as it can be said. Each is named in `x-aig-warning` with the field's path; with
   `x-aig-strict: true` the call is refused instead, before anything is sent.
-- Several choices (`n`) of a provider that makes one at a time are made by as many attempts at once; a stream then has one choice.
+- Several choices (`n`) of a provider that makes one at a time are made by as many attempts at once, in one reply or one stream.
 - Reasoning is good only for the vendor that made it: a conversation that changes vendor leaves it behind, with a warning.
 - A model may depart from its provider's format; what is below is for one model of each: MODELS.
 
