@@ -20,7 +20,7 @@ from aigate.archive.records import ArchivedCall, decode_call, read_frames
 
 MAGIC = b"AIGA\x01"
 BLOCK_BYTES = 256 << 10
-LEVEL = 3
+LEVEL = 1
 MAX_BLOCK_BYTES = 1 << 30
 SUFFIX = ".calls"
 _TAIL = struct.Struct("<QQ5s")

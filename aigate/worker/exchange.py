@@ -151,12 +151,13 @@ class Exchange:
 
 
 class Tape:
-    """What was sent of a reply, as long as it is not more than `max_bytes`: then nothing of it."""
+    """What was sent of a reply, as long as it is not more than `max_bytes`: then nothing of it. `days`: how long it is kept, 0 = for us alone."""
 
-    __slots__ = ("max_bytes", "pieces", "size")
+    __slots__ = ("max_bytes", "days", "pieces", "size")
 
-    def __init__(self, max_bytes: int):
+    def __init__(self, max_bytes: int, days: int):
         self.max_bytes = max_bytes
+        self.days = days
         self.pieces: list[bytes] = []
         self.size = 0
 

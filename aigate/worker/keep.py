@@ -24,15 +24,20 @@ class Keeping:
     def begin(self, run: Run) -> None:
         """Once it is known who calls."""
         exchange = run.exchange
-        if self._days_of(run) or (exchange.inner is not None and exchange.inner.must_archive):
-            exchange.tape = Tape(self.spool.max_body_bytes)
+        days = run.principal.archive_days
+        if days is None:
+            days = self._days
+        if days and b"x-aig-archive" in exchange.headers and exchange.headers[b"x-aig-archive"].lower() == b"off":
+            days = 0
+        if days or (exchange.inner is not None and exchange.inner.must_archive):
+            exchange.tape = Tape(self.spool.max_body_bytes, days)
 
     def end(self, run: Run, unix_offset_s: float) -> None:
         """Once the reply was sent, of a call that `begin` found is to be kept."""
         exchange, call, principal, target, tape = run.exchange, run.call, run.principal, run.target, run.exchange.tape
         assert tape is not None
         exchange.tape = None
-        days = self._days_of(run)
+        days = tape.days
         is_cut = tape.size > tape.max_bytes or len(exchange.body) > tape.max_bytes
         self.spool.keep(
             ArchivedCall(
@@ -57,9 +62,3 @@ class Keeping:
             ),
             days or OWN_DAYS,
         )
-
-    def _days_of(self, run: Run) -> int:
-        days = run.principal.archive_days
-        if days is None:
-            days = self._days
-        return 0 if not days or run.exchange.headers.get(b"x-aig-archive", b"").lower() == b"off" else days
