@@ -7,12 +7,13 @@ its earlier thinking again gets it. They are sealed: whoever reads `reasoning_co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from aigate.core.neutral import Bag, Part, Reasoning
 from aigate.dialects.proof import seal, unseal
 
 DETAILS = "reasoning_details"
+_UNPROVED = seal("", "")
 
 
 def write_detail(thought: Reasoning, place: int, *, is_first: bool) -> Bag | None:
@@ -28,28 +29,35 @@ def write_detail(thought: Reasoning, place: int, *, is_first: bool) -> Bag | Non
 
 
 def write_details(parts: Sequence[Part]) -> list[Bag]:
+    """An entry for each thought, where one of them has a proof."""
     details: list[Bag] = []
     is_first = True
     for part in parts:
         if type(part) is not Reasoning:
             is_first = False
             continue
-        detail = write_detail(part, len(details), is_first=is_first)
-        if detail is not None:
-            details.append(detail)
-    return details
+        unproved = {"type": "reasoning.text", "text": part.text, "signature": _UNPROVED, "index": len(details)}
+        details.append(write_detail(part, len(details), is_first=is_first) or unproved)
+    return details if any(detail.get("signature") != _UNPROVED for detail in details) else []
 
 
 def take_details(fields: Bag) -> list[Reasoning] | None:
-    """The thoughts that were sealed here, taken out of a message; None where it has none. Entries that are not ours stay as they are."""
+    """The thoughts that were sealed here, taken out of a message with the text that says the same; None where it has none to bring back.
+    Entries that are not ours stay as they are."""
     details = fields.get(DETAILS)
     if type(details) is not list or not details:
         return None
-    thoughts = [_read_detail(entry) for entry in details]
-    if None in thoughts:
+    thoughts = [thought for entry in details if (thought := _read_detail(entry)) is not None]
+    if len(thoughts) < len(details):
         return None
     del fields[DETAILS]
-    return _whole(thought for thought in thoughts if thought is not None)
+    if any(thought.origin and not thought.signature and not thought.encrypted for thought in thoughts):
+        return None  # a proof is missing that its provider would miss
+    told = "".join(thought.text for thought in thoughts)
+    whole = fields.pop("reasoning_content", None)
+    if isinstance(whole, str) and whole.startswith(told) and whole != told:  # a stream went on to think and proved no more
+        thoughts.append(Reasoning(whole[len(told) :]))
+    return thoughts
 
 
 def _read_detail(entry: object) -> Reasoning | None:
@@ -59,12 +67,9 @@ def _read_detail(entry: object) -> Reasoning | None:
         return None
     origin, proof = sealed
     text = entry.get("text")  # type: ignore[union-attr]
+    if not origin:
+        return Reasoning(text if isinstance(text, str) else "")
     if entry.get("type") == "reasoning.encrypted":  # type: ignore[union-attr]
         return Reasoning("", encrypted=proof, origin=origin)
     return Reasoning(text if isinstance(text, str) else "", signature=proof, origin=origin)
 
-
-def _whole(thoughts: Iterable[Reasoning]) -> list[Reasoning] | None:
-    """None where a proof is missing that its provider would miss."""
-    kept = list(thoughts)
-    return kept if all(thought.signature or thought.encrypted for thought in kept) else None

@@ -79,7 +79,6 @@ def read_parts(fields: Bag) -> tuple[list[Part], bool]:
     thoughts = take_details(fields) if DETAILS in fields else None
     if thoughts is not None:
         parts += thoughts
-        fields.pop("reasoning_content", None)  # it says the same
     elif isinstance(fields.get("reasoning_content"), str):
         parts.append(Reasoning(fields.pop("reasoning_content")))
     content = fields.get("content")

@@ -39,3 +39,11 @@ def test_what_is_not_sealed_here_stays_as_it_is():
 def test_another_provider_of_this_format_is_shown_the_text_alone():
     message = read_message({"role": "assistant", "content": "Hello", DETAILS: write_details([THOUGHT, HIDDEN])})
     assert write_message(message) == [{"role": "assistant", "content": "Hello", "reasoning_content": "a greeting"}]
+
+
+def test_a_thought_without_a_proof_keeps_its_text_beside_one_that_has_one():
+    for thoughts in ([THOUGHT, Reasoning(" and more")], [Reasoning("first "), THOUGHT]):
+        message = {"content": "Hello", "reasoning_content": "".join(each.text for each in thoughts), DETAILS: write_details([*thoughts, Text("Hello")])}
+        assert read_parts(message)[0] == [*thoughts, Text("Hello")]
+    streamed = {"content": "Hello", "reasoning_content": "a greeting and more", DETAILS: write_details([THOUGHT])}
+    assert read_parts(streamed)[0] == [THOUGHT, Reasoning(" and more"), Text("Hello")]
