@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aigateway import AIgateway, AsyncAIgateway, verify_webhook
 
@@ -21,6 +23,13 @@ MAGIC = {"video": b"ftyp", "music": b"WAVE", "3d": b"glTF"}
 def open_without_key(url: str) -> tuple[bytes, str]:
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as reply:
         return reply.read(), reply.headers["content-type"]
+
+
+def asked(url: str, method: str, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    connection.request(method, f"{parts.path}?{parts.query}", headers=headers or {})
+    return connection.getresponse()
 
 
 def test_a_job_through_the_official_sdk_from_submission_to_signed_link_and_webhook(tmp_path: Path) -> None:
@@ -81,6 +90,10 @@ def test_the_asynchronous_client_does_the_same(tmp_path: Path) -> None:
     try:
         job, data, url = asyncio.run(use())
         assert b"ftyp" in data[:16] and open_without_key(url)[0] == data and job.raw["progress"] == 1.0
+        head = asked(url, "HEAD")
+        assert (head.status, head.headers["content-length"], head.headers["accept-ranges"], head.read()) == (200, str(len(data)), "bytes", b"")
+        part = asked(url, "GET", {"range": f"bytes={len(data) - 5}-"})
+        assert (part.status, part.read()) == (206, data[-5:])
     finally:
         gateway.kill()
 
