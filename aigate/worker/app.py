@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 import uvloop
 
@@ -21,6 +20,7 @@ from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.dialects import DIALECTS
+from aigate.dialects.dialect import Dialect
 from aigate.errors import GateError
 from aigate.journal.writer import JournalWriter
 from aigate.messages import Health, Hello
@@ -35,14 +35,14 @@ from aigate.worker.gemini_routes import gemini_routes, is_gemini
 from aigate.worker.guard import Guard
 from aigate.worker.kept import KeptResponses
 from aigate.worker.link import KeeperLink
-from aigate.worker.listener import Exchange, Listener
+from aigate.worker.listener import Exchange, Handler, Listener
 from aigate.worker.listener import Limits as ListenerLimits
 from aigate.worker.origins import Origins
 from aigate.worker.own_keys import OwnKeys
 from aigate.worker.pipe import Pipe
 from aigate.worker.plan import Policy
 from aigate.worker.rates import RateGate
-from aigate.worker.spine import Spine
+from aigate.worker.spine import Enter, Spine
 
 BACKLOG = 4096
 TICK_S = 1.0
@@ -163,18 +163,21 @@ class Worker:
         async def count_gemini_tokens(exchange: Exchange) -> None:
             await spine.count_tokens(exchange, gemini, lambda tokens: b'{"totalTokens":%d}' % tokens)
 
-        generate = partial(spine.run_call, surface=gemini, endpoint="chat")
+        def serve(surface: Dialect, endpoint: str, enter: Enter | None = None) -> Handler:
+            return lambda exchange: spine.run_call(exchange, surface, endpoint, enter)  # a partial with keywords makes a dict a call
+
+        generate = serve(gemini, "chat")
         return Listener(
             {
-                ("POST", "/v1/chat/completions"): partial(spine.run_call, surface=chat, endpoint="chat"),
-                ("POST", "/v1/responses"): partial(spine.run_call, surface=responses, endpoint="responses", enter=self.kept.enter),
+                ("POST", "/v1/chat/completions"): serve(chat, "chat"),
+                ("POST", "/v1/responses"): serve(responses, "responses", self.kept.enter),
                 ("POST", "/v1/responses/input_tokens"): count_input_tokens,
-                ("POST", "/v1/completions"): partial(spine.run_call, surface=completions, endpoint="chat"),
-                ("POST", "/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
-                ("POST", "/anthropic/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
+                ("POST", "/v1/completions"): serve(completions, "chat"),
+                ("POST", "/v1/messages"): serve(messages, "chat"),
+                ("POST", "/anthropic/v1/messages"): serve(messages, "chat"),
                 ("POST", "/v1/messages/count_tokens"): count_tokens,
                 ("POST", "/anthropic/v1/messages/count_tokens"): count_tokens,
-                ("POST", "/v1/embeddings"): partial(spine.run_call, surface=embeddings, endpoint="embeddings"),
+                ("POST", "/v1/embeddings"): serve(embeddings, "embeddings"),
                 ("GET", "/healthz"): healthz,
             },
             fallback=Pipe(os.path.join(self.run_dir, "control.sock")),
