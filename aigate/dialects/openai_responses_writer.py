@@ -115,10 +115,14 @@ class ResponsesStreamWriter:
         return b"".join(pieces)
 
     def fail(self, error: GateError, request_id: str) -> bytes:
-        """The error nested, as the API sends it and the SDK raises on, and flat, as it is documented."""
+        """`response.failed` ends a stream that broke, with what was said whole before; nothing follows it."""
+        pieces: list[bytes] = [self._release()]
+        if not self._number:
+            self._begin(pieces)
         fields = error_object(error, request_id)
-        flat = {key: fields[key] for key in ("code", "message", "param")}
-        return self._release() + self._event({"type": "error", "error": fields, **flat})
+        response = self._response("failed", [self._output[index] for index in sorted(self._output)])
+        pieces.append(self._event({"type": "response.failed", "response": response | {"error": fields}}))
+        return b"".join(pieces)
 
     def keep_alive(self) -> bytes:
         return b": keep-alive\n\n"
@@ -150,6 +154,7 @@ class ResponsesStreamWriter:
                 self._terminal = fields
                 return b""
             if fields["type"] in _STARTS:
+                self._id = response.get("id") or self._id
                 self._held += self._event(fields)
                 return b""
         elif fields["type"] == "response.output_item.done" and type(fields.get("output_index")) is int:

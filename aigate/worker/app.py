@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,6 +23,7 @@ from aigate.catalog.live import socket_url
 from aigate.catalog.load import load_catalog
 from aigate.config import Config
 from aigate.dialects import DIALECTS
+from aigate.dialects.dialect import Dialect
 from aigate.errors import GateError
 from aigate.guard import Guard
 from aigate.inner import inner_secret, slot_of_worker, socket_path
@@ -50,7 +50,7 @@ from aigate.worker.own_keys import OwnKeys
 from aigate.worker.pipe import Pipe
 from aigate.worker.plan import Policy
 from aigate.worker.rates import RateGate
-from aigate.worker.spine import Spine
+from aigate.worker.spine import Enter, Spine
 from aigate.worker.tokens import Tokens
 
 BACKLOG = 4096
@@ -217,18 +217,21 @@ class Worker:
         async def count_gemini_tokens(exchange: Exchange) -> None:
             await spine.count_tokens(exchange, gemini, lambda tokens: b'{"totalTokens":%d}' % tokens)
 
-        generate = partial(spine.run_call, surface=gemini, endpoint="chat")
+        def serve(surface: Dialect, endpoint: str, enter: Enter | None = None) -> Handler:
+            return lambda exchange: spine.run_call(exchange, surface, endpoint, enter)  # a partial with keywords makes a dict a call
+
+        generate = serve(gemini, "chat")
         routes: dict[tuple[str, str], Handler] = {
-            ("POST", "/v1/chat/completions"): partial(spine.run_call, surface=chat, endpoint="chat"),
+            ("POST", "/v1/chat/completions"): serve(chat, "chat"),
             ("POST", "/v1/responses"): self.background.respond,
-            ("POST", "/v1/responses/compact"): partial(spine.run_call, surface=compaction, endpoint="compact", enter=self.kept.enter),
+            ("POST", "/v1/responses/compact"): serve(compaction, "compact", self.kept.enter),
             ("POST", "/v1/responses/input_tokens"): count_input_tokens,
-            ("POST", "/v1/completions"): partial(spine.run_call, surface=completions, endpoint="chat"),
-            ("POST", "/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
-            ("POST", "/anthropic/v1/messages"): partial(spine.run_call, surface=messages, endpoint="chat"),
+            ("POST", "/v1/completions"): serve(completions, "chat"),
+            ("POST", "/v1/messages"): serve(messages, "chat"),
+            ("POST", "/anthropic/v1/messages"): serve(messages, "chat"),
             ("POST", "/v1/messages/count_tokens"): count_tokens,
             ("POST", "/anthropic/v1/messages/count_tokens"): count_tokens,
-            ("POST", "/v1/embeddings"): partial(spine.run_call, surface=embeddings, endpoint="embeddings"),
+            ("POST", "/v1/embeddings"): serve(embeddings, "embeddings"),
             ("GET", "/healthz"): healthz,
         }
         return routes, gemini_routes({"generateContent": generate, "streamGenerateContent": generate, "countTokens": count_gemini_tokens})
