@@ -56,7 +56,7 @@ def stop_reason(finish: str | None, has_calls: bool) -> str:
 
 def open_reply(body: bytes, target: Target) -> OpenedReply:
     try:
-        pairs = open_object(body)
+        pairs = open_object(body, "content")
     except _UNREADABLE:
         raise _bad_reply(body) from None
     content = pairs.get("content")

@@ -43,11 +43,14 @@ def read_pairs(body: bytes, acted_on: frozenset[str]) -> dict[str, Raw]:
     return pairs
 
 
-def open_object(body: bytes) -> dict[str, Raw]:
-    """The top-level pairs of a provider's JSON. What is raw must be UTF-8 too, which decoding pairs alone does not look at."""
+def open_object(body: bytes, content: str) -> dict[str, Raw]:
+    """The top-level pairs of a provider's JSON. Raw ones must be UTF-8 too, which decoding the pairs does not look at; but not `content`: what
+    only that is wrong in goes to its own clients as it came, and to others as an error, paid for by the usage beside it."""
     pairs = _decode_pairs(body)
     if not body.isascii():
-        str(body, "utf-8")
+        for key, raw in pairs.items():
+            if key != content:
+                str(raw, "utf-8")
     return pairs
 
 

@@ -31,7 +31,7 @@ def _bad_reply(body: bytes) -> ProviderError:
 
 def open_reply(body: bytes, target: Target) -> OpenedReply:
     try:
-        pairs = open_object(body)
+        pairs = open_object(body, "candidates")
     except _UNREADABLE:
         raise _bad_reply(body) from None
     if "candidates" not in pairs and "promptFeedback" not in pairs:

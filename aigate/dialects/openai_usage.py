@@ -140,7 +140,7 @@ def _output(prompt: int, completion: int, total: int, reasoning: int, where: str
 def open_pairs(body: bytes, target: Target, content: str) -> OpenedReply | None:
     """A plain reply whose answer is under the key `content`; None where there is none. Raises the error that came under status 200."""
     try:
-        pairs = open_object(body)
+        pairs = open_object(body, content)
     except _UNREADABLE:
         return _open_leniently(body, target, content)
     if content not in pairs:
