@@ -13,6 +13,7 @@ from aigate.core.events import Event
 from aigate.core.neutral import Chunk
 from aigate.dialects.dialect import Settlement, StreamWriter
 from aigate.errors import GateError
+from aigate.inner import InnerCall
 from aigate.worker.heads import FieldBlock
 from aigate.worker.listener import Exchange
 
@@ -86,6 +87,10 @@ class Branch:
     @property
     def headers(self) -> dict[bytes, bytes]:
         return self._merge.exchange.headers
+
+    @property
+    def inner(self) -> InnerCall | None:
+        return self._merge.exchange.inner
 
     @property
     def started_at(self) -> float:

@@ -139,8 +139,9 @@ def test_the_request_is_echoed_and_other_choices_are_left_out() -> None:
 def test_nothing_goes_out_before_something_was_said() -> None:
     writer = RESPONSES.stream_writer(call(), "mock/asked", "req_1")
     assert writer.write([Event(chunk=Chunk(id="c", deltas=[Delta(0, role="assistant", text="")]))]) == b""
-    (error,) = decoded(writer.fail(ProviderError("no"), "req_1"))
-    assert error["error"]["message"] == error["message"] == "no" and error["type"] == "error"
+    told = decoded(writer.fail(ProviderError("no"), "req_1"))
+    assert kinds(told) == ["created", "in_progress", "failed"]
+    assert told[-1]["response"]["status"] == "failed" and told[-1]["response"]["error"]["message"] == "no"
     assert kinds(decoded(RESPONSES.stream_writer(call(), "m", "req_1").finish(SETTLEMENT))) == ["created", "in_progress", "completed"]
 
 

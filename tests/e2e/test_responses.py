@@ -104,10 +104,10 @@ def test_what_the_target_lacks_is_warned_of_and_refused_when_strict(client: Open
     assert caught.value.code == "unsupported_parameter"
 
 
-def test_an_error_in_the_middle_of_a_stream_is_raised(client: OpenAI) -> None:
-    with pytest.raises(openai.APIError) as caught:
-        list(client.responses.create(model="sim/error-midstream-3", input="hello", stream=True))
-    assert caught.value.type == "provider_error"
+def test_a_stream_that_breaks_ends_as_a_failed_response(client: OpenAI) -> None:
+    *_, last = client.responses.create(model="sim/error-midstream-3", input="hello", stream=True)
+    assert (last.type, last.response.status) == ("response.failed", "failed")
+    assert last.response.error is not None and last.response.error.message and last.response.error.code == "provider_unavailable"
 
 
 @pytest.mark.parametrize(
