@@ -31,7 +31,6 @@ MAX_URL_CHARS = 2048
 _KEY = re.compile(r"[!-~]{1,255}\Z")
 _CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 _STAGES = {"queued": (NEW, SENDING), "processing": (WAITING, FETCHING), "completed": (COMPLETED,), "failed": (FAILED, STOPPING)}
-_OURS = frozenset({"model", "webhook_url", "provider_key_id"})
 
 
 def _as_number(value: object) -> object:

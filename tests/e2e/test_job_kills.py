@@ -1,7 +1,7 @@
 """SIGKILL of the keeper or of everything while jobs run, exactly between a provider's reply and its record too: every job ends, none is
 submitted twice, each is charged once, what nobody can know stays reserved, each end is told once.
 
-AIGATE_KILLS sets how many kills (default 4, on 40 jobs; 200 jobs from 20 kills on), AIGATE_SEED the seed.
+AIGATE_KILLS sets how many kills (default 3, on 24 jobs; 200 jobs from 20 kills on), AIGATE_SEED the seed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import signal
 import sqlite3
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from aigate.cli.verify import report_lines, verify_data_dir
@@ -21,11 +23,11 @@ from tests.conftest import start_gateway, wait_until
 from tests.keeper.jobs.media_provider import MediaProvider
 from tests.test_serve import children, is_gone
 
-KILLS = int(os.environ.get("AIGATE_KILLS", "4"))
+KILLS = int(os.environ.get("AIGATE_KILLS", "3"))
 SEED = int(os.environ.get("AIGATE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
-JOBS = 200 if KILLS >= 20 else 40
+JOBS = 200 if KILLS >= 20 else 24
 CLIENTS = 4
-VICTIMS = ("reply", "keeper", "reply", "all")
+VICTIMS = ("reply", "keeper", "all", "reply")
 COST_NANOUSD = 400_000_000
 CONFIG = """
 [jobs]
@@ -78,9 +80,6 @@ class Field:
                     time.sleep(0.05)
 
     def _post(self, body: dict, key: str) -> tuple[int, dict]:
-        import urllib.error
-        import urllib.request
-
         request = urllib.request.Request(self.gateway.url + "/v1/videos/generations", json.dumps(body).encode(), method="POST")
         for name, value in (("authorization", f"Bearer {self.gateway.key}"), ("content-type", "application/json"), ("idempotency-key", key)):
             request.add_header(name, value)

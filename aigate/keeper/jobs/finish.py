@@ -5,16 +5,18 @@ which may run again: files lie under keys of their own, and a job ends once.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 
 import msgspec
 from msgspec.structs import replace
 
+from aigate.core.job import SECOND
 from aigate.core.job_state import COMPLETED, FETCHING, RESULT_UNAVAILABLE, Job
 from aigate.errors import GateError
 from aigate.jobdialects.dialect import Polled
 from aigate.keeper.jobs.client import Unusable
 from aigate.keeper.jobs.results import ResultStore
-from aigate.keeper.jobs.work import JobWork, error_of, now_ms
+from aigate.keeper.jobs.work import JobWork, error_of, now_ms, request_of
 
 MAX_TRIES, LONGEST_WAIT_S = 10, 120.0
 
@@ -76,10 +78,16 @@ def polled_of(job: Job) -> Polled:
 
 
 def charged_units(job: Job, polled: Polled) -> dict[str, int]:
-    """What the provider says, else what was planned; also where it counts in another unit, which there is no rate for."""
+    """What the provider says, unless it counts in another unit, which there is no rate for; else what was planned. A length that nobody
+    asked for was planned at its longest: then it is what came out."""
     planned = msgspec.json.decode(job.units, type=dict[str, int])
     told = polled.units
-    return dict(told) if told is not None and _kinds(told) == _kinds(planned) else planned
+    if told is not None and _kinds(told) == _kinds(planned):
+        return dict(told)
+    lengths = [result.duration_s for result in polled.results if result.duration_s]
+    if lengths and _kinds(planned) == {SECOND} and request_of(job).duration is None:
+        return dict.fromkeys(planned, ceil(max(lengths) * 1000))
+    return planned
 
 
 def _kinds(units: Mapping[str, int]) -> set[str]:

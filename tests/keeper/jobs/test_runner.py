@@ -41,6 +41,17 @@ def test_a_job_is_submitted_polled_taken_over_and_paid_once(run):
     run(test)
 
 
+def test_a_length_that_nobody_asked_for_is_held_for_at_its_longest_and_paid_as_it_came(run):
+    async def test(world):
+        job = await world.submit(duration=None)
+        assert await world.standing(SUB) == (0, 600 * SECOND_NANOUSD)
+        done = await world.until(job, COMPLETED, FAILED)
+        assert (done.stage, done.cost_nanousd) == (COMPLETED, 4 * SECOND_NANOUSD)
+        assert await world.standing(SUB) == (4 * SECOND_NANOUSD, 0)
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     ("prompt", "code", "words"),
     [("fail", "content_rejected", "too rude"), ("reject", "provider_rejected", "not with me")],
