@@ -78,13 +78,14 @@ class _Named(msgspec.Struct):
     custom_id: object = None
 
 
-class _Streamed(msgspec.Struct):
+class _How(msgspec.Struct):
     stream: object = None
+    background: object = None
 
 
 _read_line = msgspec.json.Decoder(_Line).decode
 _read_name = msgspec.json.Decoder(_Named).decode
-_read_streamed = msgspec.json.Decoder(_Streamed).decode
+_read_how = msgspec.json.Decoder(_How).decode
 
 
 def is_blank(line: bytes | None) -> bool:
@@ -126,8 +127,10 @@ def _what_is_wrong(line: _Line, endpoint: str) -> tuple[str, str] | None:
     body = bytes(line.body)
     if not body.startswith(b"{"):
         return "body", "must be a JSON object: the request as it would be sent alone."
-    if b'"stream"' in body and _read_streamed(body).stream:
+    if b'"stream"' in body and _read_how(body).stream:
         return "body.stream", "a batch's answers are not streamed; leave it out."
+    if b'"background"' in body and _read_how(body).background:
+        return "body.background", "a batch waits for its answers itself; leave it out."
     return None
 
 

@@ -62,6 +62,7 @@ def test_a_line_is_a_request_with_its_body_untouched() -> None:
         (line(url="/v1/embeddings"), "a", "invalid_request", "url: must be the batch's endpoint, /v1/chat/completions, got '/v1/embeddings'"),
         (line(body="text"), "a", "invalid_request", "body: must be a JSON object"),
         (line(body={"stream": True}), "a", "invalid_request", "body.stream: a batch's answers are not streamed"),
+        (line(body={"background": True}), "a", "invalid_request", "body.background: a batch waits for its answers itself"),
         (b'{"custom_id": "a", "body": ' + b"[" * 100_000, None, "invalid_json_line", "not valid JSON"),
         (None, None, "line_too_long", "Line 7 is longer"),
     ],
