@@ -7,8 +7,10 @@ to elsewhere (results, mostly) is read through the guarded client.
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -129,8 +131,15 @@ def _new_client(provider: Provider, *, keeps: bool) -> httpx2.AsyncClient:
     limits = httpx2.Limits(max_connections=200, max_keepalive_connections=50 if keeps else 0, keepalive_expiry=30)
     base_url = _base_url(provider)
     path = unquote(base_url[7:].partition(":/")[0]) if base_url.startswith("unix://") else None
-    transport = httpx2.AsyncHTTPTransport(uds=path, limits=limits, trust_env=False)
+    verify = _authorities() if base_url.startswith("https://") else False
+    transport = httpx2.AsyncHTTPTransport(uds=path, limits=limits, verify=verify, trust_env=False)
     return httpx2.AsyncClient(transport=transport, headers={"user-agent": f"aigate/{__version__}"}, trust_env=False, follow_redirects=False)
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Reading them takes tens of milliseconds, so it is done once."""
+    return ssl.create_default_context()
 
 
 def credential_header(provider: Provider) -> dict[str, str]:
