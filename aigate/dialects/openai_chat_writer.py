@@ -57,7 +57,7 @@ class ChatStreamWriter:
             return self._write_chunk(chunk, event.usage is not None)
         if chunk is not self._template:
             self._learn(chunk)
-        return b"%b%b%b" % (self._head, texts[0] if len(texts) == 1 else self._joint.join(texts), self._tail)
+        return self._head + self._joint.join(texts) + self._tail
 
     def finish(self, settlement: Settlement) -> bytes:
         if self._include_usage is False:
