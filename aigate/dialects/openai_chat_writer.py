@@ -65,7 +65,7 @@ class ChatStreamWriter:
             self._learn(chunk)
         if chunk.dialect != NAME:
             self._note(chunk.deltas[0], texts)
-        return b"%b%b%b" % (self._head, texts[0] if len(texts) == 1 else self._joint.join(texts), self._tail)
+        return self._head + self._joint.join(texts) + self._tail
 
     def finish(self, settlement: Settlement) -> bytes:
         if self._include_usage is False:

@@ -135,8 +135,8 @@ def test_a_cancelled_job_that_is_done_all_the_same_is_paid(run):
     async def test(world):
         job = await world.until(await world.submit("slow"), WAITING)
         world.provider.jobs[job.handle]["status"] = "completed"
-        world.provider.released.set()
         await world.service.cancel(WHOSE, job.id)
+        world.provider.released.set()
         ended = await world.until(job, FAILED)
         assert (ended.error_code, ended.cost_nanousd) == ("cancelled", 4 * SECOND_NANOUSD)
 
