@@ -1,7 +1,8 @@
-"""A worker's spools: ended calls appended as they end, one write each, off every path that a client waits on. Shell.
+"""A worker's spools: ended calls, written many at a time, off every path that a client waits on. Shell.
 
 One spool a retention (days), so that what is to go together lies together. A spool is held by an OS lock as long as its writer lives or
 has not gone on to the next: who gets the lock has all of it. Nothing is synced and nothing fails a call: what cannot be written is counted.
+A write costs as much as all the rest, so calls wait for each other, a second at most, unless they must be there at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from aigate.archive.records import ArchivedCall, encode_frame
 
 ROLL_BYTES = 16 << 20
 ROLL_S = 600.0
+WRITE_BYTES = 64 << 10  # waiting for `tick`, until this is full
 SUFFIX = ".spool"
 
 
@@ -31,30 +33,51 @@ class Spool:
         self._number = 0
         self._open: dict[int, tuple[int, int, float]] = {}  # days → file, bytes in it, when it was begun
         self._now = 0.0
+        self._waiting: dict[int, list[bytes]] = {}  # days → frames
+        self._waiting_bytes = 0
 
-    def keep(self, call: ArchivedCall, days: int) -> None:
-        frame = encode_frame(call)
+    def keep(self, call: ArchivedCall, days: int, *, at_once: bool = False) -> None:
+        waiting = self._waiting.get(days)
+        if waiting is None:
+            waiting = self._waiting[days] = []
+        waiting.append(encode_frame(call))
+        self._waiting_bytes += len(waiting[-1])
+        if at_once or self._waiting_bytes >= WRITE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """What waits is in its spool when this returns, or counted as lost."""
+        for days, frames in self._waiting.items():
+            if frames:
+                self._write(days, b"".join(frames), len(frames))
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def _write(self, days: int, frames: bytes, calls: int) -> None:
         try:
             file, size, begun = self._open.get(days) or self._begin(days)
-            if os.write(file, frame) != len(frame):
+            if os.write(file, frames) != len(frames):
                 raise OSError("short write")
         except OSError:
-            self.lost += 1
+            self.lost += calls
             self._close(days)  # half a frame ends a spool; the next one is whole
             return
-        size += len(frame)
+        size += len(frames)
         self._open[days] = file, size, begun
         if size >= self._roll_bytes:
             self._close(days)
 
     def tick(self, now: float) -> None:
-        """Each second: a spool that is old is left to its reader."""
+        """Each second: what waits is written, and a spool that is old is left to its reader."""
         self._now = now
+        if self._waiting_bytes:
+            self.flush()
         for days, (_, _, begun) in list(self._open.items()):
             if now - begun >= self._roll_s:
                 self._close(days)
 
     def close(self) -> None:
+        self.flush()
         for days in list(self._open):
             self._close(days)
 

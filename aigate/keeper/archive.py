@@ -25,6 +25,9 @@ from aigate.archive.spool import days_of
 log = logging.getLogger("aigate.keeper")
 
 SWEEP_S = 2.0
+WRITTEN_S = 1.5  # so late after its end a call may come into its spool
+RECENT_MS = 3_600_000  # a call that began earlier has long been written
+PAUSE_S = 0.1
 EXPIRE_S = 600.0
 DAY_MS = 86_400_000
 CLOCK_SLACK_MS = 60_000  # between what the ledger and the archive say of a call's start
@@ -56,7 +59,13 @@ class Archive:
             await asyncio.sleep(SWEEP_S)
 
     async def find(self, call_id: str, started_ms: int) -> ArchivedCall | None:
-        return await self._in_thread(self.find_now, call_id, started_ms)
+        """Waits for one that its worker may not have written yet."""
+        deadline = time.monotonic() + WRITTEN_S
+        while True:
+            found = await self._in_thread(self.find_now, call_id, started_ms)
+            if found is not None or time.monotonic() > deadline or time.time() * 1000 - started_ms > RECENT_MS:
+                return found
+            await asyncio.sleep(PAUSE_S)
 
     async def follow(self, is_on: bool) -> list[ArchivedCall]:
         """Calls that were kept since it was asked last: none the first time, and none once `is_on` is False."""

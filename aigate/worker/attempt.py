@@ -113,7 +113,7 @@ class Attempts:
             else:
                 self._admission.unlimited[attempt.id] = run, attempt
             request = self._write(run, target, edits, neutral)
-            connection = await self._connect(target)
+            connection = self._idle(target) or await self._connect(target)
             if exchange.is_gone:
                 raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
             self._intend(run, attempt)
@@ -159,6 +159,11 @@ class Attempts:
         """Whether the provider refused our access token, and there is a newer one now."""
         return failure.error.provider_status == 401 and await self._tokens.renewed(target.provider, failure.attempt.started_at)
 
+    def _idle(self, target: Target) -> Connection | None:
+        """A connection that is there, where nothing else has to be waited for."""
+        provider = target.provider
+        return None if provider.auth == GOOGLE_TOKEN else self._pool.take(self._origins.origin(provider))
+
     async def _connect(self, target: Target) -> Connection:
         if target.provider.auth == GOOGLE_TOKEN:
             await self._tokens.ready(target.provider)
@@ -175,7 +180,7 @@ class Attempts:
         request = endpoint.write(self._write(run, target, *(self._plan_pairs(run, target) or await self._plan(run, target))), target)
         counting = msgspec.structs.replace(target, endpoint="count_tokens", url_path=target.count_url_path or endpoint.path(target.url_path))
         forwarded = call.forward_headers if target.dialect == call.surface else ()
-        connection = await self._connect(target)
+        connection = self._idle(target) or await self._connect(target)
         try:
             connection.send(self._origins.head(counting, "att_none", len(request), forwarded) + request)
             head = await connection.head(target.provider.timeout_s)

@@ -61,4 +61,5 @@ class Keeping:
                 not days,
             ),
             days or OWN_DAYS,
+            at_once=exchange.inner is not None,
         )
