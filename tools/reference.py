@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+from typer.testing import CliRunner
 
 from aigate import config
+from aigate.cli.app import app
 from tools import crossings, media
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -75,13 +77,20 @@ def _comments(struct: type) -> dict[str, str]:
 def commands_page() -> str:
     parts = ["# Commands\n\nMade by `make docs` from the commands' own `--help`.\n"]
     for command in COMMANDS:
-        text = subprocess.run(
-            [sys.executable, "-m", "aigate", *command.split(), "--help"],
-            capture_output=True, text=True, check=True, env={"COLUMNS": "120", "TERMINAL_WIDTH": "120", "PATH": "", "PYTHONPATH": str(DOCS.parent)},
-        ).stdout  # fmt: skip
+        text = _help(command)
         text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).strip()
         parts.append(f"## `aigate {command}`\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
+
+
+def _help(command: str) -> str:
+    words = [*command.split(), "--help"]
+    if command in ("serve", "sim"):  # processes of their own
+        env = {"COLUMNS": "120", "PATH": "", "PYTHONPATH": str(DOCS.parent)}
+        return subprocess.run([sys.executable, "-m", "aigate", *words], capture_output=True, text=True, check=True, env=env).stdout
+    shown = CliRunner().invoke(app, words, prog_name="aigate", env={"COLUMNS": "120", "TERMINAL_WIDTH": "120"})
+    assert shown.exit_code == 0, shown.output
+    return shown.output
 
 
 PAGES = {"settings.md": settings_page, "cli.md": commands_page, "dialects.md": crossings.page, "media.md": media.page}

@@ -33,7 +33,7 @@ from aigate.keeper.replay_text import output_of, request_for
 log = logging.getLogger("aigate.keeper")
 
 MAX_OUTPUT_CHARS = 64_000  # of an answer, as it is kept
-MAX_MIRRORED_AT_ONCE = 16
+MAX_MIRRORED_AT_ONCE = 64
 FOLLOW_S = 1.0
 EXPIRE_S = 3600.0
 PAUSE_S = 0.1

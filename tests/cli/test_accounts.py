@@ -2,6 +2,8 @@
 
 import re
 
+from tests.conftest import wait_until
+
 
 def key_of(done):
     assert done.returncode == 0, done.stderr
@@ -20,8 +22,8 @@ def test_a_customer_lives_from_create_to_delete(aigate):
     made = aigate("sub-accounts", "create", "Acme Cli", "--cap-cents", "500", "--tag", "acme", "--model", "sim/*", "--ref", "crm-9", "--hard", "--rpm", "600")
     key, sub_account = key_of(made), id_of(made)
     assert aigate("call", "sim/echo", "hi", AIGATE_KEY=key).returncode == 0
-    row = row_of(aigate("sub-accounts", "list"), sub_account)
-    assert row[1:4] == ["Acme Cli", "crm-9", "500"] and float(row[4]) > 0 and row[6] == "600"
+    row = wait_until(lambda: (shown := row_of(aigate("sub-accounts", "list"), sub_account)) and float(shown[4]) > 0 and shown)
+    assert row[1:4] == ["Acme Cli", "crm-9", "500"] and row[6] == "600"
     assert aigate("sub-accounts", "cap", sub_account, "700").stdout.startswith(f"{sub_account} 700 cents a month, ")
     assert aigate("sub-accounts", "cap", sub_account, "none").stdout.startswith(f"{sub_account} no cap, ")
     assert "spend_cap_cents" in aigate("sub-accounts", "cap", sub_account, "lots").stderr

@@ -1,6 +1,6 @@
 """The promise of budgets on the real thing: many callers, several workers, streams and plain calls, with and without SIGKILL.
 
-The simulated provider is a process of its own whose bill survives. AIGATE_KILLS sets how many kills (default 52), AIGATE_SEED the seed.
+The simulated provider is a process of its own whose bill survives. AIGATE_KILLS sets how many kills (default 24), AIGATE_SEED the seed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.e2e.test_kills import BROKEN, victims_of
 from tests.e2e.wire import chat, connect, error_of, post, request_id, rows, run, running_sim, shipped
 from tests.test_serve import is_gone
 
-KILLS = int(os.environ.get("AIGATE_KILLS", "52"))
+KILLS = int(os.environ.get("AIGATE_KILLS", "24"))
 SEED = int(os.environ.get("AIGATE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 VICTIMS = ("worker", "worker", "worker", "keeper", "worker", "worker", "keeper", "worker", "all", "worker", "keeper", "worker", "supervisor")
 CENT = 10**7  # nano-dollars
@@ -239,7 +239,7 @@ def test_a_stream_left_at_any_chunk_costs_what_the_provider_bills(tmp_path, rule
 
         async def leave_after(count: int) -> str:
             connection = await connect(gateway)
-            await connection.send(post(gateway, chat(f"sim/slow-20ms+long-{tokens}{rule}", stream=True, max_tokens=50), key=key))
+            await connection.send(post(gateway, chat(f"sim/slow-100ms+long-{tokens}{rule}", stream=True, max_tokens=50), key=key))
             head = await connection.head()
             for _ in range(count):
                 await connection.chunk()
