@@ -95,6 +95,11 @@ def wait_until(claim: Callable[[], Any], limit_s: float = 10.0) -> Any:
     return value
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are CPUs: most tests wait for processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     """Starts gateways on this test's own folder; what still runs at its end is killed."""
