@@ -248,7 +248,7 @@ def test_no_call_is_sent_twice_whoever_is_killed(tmp_path):
             await asyncio.gather(*calls)
             return ids, caller.ended
 
-        ids, ended = run(test)
+        ids, ended = run(test, 60 + 5 * KILLS)
         assert ended.keys() == set(ids)
         seen, billed = read_bill(it.bill)
         assert len(seen) == len(set(seen))

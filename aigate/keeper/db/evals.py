@@ -13,7 +13,7 @@ from aigate.core.evals import COMPLETED, RUNNING, Eval, Item, Result
 from aigate.keeper.db.eval_tables import eval_results, evals
 from aigate.keeper.db.grants import month_now
 from aigate.keeper.db.holds import InForce, admit
-from aigate.keeper.db.ledger_rows import Share
+from aigate.keeper.db.ledger_rows import Share, storable
 from aigate.keeper.db.outbox import Event, add_events
 from aigate.keeper.db.upkeep import change_windows
 
@@ -96,12 +96,12 @@ def read_results(connection: Connection, eval_id: str, limit: int | None = None,
 def put_result(connection: Connection, eval_id: str, result: Result) -> None:
     """In the place of what is known of the same answer."""
     connection.execute(delete(eval_results).where(_r.eval_id == eval_id, _r.item == result.item, _r.candidate == result.candidate))
-    connection.execute(insert(eval_results).values(eval_id=eval_id, **msgspec.structs.asdict(result)))
+    connection.execute(insert(eval_results).values(eval_id=eval_id, **{name: storable(value) for name, value in msgspec.structs.asdict(result).items()}))
 
 
 def end_eval(connection: Connection, eval_id: str, changes: Mapping[str, Any]) -> bool:
     """Whether it was still running. Its end is an event."""
-    values = {name: _json(value) if name == "summary" else value for name, value in changes.items()}
+    values = {name: _json(value) if name == "summary" else storable(value) for name, value in changes.items()}
     if not connection.execute(update(evals).where(_e.id == eval_id, _e.status == RUNNING).values(values)).rowcount:
         return False
     row = connection.execute(select(*_SHOWN).where(_e.id == eval_id)).one()

@@ -141,7 +141,7 @@ def write_usage(connection: Connection, totals: dict[Share, list[int]]) -> None:
     by_month: dict[Row, list[int]] = {}
     by_day: dict[Row, list[int]] = {}
     for share, total in totals.items():
-        month, day, account_id, key_id, sub_account_id, tag, model = map(_storable, share)
+        month, day, account_id, key_id, sub_account_id, tag, model = map(storable, share)
         add_up(by_month, (month, account_id, key_id, sub_account_id, tag), total[:5])
         for owner_id in {"", key_id, sub_account_id}:
             add_up(by_day, (account_id, owner_id, month, day, model), total[:5])
@@ -157,7 +157,7 @@ def add_up(sums: dict[Row, list[int]], key: Row, amounts: Sequence[int]) -> None
 def write_sums(connection: Connection, table: Table, sums: dict[Row, list[int]]) -> None:
     """Adds to rows by key. In key order: two keepers on one database must lock rows in the same order."""
     if sums:
-        rows = [(*key, *map(_storable, sums[key])) for key in sorted(sums)]  # type: ignore[type-var]
+        rows = [(*key, *map(storable, sums[key])) for key in sorted(sums)]  # type: ignore[type-var]
         connection.exec_driver_sql(insert_rows(connection, table, adds=True), rows)
 
 
@@ -200,7 +200,7 @@ def _only_new(connection: Connection, batch: Batch) -> Batch:
     amounts = [at[name] for name in ("cost_nanousd", "input_tokens", "output_tokens", "reserved_nanousd")]
     added: set[Row] = set()
     for row in batch.attempts:
-        row = tuple(map(_storable, row))
+        row = tuple(map(storable, row))
         key = (row[1], row[0])
         if key not in attempt_keys:
             attempt_keys.add(key)
@@ -211,7 +211,7 @@ def _only_new(connection: Connection, batch: Batch) -> Batch:
             for place, index in enumerate(amounts, 2):
                 total[place] += row[index]  # type: ignore[operator]
     for row in batch.calls:
-        row = tuple(map(_storable, row))
+        row = tuple(map(storable, row))
         if (row[0],) not in call_keys:
             call_keys.add((row[0],))
             new.add_call(CallEnd(*row))  # type: ignore[arg-type]
@@ -226,12 +226,13 @@ def _existing(connection: Connection, table: Table, names: tuple[str, ...], want
     columns = [table.c[name] for name in names]
     found: set[Row] = set()
     for start in range(0, len(wanted), 500):  # databases limit how many values a statement may bind
-        chunk = {_storable(key[0]) for key in wanted[start : start + 500]}
+        chunk = {storable(key[0]) for key in wanted[start : start + 500]}
         found.update(tuple(row) for row in connection.execute(select(*columns).where(columns[0].in_(chunk))))
     return found
 
 
-def _storable(value: object) -> object:
+def storable(value: object) -> object:
+    """What every database can hold: no NUL in a text, no integer beyond 64 bits."""
     if isinstance(value, str):
         return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
     return min(value, _MAX_INTEGER) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from aigate.core.replay import RUNNING, Replay, Shadow
 from aigate.journal.records import CallEnd
+from aigate.keeper.db.ledger_rows import storable
 from aigate.keeper.db.replay_tables import replays, shadows
 from aigate.keeper.db.tables import calls, sub_accounts
 
@@ -32,8 +33,8 @@ def add_replays(connection: Connection, new: Sequence[Replay]) -> list[str]:
     for each in new:
         values = {**msgspec.structs.asdict(each), "diff": _json(each.diff)}
         kind = sqlite if connection.dialect.name == "sqlite" else postgresql
-        statement = kind.insert(replays).values(values).on_conflict_do_nothing()
-        if connection.execute(statement).rowcount:
+        statement = kind.insert(replays).values(values).on_conflict_do_nothing().returning(_r.id)
+        if connection.execute(statement).scalar() is not None:  # a driver need not count such rows
             added.append(each.id)
     return added
 
@@ -65,7 +66,7 @@ def running_replays(connection: Connection) -> list[Replay]:
 
 def end_replay(connection: Connection, replay_id: str, changes: Mapping[str, Any]) -> None:
     """Nothing happens where it has ended before."""
-    values = {name: _json(value) if name == "diff" else value for name, value in changes.items()}
+    values = {name: _json(value) if name == "diff" else storable(value) for name, value in changes.items()}
     connection.execute(update(replays).where(_r.id == replay_id, _r.status == RUNNING).values(values))
 
 
