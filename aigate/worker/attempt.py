@@ -116,7 +116,7 @@ class Attempts:
             connection = self._idle(target) or await self._connect(target)
             if exchange.is_gone:
                 raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
-            self._intend(run, attempt)
+            self._intend(run, attempt, connection)
         except ProviderError as error:
             return self._unreached(run, attempt, error)
         except BaseException:  # whatever it is: nothing was sent
@@ -144,9 +144,8 @@ class Attempts:
             is_over = failure is None
         except ProviderError as error:
             failure = self._failed(run, attempt, error)
-        except Exception:  # a bug of ours: the listener answers it, and the attempt must not stay open
-            if not run.has_ended:
-                self.settle(run, attempt, Outcome(end="failed", error_kind="internal"), status=500, error_code="internal_error")
+        except Exception:
+            self._end_unforeseen(run, attempt, connection)
             raise
         finally:
             if is_over or connection.is_complete:
@@ -247,16 +246,17 @@ class Attempts:
         request_id = run.exchange.request_id
         return Attempt(f"att_{request_id[4:]}_{number}", request_id, number, hold, price_id, self._now())
 
-    def _intend(self, run: Run, attempt: Attempt, *, is_reached: bool = True) -> None:
+    def _intend(self, run: Run, attempt: Attempt, connection: Connection | None) -> None:
+        """`connection`: what it is going to be sent on, if it is."""
         self._admission.enter(attempt)
-        write_intent(self._journal, run, attempt, self.unix_offset_s)
-        if run.on_sent is not None and is_reached:
+        write_intent(self._journal, run, attempt, self.unix_offset_s, None if connection is None else connection.refuse)
+        if run.on_sent is not None and connection is not None:
             run.on_sent()
 
     def _unreached(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
         """An attempt at no connection is one all the same: it has its row."""
         try:
-            self._intend(run, attempt, is_reached=False)
+            self._intend(run, attempt, None)
         except GateError:
             self._withdraw(run, attempt, None)
             raise
@@ -268,6 +268,13 @@ class Attempts:
         self._admission.withdraw(attempt)
         if connection is not None:
             connection.release()
+
+    def _end_unforeseen(self, run: Run, attempt: Attempt, connection: Connection) -> None:
+        """The journal took the intent back, or a bug of ours: the listener answers that, and the attempt must not stay open."""
+        if connection.is_refused:
+            self._withdraw(run, attempt, None)
+        elif not run.has_ended:
+            self.settle(run, attempt, Outcome(end="failed", error_kind="internal"), status=500, error_code="internal_error")
 
     def _failed(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
         target = run.target

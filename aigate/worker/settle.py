@@ -15,12 +15,13 @@ from aigate.core.price import every_price, price_usage, service_price, variant_p
 from aigate.core.target import Price
 from aigate.core.usage import Usage
 from aigate.journal.records import CallEnd, Intent, Settled, encode_record
-from aigate.journal.writer import JournalWriter
+from aigate.journal.writer import JournalWriter, Refuse
 from aigate.worker.run import Run
 
 
-def write_intent(journal: JournalWriter, run: Run, attempt: Attempt, unix_offset_s: float) -> None:
-    """The promise to send, directly before the first byte. Raises GatewayError 503 when the journal cannot take it: then nothing is sent."""
+def write_intent(journal: JournalWriter, run: Run, attempt: Attempt, unix_offset_s: float, refuse: Refuse | None) -> None:
+    """The promise to send, directly before the first byte. GatewayError 503 where the journal cannot take it, raised now or told by
+    `refuse` at the end of the turn: then nothing is sent."""
     principal, target = run.principal, run.target
     journal.intent(
         encode_record(
@@ -41,7 +42,8 @@ def write_intent(journal: JournalWriter, run: Run, attempt: Attempt, unix_offset
                 () if attempt.hold is None else attempt.hold.leases,
                 run.call.is_stream,
             )
-        )
+        ),
+        refuse,
     )
 
 
