@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Gateway, start_gateway
+from tests.conftest import Gateway, start_gateway, wait_until
 from tests.e2e.test_budgets import billed, check_sound, gateway_beside_sim, new_customer
 from tests.e2e.test_kills import BROKEN, victims_of
 from tests.e2e.wire import chat, connect, error_of, post, read_bill, request_id, rows, run, running_sim
@@ -183,6 +183,8 @@ def test_a_journal_that_takes_no_more_refuses_calls_before_they_are_sent(tmp_pat
             (worker,) = victims_of(gateway, "worker")
             resource.prlimit(worker, resource.RLIMIT_FSIZE, (1, 1))  # every write fails, also those with many calls' records
             await asyncio.gather(callers.until(capped, LEDGER, 50), callers.until(free, LEDGER, 50))
+            _, _, unready = await asyncio.to_thread(wait_until, lambda: (said := gateway.request("GET", "/readyz"))[0] == 503 and said)
+            assert unready["checks"]["journals"] == "1 cannot be written"
             os.kill(worker, signal.SIGKILL)
             await asyncio.gather(callers.until(capped, OK, 30), callers.until(free, OK, 30))
             callers.is_over = True
