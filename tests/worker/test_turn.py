@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aigate.worker.turn import AT_ONCE, MANY, Turn
+from aigate.worker.turn import ALONE, AT_ONCE, MANY, Turn
 
 
 class Socket:
@@ -45,31 +45,37 @@ def test_the_journal_is_written_before_anything_held_is_sent() -> None:
     assert run(scenario) == ["journal", "a", "b"]
 
 
-def test_after_a_turn_with_one_send_the_next_few_do_not_wait() -> None:
+async def spend_turns(turn: Turn, log: list[str], *sends: int) -> None:
+    for count in sends:
+        for _ in range(count):
+            assert turn.takes(Socket(log, "x"))
+        await asyncio.sleep(0)
+
+
+def test_where_turns_have_one_send_each_the_next_do_not_wait() -> None:
     async def scenario(turn: Turn, log: list[str]) -> None:
-        assert turn.takes(Socket(log, "lonely"))
-        await asyncio.sleep(0)
-        assert [turn.holds() for _ in range(AT_ONCE + 1)] == [False] * AT_ONCE + [True]
-        await asyncio.sleep(0)
+        await spend_turns(turn, log, *[1] * (ALONE + 1))
+        for _ in range(3):  # and now and then one waits, to see whether that still holds
+            assert [turn.holds() for _ in range(AT_ONCE + 1)] == [False] * AT_ONCE + [True]
+            await asyncio.sleep(0)
 
-    assert run(scenario) == ["journal", "lonely", "journal"]
+    run(scenario)
 
 
-def test_after_a_turn_with_several_sends_the_next_are_held_too() -> None:
+@pytest.mark.parametrize("place", range(ALONE + 1))
+def test_a_turn_with_several_sends_among_them_keeps_all_waiting(place: int) -> None:
     async def scenario(turn: Turn, log: list[str]) -> None:
-        for name in "ab":
-            turn.takes(Socket(log, name))
-        await asyncio.sleep(0)
+        sends = [1] * (ALONE + 1)
+        sends[place] = 2
+        await spend_turns(turn, log, *sends)
         assert turn.holds()
-        assert log == ["journal", "a", "b"]
 
     run(scenario)
 
 
 def test_while_something_is_held_nothing_goes_past_it() -> None:
     async def scenario(turn: Turn, log: list[str]) -> None:
-        turn.takes(Socket(log, "lonely"))
-        await asyncio.sleep(0)
+        await spend_turns(turn, log, *[1] * (ALONE + 1))
         while not turn.holds():
             pass
         assert all(turn.holds() for _ in range(2 * AT_ONCE))
