@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from aigate.dialects.openai_chat_message import (
     write_annotation,
     write_parts,
 )
-from aigate.dialects.openai_errors import read_error_object
+from aigate.dialects.openai_errors import error_in, read_error_object
 from aigate.dialects.openai_usage import open_pairs, read_usage_object, write_usage
 from aigate.dialects.think import split_thinking
 from aigate.errors import ClientError, ProviderError
@@ -33,6 +34,7 @@ _encode = msgspec.json.encode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _SAID = (Text, Refusal, Reasoning, ToolCall)  # the parts an answer of this format is made of
+_NO_TEXT = re.compile(rb'"(?:content|arguments)"\s*:\s*[\[{]')  # where clients expect a string
 _ESCAPED_LETTER = b"\\u00"  # keys and tags may be spelt with it
 
 
@@ -69,7 +71,7 @@ def splice_reply(opened: OpenedReply, target: Target, asked: str, settlement: Se
 
 def _needs_mending(text: bytes, quirks: Quirks) -> bool:
     """Whether the text of the choices shows what only the neutral form puts right. May say yes for nothing; never no wrongly."""
-    if b'"reasoning"' in text or (b"\\" in text and _ESCAPED_LETTER in text):
+    if b'"reasoning"' in text or (b"\\" in text and _ESCAPED_LETTER in text) or _NO_TEXT.search(text):
         return True
     field = quirks.reasoning_field
     if field == "parts" and b'"thinking"' in text:
@@ -91,8 +93,8 @@ def read_reply(body: bytes, target: Target) -> Reply:
         raise _bad_reply(body) from None
     choices = pairs.pop("choices", None) if type(pairs) is dict else None
     if type(choices) is not list or any(type(choice) is not dict for choice in choices):
-        if type(pairs) is dict and pairs.get("error"):
-            raise read_error_object(pairs["error"])
+        if error := error_in(pairs):
+            raise read_error_object(error)
         raise _bad_reply(body)
     quirks = target.quirks
     for key in (*quirks.drops, "object"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from email.utils import formatdate
 
 import msgspec
 
@@ -188,7 +189,7 @@ class Attempts:
                 raise await self._refusal(connection, head, target)
             body = await connection.body(MAX_ERROR_BYTES, target.provider.timeout_s)
         except ProviderError as error:
-            error.message = self._origins.redact(error.message, target.provider)
+            self._origins.clean(error, target.provider)
             raise
         finally:
             if connection.is_complete:
@@ -271,7 +272,7 @@ class Attempts:
 
     def _failed(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
         target = run.target
-        error.message = self._origins.redact(error.message, target.provider)
+        self._origins.clean(error, target.provider)
         error.extra.setdefault("provider", target.provider.name)
         outcome = Outcome(end="failed", status=error.provider_status, error_kind=error.kind)
         return Failure(error, attempt, outcome)
@@ -285,7 +286,8 @@ class Attempts:
             body = decode_body(body, head.headers.get(b"content-encoding", b""), MAX_ERROR_BYTES)
         except ProviderError:
             body = b""  # the status alone says enough
-        return self._dialects[target.dialect].read_error(head.status, head.headers, body)
+        dated = {b"date": formatdate(self._now() + self.unix_offset_s, usegmt=True).encode(), **head.headers}  # Retry-After may be a date
+        return self._dialects[target.dialect].read_error(head.status, dated, body)
 
     # --- plain replies ------------------------------------------------------------------------------------------------------
 
@@ -349,7 +351,7 @@ class Attempts:
 
     async def _stream(self, run: Run, attempt: Attempt, connection: Connection, head: Head) -> Failure | None:
         target, call, exchange = run.target, run.call, run.exchange
-        await self._check_stream(connection, head, target)
+        whole = await self._whole_in_place(connection, head, target)
         reader = self._dialects[target.dialect].stream_reader(target, is_spliced=not self._limits.force_neutral)
         writer = run.writer or run.surface.stream_writer(call, run.asked, exchange.request_id)
         relay = Relay(exchange, connection, reader, writer, self._loop)
@@ -357,7 +359,10 @@ class Attempts:
         exchange.on_gone, exchange.on_drain = relay.on_gone, relay.on_drain
         self._relays.add(relay)
         try:
-            connection.stream(relay.on_data, relay.on_end, target.provider.timeout_s)
+            if whole:
+                relay.on_whole(whole)
+            else:
+                connection.stream(relay.on_data, relay.on_end, target.provider.timeout_s)
             if exchange.is_gone:
                 relay.on_gone()
             has_begun = await relay.opened
@@ -375,18 +380,19 @@ class Attempts:
             exchange.on_gone = exchange.on_drain = None
         return await self._end_stream(run, attempt, relay)
 
-    async def _check_stream(self, connection: Connection, head: Head, target: Target) -> None:
-        """A 200 that is no event stream: some providers answer errors so. Raises what it says, else bad_reply."""
+    async def _whole_in_place(self, connection: Connection, head: Head, target: Target) -> bytes:
+        """The body of a 200 that is JSON where a stream was due, unless it says an error: then that is raised. b"" for a stream."""
         kind = head.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         encoding = head.headers.get(b"content-encoding", b"identity")
         if kind in (b"application/json", b"text/html"):
-            body = await connection.body(MAX_ERROR_BYTES, min(ERROR_BODY_S, target.provider.timeout_s))
-            body = decode_body(body, encoding, MAX_ERROR_BYTES)
+            max_bytes = self._limits.max_reply_bytes
+            body = decode_body(await connection.body(max_bytes, target.provider.timeout_s), encoding, max_bytes)
             if kind == b"application/json":
-                self._dialects[target.dialect].open_reply(body, target)  # raises what an error in it says, as in a plain call
-            raise ProviderError(f"the provider answered {kind.decode()} where a stream was due", kind="bad_reply", provider_status=200)
+                return self._dialects[target.dialect].open_reply(body, target).body  # raises what an error in it says, as in a plain call
+            raise ProviderError("the provider answered text/html where a stream was due", kind="bad_reply", provider_status=200)
         if encoding not in (b"identity", b""):
             raise ProviderError("the provider compressed a stream unasked", kind="bad_reply", provider_status=200)
+        return b""
 
     def _open(self, run: Run, relay: Relay) -> None:
         exchange = run.exchange

@@ -8,6 +8,7 @@ then `ended`, settles, and only then sends the last bytes. The relay never decid
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from aigate.core.events import Event
 from aigate.core.usage import Usage
 from aigate.dialects.dialect import StreamReader, StreamWriter
 from aigate.errors import ProviderError
+
+log = logging.getLogger("aigate.worker")
 
 MAX_DRAIN_BYTES = 64 << 20  # what we read for a client that left, to learn the bill
 
@@ -79,15 +82,19 @@ class Relay:
     def on_data(self, data: bytes) -> None:
         if self.is_done:
             return  # nothing after the terminal event is the client's
-        events = self.reader.feed(data)
-        if not events:
+        try:
+            events = self.reader.feed(data)
+            if not events:
+                return
+            if len(events) == 1 and events[0].texts is not None:  # a plain run says nothing but its texts
+                self._deliver(self.writer.write(events))
+                return
+            events = self._note(events)
+            if events:
+                self._deliver(self.writer.write(events))
+        except Exception:  # noqa: BLE001 - whatever it is: nobody else would end the call that waits for this stream
+            self._stumble()
             return
-        if len(events) == 1 and events[0].texts is not None:  # a plain run says nothing but its texts
-            self._deliver(self.writer.write(events))
-            return
-        events = self._note(events)
-        if events:
-            self._deliver(self.writer.write(events))
         if self.is_done or self.error is not None:
             self._end()
 
@@ -98,11 +105,27 @@ class Relay:
         if not self.is_done and self.error is None:
             if error is not None:
                 self.error = error  # how the connection failed says more than that the stream is incomplete
-            events = self._note(self.reader.close())
-            if events:
-                self._deliver(self.writer.write(events))
+            try:
+                events = self._note(self.reader.close())
+                if events:
+                    self._deliver(self.writer.write(events))
+            except Exception:  # noqa: BLE001 - as above
+                self._stumble()
             if self.is_done:
                 self.error = None  # it was whole after all
+        self._end()
+
+    def on_whole(self, body: bytes) -> None:
+        """A reply that came whole in place of a stream: most of its own format's readers can tell it as one."""
+        self.on_data(body)
+        self.on_end(None)
+        if self.error is not None and self.error.kind == "cut":
+            self.error = ProviderError("the provider answered application/json where a stream was due", kind="bad_reply", provider_status=200)
+
+    def _stumble(self) -> None:
+        """What the provider sent is beyond our reader: a bug of ours, and its stream ends here as any that cannot be read."""
+        log.exception("a stream could not be read")
+        self._fail(ProviderError("the provider's stream could not be read", kind="bad_reply"))
         self._end()
 
     def _note(self, events: list[Event]) -> list[Event]:

@@ -1,6 +1,8 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from aigate.core.events import Event
 from aigate.core.usage import Usage
 from aigate.errors import ProviderError
@@ -184,3 +186,29 @@ def test_a_comment_after_silence_and_only_then():
     assert made.sink.sent == []
     made.keep_alive(made.last_write + 15, 15)
     assert made.sink.sent == [b":\n\n"]
+
+
+class Stumbling(Script):
+    """Fails on what it did not expect."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        if data == b"odd":
+            raise ValueError("unforeseen")
+        return super().feed(data)
+
+    def close(self) -> list[Event]:
+        raise ValueError("unforeseen")
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_a_reader_that_fails_ends_its_stream_as_one_that_cannot_be_read(at_end, caplog):
+    stream = relay()
+    stream.reader = Stumbling()
+    stream.on_data(b"text")
+    if at_end:
+        stream.on_end(None)
+    else:
+        stream.on_data(b"odd")
+    assert stream.ended.done() and stream.opened.result()
+    assert stream.error is not None and stream.error.kind == "bad_reply"
+    assert "unforeseen" in caplog.text
