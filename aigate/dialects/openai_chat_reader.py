@@ -17,6 +17,7 @@ from aigate.core.events import Event
 from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
 from aigate.core.sse import BlockSplitter, read_block
 from aigate.core.target import Target
+from aigate.dialects.body import read_time
 from aigate.dialects.openai_chat_message import NAME, as_text, mint_call_id, read_citations, split_content
 from aigate.dialects.openai_chat_splice import Template, learn, padding
 from aigate.dialects.openai_errors import error_in, read_error_event, read_error_object
@@ -238,7 +239,7 @@ class ChatStreamReader:
         reply_id = reply_id if isinstance(reply_id, str) else ""
         event.chunk = Chunk(
             reply_id,
-            int(created) if isinstance(created, int | float) else 0,
+            read_time(created),
             model if isinstance(model, str) else "",
             [self._read_choice(choice, reply_id) for choice in choices or ()],
             pairs,

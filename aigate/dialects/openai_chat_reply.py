@@ -10,7 +10,7 @@ import msgspec
 
 from aigate.core.neutral import Bag, Choice, Part, Reasoning, Refusal, Reply, Text, ToolCall
 from aigate.core.target import Quirks, Target
-from aigate.dialects.body import is_array
+from aigate.dialects.body import is_array, read_time
 from aigate.dialects.dialect import OpenedReply, Settlement
 from aigate.dialects.openai_chat_details import DETAILS, write_details
 from aigate.dialects.openai_chat_message import (
@@ -108,7 +108,7 @@ def read_reply(body: bytes, target: Target) -> Reply:
         raise _bad_reply(body) from None
     return Reply(
         reply_id,
-        int(created) if isinstance(created, int | float) else 0,
+        read_time(created),
         model if isinstance(model, str) else "",
         read,
         read_usage_object(usage, quirks) if type(usage) is dict else None,
