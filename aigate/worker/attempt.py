@@ -31,7 +31,7 @@ from aigate.journal.writer import JournalWriter
 from aigate.worker.admit import Admission
 from aigate.worker.answer import reply_fields, stream_fields
 from aigate.worker.client import Connection, Pool, decode_body
-from aigate.worker.count import count_usage
+from aigate.worker.count import believed_usage
 from aigate.worker.count_call import count_prompt_aside
 from aigate.worker.fetch import Fetcher
 from aigate.worker.origins import Origins
@@ -42,6 +42,7 @@ from aigate.worker.tokens import Tokens
 from aigate.worker.upstream_connection import Head
 
 MAX_ERROR_BYTES = 1 << 20  # of a provider's error body that we read
+_EVENT_STARTS = (b"data:", b"event:", b":")
 ERROR_BODY_S = 10.0  # silence in it that we bear
 
 
@@ -139,7 +140,7 @@ class Attempts:
                 if head.may_have(b"content-encoding"):
                     body = decode_body(body, head.headers.get(b"content-encoding", b""), max_bytes)
                 opened = self._dialects[target.dialect].open_reply(body, target)  # raises bad_reply: what is no reply is not metered
-                if opened.usage is None:
+                if opened.usage is None or (not opened.usage.output_tokens and call.endpoint != "embeddings"):
                     await self._count(run, opened)
                 failure = self._answer(run, attempt, opened)
             is_over = failure is None
@@ -295,7 +296,9 @@ class Attempts:
         """The usage that the provider did not report, from the text of its reply."""
         target, body = run.target, opened.body
         text = body.decode(errors="replace") if opened.pairs is None else reply_text(self._dialects[target.dialect].read_reply(body, target))
-        opened.usage, opened.usage_source = await count_usage(run.call, target, text, 0)
+        opened.usage, opened.usage_source = await believed_usage(run.call, target, opened.usage, text, 0)
+        if opened.usage_source != REPORTED:
+            opened.raw_usage, opened.is_usage_whole = b"", False
 
     def _answer(self, run: Run, attempt: Attempt, opened: OpenedReply) -> Failure | None:
         """Price, settled record, then the client's reply. Without `await`: nothing comes in between."""
@@ -381,15 +384,15 @@ class Attempts:
         return await self._end_stream(run, attempt, relay)
 
     async def _whole_in_place(self, connection: Connection, head: Head, target: Target) -> bytes:
-        """The body of a 200 that is JSON where a stream was due, unless it says an error: then that is raised. b"" for a stream."""
+        """The body of a 200 that does not call itself a stream, unless it says an error: then that is raised. b"" for a stream."""
         kind = head.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         encoding = head.headers.get(b"content-encoding", b"identity")
         if kind in (b"application/json", b"text/html"):
             max_bytes = self._limits.max_reply_bytes
             body = decode_body(await connection.body(max_bytes, target.provider.timeout_s), encoding, max_bytes)
-            if kind == b"application/json":
-                return self._dialects[target.dialect].open_reply(body, target).body  # raises what an error in it says, as in a plain call
-            raise ProviderError("the provider answered text/html where a stream was due", kind="bad_reply", provider_status=200)
+            if body.lstrip().startswith(_EVENT_STARTS):  # a stream by another name
+                return body
+            return self._dialects[target.dialect].open_reply(body, target).body  # raises what an error in it says, as in a plain call
         if encoding not in (b"identity", b""):
             raise ProviderError("the provider compressed a stream unasked", kind="bad_reply", provider_status=200)
         return b""
@@ -405,9 +408,10 @@ class Attempts:
         target, call, exchange = run.target, run.call, run.exchange
         if relay.first_byte_at >= 0:
             run.first_byte_ms = attempt.first_byte_ms = int((relay.first_byte_at - exchange.started_at) * 1000)
-        usage, source = relay.usage, REPORTED
-        if usage is None:
-            usage, source = await count_usage(call, target, *relay.reader.text_so_far())
+        usage, source, raw_usage = relay.usage, REPORTED, relay.raw_usage
+        if usage is None or not usage.output_tokens:
+            usage, source = await believed_usage(call, target, usage, *relay.reader.text_so_far())
+            raw_usage = raw_usage if source == REPORTED else b""
         error = relay.error
         cost_nanousd = set_price(run, attempt, relay.service_tier, usage)
         outcome = Outcome(
@@ -416,7 +420,7 @@ class Attempts:
             error_kind=error.kind if error else "",
             usage=usage,
             usage_source=source,
-            raw_usage=relay.raw_usage,
+            raw_usage=raw_usage,
             cost_nanousd=cost_nanousd,
         )
         failure = self._failed(run, attempt, error) if error else None
@@ -428,7 +432,7 @@ class Attempts:
             if error:
                 last = relay.writer.fail(error, exchange.request_id)
             else:
-                last = relay.writer.finish(Settlement(usage, cost_nanousd, relay.raw_usage, source))
+                last = relay.writer.finish(Settlement(usage, cost_nanousd, raw_usage, source))
                 if run.keep is not None:
                     run.keep(last)
             if not exchange.is_started:

@@ -19,6 +19,7 @@ from aigate.errors import ProviderError
 
 log = logging.getLogger("aigate.worker")
 
+MAX_HELD_EVENTS = 64  # that say nothing, before a stream begins all the same
 MAX_DRAIN_BYTES = 64 << 20  # what we read for a client that left, to learn the bill
 
 
@@ -50,7 +51,7 @@ class Relay:
 
     __slots__ = (
         "sink", "source", "reader", "writer", "opened", "ended", "error", "usage", "raw_usage", "service_tier", "is_done", "is_aborted",
-        "last_write", "first_byte_at", "stops_on_cancel", "_now", "_drained_bytes", "_pending", "_is_paused", "_is_forwarding",
+        "last_write", "first_byte_at", "stops_on_cancel", "_now", "_drained_bytes", "_held", "_pending", "_is_paused", "_is_forwarding",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class Relay:
         self.last_write = loop.time()
         self.first_byte_at = -1.0
         self._drained_bytes = 0
+        self._held: list[Event] | None = []  # what came before anything was said; None from then on
         self._pending = b""
         self._is_paused = False
         self._is_forwarding = False
@@ -86,12 +88,10 @@ class Relay:
             events = self.reader.feed(data)
             if not events:
                 return
-            if len(events) == 1 and events[0].texts is not None:  # a plain run says nothing but its texts
+            if len(events) == 1 and events[0].texts is not None and self._held is None:  # a plain run says nothing but its texts
                 self._deliver(self.writer.write(events))
                 return
-            events = self._note(events)
-            if events:
-                self._deliver(self.writer.write(events))
+            self._write(self._note(events))
         except Exception:  # noqa: BLE001 - whatever it is: nobody else would end the call that waits for this stream
             self._stumble()
             return
@@ -106,9 +106,7 @@ class Relay:
             if error is not None:
                 self.error = error  # how the connection failed says more than that the stream is incomplete
             try:
-                events = self._note(self.reader.close())
-                if events:
-                    self._deliver(self.writer.write(events))
+                self._write(self._note(self.reader.close()))
             except Exception:  # noqa: BLE001 - as above
                 self._stumble()
             if self.is_done:
@@ -142,6 +140,17 @@ class Relay:
             if event.is_done:
                 self.is_done = True
         return events
+
+    def _write(self, events: list[Event]) -> None:
+        """What says nothing yet (a role, an empty piece) waits for what does: as long as nothing was said another target may stand in."""
+        held = self._held
+        if held is not None:
+            held += events
+            if not self.is_done and len(held) < MAX_HELD_EVENTS and not any(map(_says_something, events)):
+                return
+            events, self._held = held, None
+        if events:
+            self._deliver(self.writer.write(events))
 
     def _fail(self, error: ProviderError) -> None:
         if self.error is None:
@@ -216,3 +225,14 @@ class Relay:
             if data:
                 sink.send(data)
             self.last_write = now
+
+
+def _says_something(event: Event) -> bool:
+    chunk = event.chunk
+    if chunk is None:
+        return bool(event.raw)
+    return event.texts is not None or any(
+        delta.text or delta.reasoning or delta.refusal or delta.tool_calls or delta.finish_reason or delta.logprobs
+        or delta.signature or delta.encrypted or delta.citations or delta.parts or any(delta.delta_bag.values())
+        for delta in chunk.deltas
+    )  # fmt: skip

@@ -30,6 +30,7 @@ REPLY = json.dumps(
 CHUNK = (
     b'{"id": "raw-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [{"index": 0, "delta": {"content": "piece"}}]}'
 )
+ROLE = CHUNK.replace(b'"content": "piece"', b'"role": "assistant", "content": ""')
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 STREAM_HEAD = SSE + b"transfer-encoding: chunked\r\n\r\n"
 
@@ -44,6 +45,11 @@ def events(*data: bytes) -> bytes:
 
 def chunked(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def with_usage(prompt: int, completion: int) -> bytes:
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return json.dumps({**json.loads(ROLE), "usage": usage}).encode()
 
 
 # name → bytes, then what becomes of the connection: keep | close | reset
@@ -75,6 +81,7 @@ RAW = {
     "usage-negative": (reply(REPLY.replace(b'"prompt_tokens": 3', b'"prompt_tokens": -3')), "keep"),
     "usage-floats": (reply(REPLY.replace(b": 3,", b": 3.0,").replace(b": 2,", b': "2",')), "keep"),
     "usage-null": (reply(REPLY.replace(b": 3,", b": null,").replace(b": 2,", b": null,").replace(b": 5}", b": null}")), "keep"),
+    "usage-zeros": (reply(REPLY.replace(b": 3,", b": 0,").replace(b": 2,", b": 0,").replace(b": 5}", b": 0}")), "keep"),
     "usage-huge": (reply(REPLY.replace(b'"prompt_tokens": 3', b'"prompt_tokens": 1e300')), "keep"),
     "usage-beyond-64-bit": (reply(REPLY.replace(b'"prompt_tokens": 3', b'"prompt_tokens": ' + b"9" * 30)), "keep"),
     "gzip-bomb": (reply(gzip.compress(b" " * (80 << 20)), b"content-encoding: gzip"), "keep"),
@@ -101,6 +108,14 @@ RAW = {
     "stream-until-close-cut": (SSE + b"\r\n" + events(CHUNK), "close"),
     "stream-error": (STREAM_HEAD + chunked(events(CHUNK, b'{"error": {"message": "overloaded", "code": 503}}')) + b"0\r\n\r\n", "keep"),
     "stream-error-first": (STREAM_HEAD + chunked(events(b'{"error": {"message": "overloaded", "code": 503}}')) + b"0\r\n\r\n", "keep"),
+    "stream-role-then-error": (
+        STREAM_HEAD + chunked(events(ROLE, b'{"error": {"message": "overloaded", "code": 503}}')) + b"0\r\n\r\n", "keep",
+    ),
+    "stream-role-then-cut": (STREAM_HEAD + chunked(events(ROLE)), "close"),
+    "stream-prompt-only-cut": (STREAM_HEAD + chunked(events(with_usage(30, 0), CHUNK)), "close"),
+    "stream-usage-zeros": (STREAM_HEAD + chunked(events(CHUNK, with_usage(0, 0), b"[DONE]")) + b"0\r\n\r\n", "keep"),
+    "stream-called-json": (STREAM_HEAD.replace(b"text/event-stream", b"application/json") + chunked(events(CHUNK, b"[DONE]")) + b"0\r\n\r\n", "keep"),
+    "stream-called-html": (STREAM_HEAD.replace(b"text/event-stream", b"text/html") + chunked(b": hi\n\n" + events(CHUNK, b"[DONE]")) + b"0\r\n\r\n", "keep"),
     "stream-error-itself": (
         STREAM_HEAD + chunked(events(CHUNK, b'{"object": "error", "message": "engine died", "code": 500}', b"[DONE]")) + b"0\r\n\r\n", "keep",
     ),
@@ -221,6 +236,8 @@ REFUSED_PLAIN = {
 REFUSED_STREAMED = {
     "simx/gzip": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/stream-empty": (502, "provider_unavailable", "cut", THRICE),
+    "raw/stream-role-then-error": (503, "capacity_exceeded", "overloaded", THRICE),
+    "raw/stream-role-then-cut": (502, "provider_unavailable", "cut", THRICE),
     "raw/stream-error-first": (503, "capacity_exceeded", "overloaded", THRICE),
     "raw/stream-endless-line": (504, "provider_timeout", "timeout", ONCE),
 }
@@ -231,6 +248,7 @@ BROKEN = {
     "simx/stall-3": ("provider_timeout", "timeout"),
     "simx/error-midstream-3": ("provider_unavailable", "error"),
     "simx/big-100MB": ("provider_unavailable", "bad_reply"),
+    "raw/stream-prompt-only-cut": ("provider_unavailable", "cut"),
     "raw/stream-cut": ("provider_unavailable", "cut"),
     "raw/stream-reset": ("provider_unavailable", "cut"),
     "raw/stream-no-done": ("provider_unavailable", "cut"),
@@ -247,12 +265,14 @@ WHOLE = (
     "simx/429-then-ok-2+retry-after-0", "simx/500-then-ok-1",
 )  # fmt: skip
 WHOLE_PLAIN = (
-    "simx/gzip", "raw/ok", "raw/many-103", "raw/trailers", "raw/second-reply", "raw/not-utf8", "raw/usage-text", "raw/usage-negative", "raw/usage-floats", "raw/usage-null",
+    "simx/gzip", "raw/ok", "raw/many-103", "raw/trailers", "raw/second-reply", "raw/not-utf8", "raw/usage-text", "raw/usage-negative", "raw/usage-floats", "raw/usage-null", "raw/usage-zeros",
     "raw/usage-huge", "raw/usage-beyond-64-bit",
 )  # fmt: skip
 WHOLE_STREAMED = (
     "simx/no-done", "raw/ok", "raw/stream-only-done", "raw/stream-after-done", "raw/stream-done-then-open", "raw/stream-until-close",
+    "raw/stream-usage-zeros", "raw/stream-called-json", "raw/stream-called-html",
 )  # fmt: skip
+UNTOLD = ("raw/usage-null", "raw/usage-zeros")  # of their usage nobody can tell what was used
 FORWARDED_AS_IT_CAME = ("simx/garbage", "raw/stream-null", "raw/stream-garbage", "raw/stream-not-utf8")
 
 _ALL = (*REFUSED, *REFUSED_PLAIN, *REFUSED_STREAMED, *BROKEN, *WHOLE, *WHOLE_PLAIN, *WHOLE_STREAMED, *FORWARDED_AS_IT_CAME, "simx/echo")
@@ -345,9 +365,9 @@ def check_whole(gateway: Gateway, model: str, stream: bool) -> bytes:
     assert (call["status"], call["error_code"], attempts[-1]["end"]) == (200, "", "complete")
     assert all(row["end"] == "failed" and not row["cost_nanousd"] for row in attempts[:-1])
     assert attempts[-1]["cost_nanousd"] == call["cost_nanousd"] > 0
-    assert attempts[-1]["usage_source"] == ("estimated" if "no-usage" in model or model == "raw/usage-null" or model[:10] == "raw/stream" else "reported")
+    assert attempts[-1]["usage_source"] == ("estimated" if "no-usage" in model or model in UNTOLD or model[:10] == "raw/stream" else "reported")
     assert b"STRAY" not in body
-    if model[:9] == "raw/usage" and model != "raw/usage-null":
+    if model[:9] == "raw/usage" and model not in UNTOLD:
         assert (attempts[-1]["input_tokens"], attempts[-1]["output_tokens"], call["cost_nanousd"]) == (3, 2, 1650)
     return body
 
