@@ -34,7 +34,8 @@ _encode = msgspec.json.encode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _SAID = (Text, Refusal, Reasoning, ToolCall)  # the parts an answer of this format is made of
-_NO_TEXT = re.compile(rb'"(?:content|arguments)"\s*:\s*[\[{]')  # where clients expect a string
+_CONTENT_IN_PARTS = re.compile(rb'"content"\s*:\s*\[')
+_ARGUMENTS_NO_TEXT = re.compile(rb'"arguments"\s*:\s*[^"\s]')
 _ESCAPED_LETTER = b"\\u00"  # keys and tags may be spelt with it
 
 
@@ -71,7 +72,9 @@ def splice_reply(opened: OpenedReply, target: Target, asked: str, settlement: Se
 
 def _needs_mending(text: bytes, quirks: Quirks) -> bool:
     """Whether the text of the choices shows what only the neutral form puts right. May say yes for nothing; never no wrongly."""
-    if b'"reasoning"' in text or (b"\\" in text and _ESCAPED_LETTER in text) or _NO_TEXT.search(text):
+    if b'"reasoning"' in text or (b"\\" in text and _ESCAPED_LETTER in text):
+        return True
+    if text.count(b"[") > 1 and _CONTENT_IN_PARTS.search(text):
         return True
     field = quirks.reasoning_field
     if field == "parts" and b'"thinking"' in text:
@@ -80,7 +83,9 @@ def _needs_mending(text: bytes, quirks: Quirks) -> bool:
         return True
     if b'"function"' not in text:
         return False
-    return quirks.mints_tool_ids or b'"type"' not in text or b'""' in text  # calls without type or id, or whose id may be empty
+    if quirks.mints_tool_ids or b'"type"' not in text or b'""' in text:  # calls without type or id, or whose id may be empty
+        return True
+    return _ARGUMENTS_NO_TEXT.search(text) is not None
 
 
 # --- the neutral form -----------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Source(Protocol):
 
 
 class Relay:
-    """`opened`: resolves when the first event is there (True) or the stream ended or failed before one (False). `ended`: resolves
+    """`opened`: resolves when something was said (True) or the stream ended or failed before one (False). `ended`: resolves
     once, when nothing more will come from the provider: then `error` (None when whole), `usage`, `raw_usage` tell how it went."""
 
     __slots__ = (
