@@ -17,6 +17,7 @@ from aigate.core.events import Event
 from aigate.core.neutral import Bag, Chunk, Citation, Delta, Opaque, ToolCallDelta
 from aigate.core.sse import BlockSplitter, read_block
 from aigate.core.target import Target
+from aigate.dialects.body import read_time
 from aigate.dialects.openai_chat_reader import KEPT_BYTES, MAX_EVENT_BYTES, MAX_LESSONS, kept_text
 from aigate.dialects.openai_chat_splice import Template, learn
 from aigate.dialects.openai_responses_items import CALL_INPUTS, NAME, kind_of, read_annotation, reasoning_proof
@@ -172,7 +173,7 @@ class ResponsesStreamReader:
         assert chunk is not None
         reply_id, created, model = response.get("id"), response.get("created_at"), response.get("model")
         chunk.id = reply_id if isinstance(reply_id, str) else ""
-        chunk.created = int(created) if isinstance(created, int | float) else 0
+        chunk.created = read_time(created)
         chunk.model = model if isinstance(model, str) else ""
         usage = response.get("usage")
         if type(usage) is dict and usage:
