@@ -33,7 +33,8 @@ class Sink(Protocol):
 
     @property
     def is_full(self) -> bool: ...
-    def send(self, data: bytes) -> None: ...
+    def send(self, data: bytes) -> bool:
+        """Whether it is full now."""
     def abort(self) -> None: ...
 
 
@@ -89,7 +90,11 @@ class Relay:
             if not events:
                 return
             if len(events) == 1 and events[0].texts is not None and self._held is None:  # a plain run says nothing but its texts
-                self._deliver(self.writer.write(events))
+                data = self.writer.write(events)
+                if self._is_forwarding and data and not self.is_aborted:
+                    self._send(data)
+                else:
+                    self._deliver(data)
                 return
             self._write(self._note(events))
         except Exception:  # noqa: BLE001 - whatever it is: nobody else would end the call that waits for this stream
@@ -176,15 +181,17 @@ class Relay:
                 self._end()
                 self.source.abort()
             return
-        sink = self.sink
-        if not self._is_forwarding:
-            self._pending += data
-            if not self.opened.done():
-                self.opened.set_result(True)
+        if self._is_forwarding:
+            self._send(data)
             return
-        sink.send(data)
+        self._pending += data
+        if not self.opened.done():
+            self.opened.set_result(True)
+
+    def _send(self, data: bytes) -> None:
+        is_full = self.sink.send(data)
         self.last_write = self._now()
-        if sink.is_full and not self._is_paused:
+        if is_full and not self._is_paused:
             self._is_paused = True
             self.source.pause()
 

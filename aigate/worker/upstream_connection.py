@@ -295,7 +295,11 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None:
             self._report()
         elif self._on_data is not None:
-            self._deliver()
+            if len(self._pieces) == 1 and not self.is_complete and self._error is None and not self._is_paused:
+                self.deadline = self._now() + self._timeout_s  # one more piece of a stream, as nearly always
+                self._on_data(self._pieces.pop())
+            else:
+                self._deliver()
 
     def eof_received(self) -> None:
         self._lost(None)

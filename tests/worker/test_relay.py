@@ -52,8 +52,9 @@ class Sink:
         self.is_gone = self.is_started = self.is_full = False
         self.on_gone = self.on_drain = None
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
         self.sent.append(data)
+        return self.is_full
 
     def abort(self) -> None:
         self.is_gone = True
