@@ -73,7 +73,8 @@ class ChatStreamReader:
             return self._read_blocks(run, 0)
         texts, joined, end = matched
         if self._kept_bytes < KEPT_BYTES:
-            self._keep(joined, len(joined))
+            self._kept.append(joined)
+            self._kept_bytes += len(joined)
         else:
             self._more_bytes += len(joined)
         events = [Event(b"", len(texts), template.chunk, texts)]

@@ -25,13 +25,12 @@ class Sender(Protocol):
 class Turn:
     """One per loop. `write_journal` writes what the journal holds."""
 
-    __slots__ = ("_loop", "_write_journal", "_senders", "_taken", "_is_due", "_alone", "_at_once")
+    __slots__ = ("_loop", "_write_journal", "_senders", "_is_due", "_alone", "_at_once")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, write_journal: Callable[[], None] | None = None):
         self._loop = loop
         self._write_journal = write_journal
         self._senders: list[Sender] = []
-        self._taken = 0  # senders in this turn
         self._is_due = False
         self._alone = 0
         self._at_once = 0
@@ -48,13 +47,13 @@ class Turn:
         return True
 
     def takes(self, sender: Sender) -> bool:
-        """The same for a socket: where True, its `send_held` will be called."""
+        """The same for a socket: where True, its `send_held` will be called. It holds nothing yet."""
         if not self._is_due and not self.holds():
             return False
+        if len(self._senders) == MANY:
+            self._alone = 0
+            self.flush()
         self._senders.append(sender)
-        self._taken += 1
-        if not self._taken % MANY:
-            self._loop.call_soon(self.flush)
         return True
 
     def flush(self) -> None:
@@ -70,11 +69,10 @@ class Turn:
 
     def _end(self) -> None:
         self._is_due = False
-        if self._taken > 1:
+        if len(self._senders) > 1:
             self._alone = 0
         elif self._alone < ALONE:
             self._alone += 1
         else:
             self._at_once = AT_ONCE
-        self._taken = 0
         self.flush()
