@@ -13,6 +13,7 @@ import msgspec
 
 _LENGTH = struct.Struct("<I")
 FRAME_HEAD_BYTES = _LENGTH.size
+_LENGTH_TO_COME = bytes(FRAME_HEAD_BYTES)
 
 
 class ArchivedCall(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -45,14 +46,21 @@ class Head(msgspec.Struct, array_like=True, gc=False):
     started_ms: int
 
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode_into = msgspec.msgpack.Encoder().encode_into
 _decode_head = msgspec.msgpack.Decoder(Head).decode
 decode_call = msgspec.msgpack.Decoder(ArchivedCall).decode
 
 
-def encode_frame(call: ArchivedCall) -> bytes:
-    body = _encode(call)
-    return _LENGTH.pack(len(body)) + body
+def add_frame(frames: bytearray, call: ArchivedCall) -> None:
+    """Encoded where it stays: bodies are large, and copied once."""
+    begin = len(frames)
+    frames += _LENGTH_TO_COME
+    try:
+        _encode_into(call, frames, -1)
+    except BaseException:
+        del frames[begin:]
+        raise
+    _LENGTH.pack_into(frames, begin, len(frames) - begin - FRAME_HEAD_BYTES)
 
 
 def read_frames(data: bytes) -> Iterator[tuple[Head, memoryview]]:
