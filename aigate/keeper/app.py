@@ -56,7 +56,7 @@ from aigate.keeper.usage import UsageStore
 from aigate.keeper.vault import Vault
 from aigate.keeper.webhooks.deliver import Policy
 from aigate.keeper.webhooks.service import Webhooks
-from aigate.process import ChildOptions, say_ready, watch_life
+from aigate.process import ChildOptions, say_ready, settle_memory, watch_life
 
 log = logging.getLogger("aigate.keeper")
 
@@ -149,6 +149,7 @@ class Keeper:
         others = [loop.create_task(work) for work in upkeep]
         serving = loop.create_task(http.serve([control]))
         say_ready(options.ready_fd)
+        settle_memory()
         await asyncio.wait((serving, shipping), return_when=asyncio.FIRST_COMPLETED)
         if shipping.done():
             shipping.result()  # raises: a keeper that cannot ship is of no use, and the next one starts clean

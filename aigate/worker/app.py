@@ -6,7 +6,6 @@ The worker serves the inference routes and /healthz itself and pipes every other
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import secrets
 import signal
@@ -29,7 +28,7 @@ from aigate.guard import Guard
 from aigate.inner import inner_secret, slot_of_worker, socket_path
 from aigate.journal.writer import JournalWriter
 from aigate.messages import Health, Hello
-from aigate.process import ChildOptions, child_options, read_config, say_ready, watch_life
+from aigate.process import ChildOptions, child_options, read_config, say_ready, settle_memory, watch_life
 from aigate.worker.admit import Admission
 from aigate.worker.aliases import Aliases
 from aigate.worker.attempt import Attempts, Limits
@@ -57,7 +56,6 @@ from aigate.worker.turn import Turn
 BACKLOG = 4096
 TICK_S = 1.0
 FORM_BYTES = 1 << 20  # what a form may add to its file
-GC_THRESHOLD = 20_000  # a call leaves no cycles behind, so a collection mostly looks at calls that are running
 
 
 def main(argv: Sequence[str]) -> int:
@@ -117,9 +115,7 @@ class Worker:
             loop.create_task(self.tokens.run()),
             loop.create_task(self._say_ready(admission)),
         ]
-        gc.collect()
-        gc.freeze()  # what was built so far stays: no collection need look at it again
-        gc.set_threshold(GC_THRESHOLD)
+        settle_memory()
         await stopping.wait()
         server.close()
         drain_s = self.config.server.drain_s

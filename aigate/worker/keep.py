@@ -34,11 +34,15 @@ class Keeping:
 
     def end(self, run: Run, unix_offset_s: float) -> None:
         """Once the reply was sent, of a call that `begin` found is to be kept."""
-        exchange, call, principal, target, tape = run.exchange, run.call, run.principal, run.target, run.exchange.tape
+        exchange, principal, target, call = run.exchange, run.principal, run.target, run.call
+        tape = exchange.tape
         assert tape is not None
         exchange.tape = None
-        days = tape.days
-        is_cut = tape.size > tape.max_bytes or len(exchange.body) > tape.max_bytes
+        request, reply, days = exchange.body, b"".join(tape.pieces), tape.days
+        is_cut = tape.size > tape.max_bytes or len(request) > tape.max_bytes
+        if is_cut:
+            request = reply = b""
+        is_inner = exchange.inner is not None
         self.spool.keep(
             ArchivedCall(
                 exchange.request_id,
@@ -54,12 +58,12 @@ class Keeping:
                 "" if target is None else target.slug,
                 exchange.status,
                 call is not None and call.is_stream,
-                b"" if is_cut else exchange.body,
-                b"" if is_cut else tape.pieces[0] if len(tape.pieces) == 1 else b"".join(tape.pieces),
+                request,
+                reply,
                 is_cut,
-                exchange.inner is not None,
+                is_inner,
                 not days,
             ),
             days or OWN_DAYS,
-            at_once=exchange.inner is not None,
+            is_inner,  # at once: the keeper waits for it
         )
