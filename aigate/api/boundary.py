@@ -23,6 +23,9 @@ from aigate.dialects.openai_errors import write_error
 from aigate.errors import ClientError, GateError, GatewayError, ledger_unavailable
 
 MAX_BODY_BYTES = 1 << 20  # of any request of the control plane but an upload, whose route counts for itself
+MODEL_CALLS = (  # paths that workers answer before anything gets here
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses", "/v1/responses/compact",
+)  # fmt: skip
 UPLOADS = frozenset({("POST", "/v1/files")})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,80}\Z")
 _encode = msgspec.json.Encoder().encode
@@ -83,7 +86,10 @@ class Boundary:
             await _error_reply(shown, request_id)(scope, receive, send_with_id)
 
 
-def install_handlers(app: FastAPI) -> None:
+def install_handlers(app: FastAPI, paths: list[str]) -> None:
+    """`paths`: of all its routes, for whoever misspells one."""
+    known = [*MODEL_CALLS, *(path for path in paths if "{" not in path)]
+
     async def on_gate_error(request: Request, error: GateError) -> Response:
         return _error_reply(error, request.state.request_id)
 
@@ -91,7 +97,7 @@ def install_handlers(app: FastAPI) -> None:
         return _error_reply(_input_error(error), request.state.request_id)
 
     async def on_http_error(request: Request, error: HTTPException) -> Response:
-        reply = _error_reply(_http_error(request, error), request.state.request_id)
+        reply = _error_reply(_http_error(request, error, known), request.state.request_id)
         reply.headers.update(error.headers or {})
         return reply
 
@@ -107,10 +113,10 @@ def _error_reply(error: GateError, request_id: str) -> Response:
     return Response(write_error(error, request_id), error.status, headers, media_type="application/json")
 
 
-def _http_error(request: Request, error: HTTPException) -> GateError:
+def _http_error(request: Request, error: HTTPException, known: list[str]) -> GateError:
     path = request.url.path
     if error.status_code == 404:
-        return ClientError(f"There is nothing at {path}.", status=404, code="not_found")
+        return ClientError(f"There is nothing at {path[:200]}{_near(path, known) or '.'}", status=404, code="not_found")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         return ClientError(f"{request.method} is not possible on {path}; use {allowed}.", status=405, code="method_not_allowed")
@@ -120,6 +126,14 @@ def _http_error(request: Request, error: HTTPException) -> GateError:
     if error.status_code == 400:  # the framework's only one: a body that its JSON reader gave up on
         return ClientError("The body cannot be read as JSON: it is nested too deeply, or holds a number that is too long.")
     return ClientError(str(error.detail), status=error.status_code)
+
+
+def _near(path: str, known: list[str]) -> str:
+    """The path that was meant, where it is one of ours but for its spelling, or for too little or too much of /v1."""
+    from difflib import get_close_matches  # here, as only a mistake needs it
+
+    near = get_close_matches("/v1/" + path[:200].lower().replace("/v1/", "/").strip("/"), known, n=1, cutoff=0.85)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _input_error(error: RequestValidationError) -> ClientError:

@@ -119,7 +119,8 @@ class Listener:
             return handler
         if exchange.path in self.allowed_methods:
             allowed = self.allowed_methods[exchange.path].decode()
-            raise ClientError(f"{exchange.method} is not allowed on {exchange.path}, only {allowed}", status=405)
+            words = f"{exchange.method} is not possible on {exchange.path}; use {allowed}."
+            raise ClientError(words, status=405, code="method_not_allowed")
         return None if self._find_route is None else self._find_route(exchange)
 
     def run(self, handler: Handler, exchange: Exchange) -> None:

@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from aigate.api.boundary import MODEL_CALLS
 from tests.e2e.wire import answered, chat, connect, error_of, events_of, get, is_usable, post, request_id, rows, run, said_in, shipped
 
 ALIVE = chat("sim/echo", "still there")
@@ -211,6 +212,18 @@ def test_a_message_that_breaks_http_is_refused_and_its_connection_closed(gateway
         check_error(status, head, body, due=due)
         assert b"\r\nconnection: close" in head
         assert await client.rest() == b""
+
+    run(exchange)
+
+
+@pytest.mark.parametrize("path", MODEL_CALLS)
+def test_a_wrong_method_reads_the_same_wherever_it_is_refused(gateway, path):
+    async def exchange():
+        for asked in (path, "/v1/usage/recent"):
+            client = await connect(gateway)
+            status, head, body = await client.ask(get(gateway, asked).replace(b"GET", b"DELETE"))
+            check_error(status, head, body, due=405, word=f"DELETE is not possible on {asked}; use ")
+            assert error_of(body)["code"] == "method_not_allowed" and b"\r\nallow: " in head
 
     run(exchange)
 
