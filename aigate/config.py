@@ -273,6 +273,8 @@ SECTIONS: dict[str, type[Section]] = {
 TABLES: dict[str, type[Section]] = {"providers": ProviderConfig, "models": ModelConfig}  # sections of named entries
 SECRETS = frozenset({"admin_key", "api_key", "headers", "provider_key"})  # fields whose values are never shown
 
+_WORDS = {"array": "a list", "object": "a table", "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+_JSON_WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b")
 _TYPES = {section: get_type_hints(section, include_extras=True) for section in (*SECTIONS.values(), *TABLES.values())}
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -311,9 +313,7 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
     credentials = find_credentials(providers, environ)
     providers = add_own_resources(providers, credentials, environ)
     _check_providers(providers, path)
-    for slug in tables["models"]:
-        if "/" not in slug:
-            raise ConfigError(f'models."{slug}": a model is named provider/model, such as "mock/gpt"')
+    _check_models(tables["models"], providers, path)
     return Config(
         **{name: section(**values[name]) for name, section in SECTIONS.items()},
         providers=providers,
@@ -342,7 +342,9 @@ def _read_file(path: str) -> _Settings:
     for name, content in document.items():
         kind = SECTIONS.get(name) or TABLES.get(name)
         if kind is None:
-            raise ConfigError(f"{path}: {name}: no such section; {_nearest(name, (*SECTIONS, *TABLES))}")
+            homes = [f"[{section}]" for section, fields in SECTIONS.items() if name in fields.__struct_fields__]
+            meant = f"it belongs below {' or '.join(homes)}" if homes else _nearest(name, (*SECTIONS, *TABLES))
+            raise ConfigError(f"{path}: {name}: no such section; {meant}")
         entries = [((name,), content)]
         if name in TABLES and isinstance(content, dict):
             entries = [((name, entry), fields) for entry, fields in content.items()]
@@ -428,7 +430,10 @@ def _allowed(wanted: object, error: Exception) -> str:
     if wanted == HeaderText:
         return "has a character that cannot be sent in a header (a space, a line end, an accent?)"
     choices = [choice for choice in getattr(wanted, "__args__", ()) if choice and isinstance(choice, str)]
-    return f"allowed are {', '.join(choices)}" if choices else str(error).replace("`", "")
+    if choices:
+        return f"allowed are {', '.join(choices)}"
+    words = str(error).replace("`", "").replace(" | null", "")
+    return _JSON_WORD.sub(lambda match: _WORDS[match[0]], words)
 
 
 def _check_providers(providers: dict[str, ProviderConfig], path: str | None) -> None:
@@ -452,6 +457,19 @@ def _check_providers(providers: dict[str, ProviderConfig], path: str | None) -> 
         for field in ("base_url", "jobs_base_url"):
             if url := getattr(provider, field):
                 _check_url(url, f"{where}.{field}")
+
+
+def _check_models(models: Iterable[str], providers: dict[str, ProviderConfig], path: str | None) -> None:
+    from aigate.providers.table import ROWS as rows
+
+    aliases = [alias for row in (*rows.values(), *providers.values()) for alias in row.aliases or ()]
+    for slug in models:
+        where = f'{path}: models."{slug}"' if path else f'models."{slug}"'
+        name, slash, _ = slug.partition("/")
+        if not slash:
+            raise ConfigError(f'{where}: a model is named provider/model, such as "mock/gpt"')
+        if name not in (*rows, *providers, *aliases):
+            raise ConfigError(f"{where}: there is no provider {name!r}: add [providers.{name}]; {_nearest(name, (*providers, *rows))}")
 
 
 def _check_url(url: str, where: str) -> None:
