@@ -191,6 +191,10 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(read, text, words):
         ("AIGATE_PROVIDERS_MOCK_NOTHING", "1", ["base_url"]),
         ("AIGATE_ADMIN_KEY", "two words", ["AIGATE_ADMIN_KEY", "header"]),
         ("AIGATE_MODELS_MOCK_GPT_MODALITY", "text", ["no model in the file"]),
+        ("AIGATE_SERVR_PORT", "1", ["did you mean AIGATE_SERVER_PORT?"]),
+        ("AIGATE_WORKERS", "2", ["did you mean AIGATE_SERVER_WORKERS?"]),
+        ("AIGATE_PORT", "4001", ["did you mean AIGATE_SERVER_PORT?"]),
+        ("AIGATE_PROVIDER_MOCK_API_KEY", "x", ["did you mean AIGATE_PROVIDERS_MOCK_API_KEY?"]),
     ],
 )
 def test_a_wrong_variable_is_named(variable, value, words):
