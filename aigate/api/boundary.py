@@ -28,6 +28,11 @@ MODEL_CALLS = (  # paths that workers answer before anything gets here
 )  # fmt: skip
 UPLOADS = frozenset({("POST", "/v1/files")})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,80}\Z")
+_FORMS = {  # field → what its pattern means
+    "month": "must be a month, YYYY-MM",
+    "window": "must be a number of days, such as 30d",
+    "cursor": "must be the next_cursor of the page before, as it came",
+}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -156,6 +161,8 @@ def _describe(problem: dict[str, Any]) -> tuple[str | None, str]:
     if problem["type"] == "missing":
         return field, f"{field}: missing from the {place}"
     words = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_pattern_mismatch":
+        words = _FORMS.get(field, "has a character, or a form, that is not allowed here")
     value = repr(problem["input"])
     return field, f"{field}: {words[0].lower()}{words[1:]}, got {value if len(value) <= 80 else value[:77] + '…'}"
 

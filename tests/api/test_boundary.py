@@ -66,6 +66,14 @@ def test_a_path_that_is_nearly_one_of_ours_is_told_it(tmp_path, path, meant):
     run(tmp_path, test)
 
 
+def test_a_wrong_form_is_told_in_words(tmp_path):
+    async def test(plane):
+        for path, words in (("/v1/usage?month=2026-13", "month: must be a month, YYYY-MM"), ("/v1/usage/by-tag?cursor=x", "cursor: must be the next_cursor")):
+            assert error_of(await plane.get(path))["message"].startswith(words)
+
+    run(tmp_path, test)
+
+
 def test_one_trailing_slash_makes_no_difference(tmp_path):
     async def test(plane):
         assert (await plane.get("/v1/models/")).status_code == 200

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from aigate import __version__
 from tests.conftest import environment, wait_until
 
 
@@ -20,6 +21,10 @@ def test_help_lists_every_command_and_is_instant(aigate):
     assert min(_cpu_s(aigate) for _ in range(5)) < 0.3
     text = aigate("--help").stdout
     assert [name for name in ("serve", "check-config", "keys", "sub-accounts", "provider-keys", "usage", "call", "models", "ledger", "sim") if name not in text] == []
+
+
+def test_the_version_is_told(aigate):
+    assert aigate("--version").stdout == f"aigate {__version__}\n"
 
 
 def _cpu_s(aigate):
