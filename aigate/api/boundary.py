@@ -41,7 +41,7 @@ def json_reply(content: object, status: int = 200) -> Response:
 
 
 class Boundary:
-    """The app's outermost middleware: an id on every reply, one trailing slash ignored, bodies kept small, no exception let out.
+    """The app's outermost middleware: an id on every reply, one trailing slash ignored, HEAD answered as GET, bodies kept small, no exception let out.
 
     `outages`: exceptions that mean the database is away."""
 
@@ -59,7 +59,8 @@ class Boundary:
             scope["path"] = path = path[:-1]
         limit_bytes = math.inf if (scope["method"], path) in UPLOADS else MAX_BODY_BYTES
         request_id = _request_id(scope["headers"])
-        scope["state"] = {"request_id": request_id}
+        is_head = scope["method"] == "HEAD"
+        scope["state"] = {"request_id": request_id, "is_head": is_head}
         is_started = False
         body_bytes = 0
 
@@ -78,8 +79,8 @@ class Boundary:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
-        try:
-            await self._app(scope, receive_within_limit, send_with_id)
+        try:  # what can be got has a head: the server leaves the body out
+            await self._app({**scope, "method": "GET"} if is_head else scope, receive_within_limit, send_with_id)
         except Exception as error:  # noqa: BLE001  the one boundary
             self._log(f"{request_id}: {scope['method']} {path}: {_place(error)}")
             if is_started:
@@ -137,6 +138,8 @@ def _near(path: str, known: list[str]) -> str:
     """The path that was meant, where it is one of ours but for its spelling, or for too little or too much of /v1."""
     from difflib import get_close_matches  # here, as only a mistake needs it
 
+    if path in known:
+        return ""
     near = get_close_matches("/v1/" + path[:200].lower().replace("/v1/", "/").strip("/"), known, n=1, cutoff=0.85)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -66,6 +66,15 @@ def test_a_path_that_is_nearly_one_of_ours_is_told_it(tmp_path, path, meant):
     run(tmp_path, test)
 
 
+def test_what_can_be_got_has_a_head(tmp_path):
+    async def test(plane):
+        for path, due in (("/readyz", 200), ("/v1/models", 200), ("/v1/models/openai/gpt-5.4", 200), ("/v1/nothing", 404)):
+            got, head = await plane.get(path), await plane.client.head(path)
+            assert (head.status_code, head.headers["content-length"]) == (due, got.headers["content-length"])
+
+    run(tmp_path, test)
+
+
 def test_a_wrong_form_is_told_in_words(tmp_path):
     async def test(plane):
         for path, words in (("/v1/usage?month=2026-13", "month: must be a month, YYYY-MM"), ("/v1/usage/by-tag?cursor=x", "cursor: must be the next_cursor")):

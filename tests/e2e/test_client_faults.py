@@ -197,6 +197,9 @@ BAD_MESSAGES = {
     "CONNECT": (b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n", 501),
     "an invented method": (head_of(line="BREW /coffee HTTP/1.1"), 501),
     "bytes over 127 in the target": (head_of(line="GET /v1/mod\xe9ls HTTP/1.1"), 400),
+    "a websocket where there is none": (
+        head_of("connection: upgrade", "upgrade: websocket", line="GET /v1/chat/completions HTTP/1.1"), 405
+    ),
     "a wrong method": (head_of(line="GET /v1/chat/completions HTTP/1.1"), 405),
 }
 
@@ -224,6 +227,18 @@ def test_a_wrong_method_reads_the_same_wherever_it_is_refused(gateway, path):
             status, head, body = await client.ask(get(gateway, asked).replace(b"GET", b"DELETE"))
             check_error(status, head, body, due=405, word=f"DELETE is not possible on {asked}; use ")
             assert error_of(body)["code"] == "method_not_allowed" and b"\r\nallow: " in head
+
+    run(exchange)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", "/v1/models/sim/echo"])
+def test_a_head_is_that_of_the_get_and_the_connection_goes_on(gateway, path):
+    async def exchange():
+        client = await connect(gateway)
+        await client.send(get(gateway, path).replace(b"GET", b"HEAD"))
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.1 200 ") and b"\r\ncontent-length: " in head
+        assert await is_usable(gateway, client)
 
     run(exchange)
 
