@@ -427,6 +427,19 @@ def test_no_caller_ever_gets_anothers_bytes(gateway):
     run(everyone)
 
 
+def test_a_websocket_to_nowhere_is_a_404_and_no_line_in_the_log(gateway):
+    async def exchange():
+        client = await connect(gateway)
+        before = gateway.errors.read_text()
+        upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        status, head, body = await client.ask(get(gateway, "/v1/nowhere").replace(b"authorization", upgrade + b"authorization"))
+        check_error(status, head, body, due=404)
+        assert await is_usable(gateway, client)
+        assert gateway.errors.read_text() == before
+
+    run(exchange)
+
+
 def test_nothing_of_all_this_was_a_500(gateway):
     assert not rows(gateway.data_dir, "calls", "status = 500")
     assert "handler failed" not in gateway.errors.read_text(), gateway.errors.read_text()
