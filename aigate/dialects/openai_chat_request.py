@@ -81,7 +81,7 @@ def _read_models(text: bytes) -> tuple[str, ...]:
         return ()
     models = (asked,) if isinstance(asked, str) else tuple(asked)  # type: ignore[arg-type]
     if "" in models:
-        raise ClientError("model must not be an empty string; leave it out to have one chosen", param="model")
+        raise ClientError("model must not be an empty string; name one as provider/model", param="model")
     return models
 
 
