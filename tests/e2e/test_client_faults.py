@@ -80,6 +80,7 @@ BAD_BODIES = {
     "line break in a name": (with_fields(model="sim/echo\r\nx: y"), 404, "model", "not a model name"),
     "long name": (with_fields(model="sim/" + "x" * 100_000), 404, "model", "not a model name"),
     "a provider that is not live": (with_fields(model="openai/gpt-5.4"), 404, "model", "OPENAI_API_KEY"),
+    "a fallback unknown": (with_fields(fallbacks=["nobody/x"]), 404, "fallbacks", "nobody"),
     "one of several unknown": (with_fields(model=["sim/echo", "nobody/x"]), 404, "model", "nobody"),
 }
 
