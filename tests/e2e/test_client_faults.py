@@ -129,6 +129,9 @@ def test_bad_embeddings_requests_are_explained(gateway, body, due, param):
     [
         ("x-aig-tag: " + "t" * 65, 400, "x-aig-tag"),
         ("x-aig-tag: \xff\xfe", 400, "x-aig-tag"),
+        ("x-aig-tag: a\tb", 400, "x-aig-tag"),
+        ("x-aig-strict: maybe", 400, "x-aig-strict"),
+        ("x-aig-archive: false", 400, "x-aig-archive"),
         ("content-encoding: gzip", 415, None),
         ("expect: the-unexpected", 417, None),
     ],
