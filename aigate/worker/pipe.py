@@ -7,6 +7,7 @@ are re-written: hop-by-hop fields go, our request id is put in. A 101 turns both
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 import httptools
@@ -198,7 +199,8 @@ async def _upload(exchange: Exchange, body: BodyStream, sender: socket.socket, p
             await send(sender, b"0\r\n\r\n")
         patience.start()
     except ClientError:
-        sender.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # it has closed already
+            sender.shutdown(socket.SHUT_RDWR)
         raise
     except ConnectionError:
         pass  # the client left, or the keeper closed: each has its own reader who knows
