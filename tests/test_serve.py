@@ -145,6 +145,23 @@ def test_a_data_directory_that_is_not_ours_to_use_is_refused(tmp_path, name, con
     assert (tmp_path / name).read_text() == content
 
 
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("admin.key", b"\n", "holds no key"),
+        ("admin.key", b"two words\n", "holds no key"),
+        ("admin.key", b"\xff\xfe", "holds no key"),
+        ("secret.key", b"short", "has 5 bytes where 32 are due"),
+    ],
+)
+def test_a_key_file_that_holds_none_is_refused_and_left_alone(tmp_path, name, content, words):
+    (tmp_path / "version").write_text("1\n")
+    (tmp_path / name).write_bytes(content)
+    failed = run_serve("--port", "0", "--data-dir", str(tmp_path))
+    assert failed.returncode == 1 and words in failed.stderr and failed.stderr.count("\n") == 1
+    assert (tmp_path / name).read_bytes() == content
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory of another user")
 def test_a_data_directory_of_another_user_is_refused(tmp_path):
     os.chown(tmp_path, 12345, 12345)

@@ -19,6 +19,7 @@ from aigate.api.services import Services, Wired
 from aigate.core.call import Principal
 from aigate.core.job import FIELDS, MODEL_3D, MUSIC, VIDEO
 from aigate.core.job_state import COMPLETED, FAILED, FETCHING, NEW, SENDING, STOPPING, WAITING, Job, NewJob
+from aigate.core.switch import read_switch
 from aigate.core.tag import read_tag
 from aigate.errors import ClientError
 
@@ -149,7 +150,7 @@ async def _submit(modality: str, asked: JobInput, sent: tuple[Request, str | Non
         webhook_url=asked.webhook_url,
         tag=caller.default_tag if tag is None else read_tag(tag.encode("latin-1")),
         client_request_id=client_request_id if _CLIENT_REQUEST_ID.match(client_request_id) else None,
-        is_strict=request.headers.get("x-aig-strict", "").lower() == "true",
+        is_strict=read_switch("x-aig-strict", request.headers.get("x-aig-strict", ""), "true", "false"),
         idempotency_key=idempotency_key,
         digest=_digest(modality, asked),
         call_id=request.state.request_id,

@@ -16,7 +16,7 @@ from msgspec import Meta, Raw
 from aigate.core.call import Call
 from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Bag, Message, Request, Tool
-from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_OUTPUT_TOKENS, THINKING
+from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_ASKED_TOKENS, MAX_OUTPUT_TOKENS, THINKING
 from aigate.core.target import Target
 from aigate.dialects.body import check_fields, is_array, read_pairs, typed, wrong
 from aigate.dialects.dialect import Head
@@ -66,7 +66,7 @@ def _decoder(kind: Any) -> Any:
 
 
 _object = _decoder(dict[str, Raw] | None)
-_count = _decoder(Annotated[int, Meta(ge=1)] | None)
+_count = _decoder(Annotated[int, Meta(ge=1, le=MAX_ASKED_TOKENS)] | None)
 _choices = _decoder(Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None)
 _budget = _decoder(Annotated[int, Meta(ge=-1)] | None)
 _string = _decoder(str | None)
@@ -121,7 +121,7 @@ def _unfold(pairs: dict[str, Raw], key: str) -> None:
 
 
 def _read_config(pairs: dict[str, Raw], call: Call) -> None:
-    call.max_output_tokens = typed(pairs, OWN_KEYS[MAX_OUTPUT_TOKENS], _count, "a whole number from 1")  # type: ignore[assignment]
+    call.max_output_tokens = typed(pairs, OWN_KEYS[MAX_OUTPUT_TOKENS], _count, f"a whole number from 1 to {MAX_ASKED_TOKENS}")  # type: ignore[assignment]
     call.n = typed(pairs, OWN_KEYS["n"], _choices, f"a whole number from 1 to {MAX_CHOICES}") or 1  # type: ignore[assignment]
     level = typed(pairs, LEVEL_KEY, _string, "a string")
     if level:

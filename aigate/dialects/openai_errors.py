@@ -78,9 +78,13 @@ def write_error(error: GateError, request_id: str) -> bytes:
 
 def read_error(status: int, headers: Mapping[bytes, bytes], body: bytes) -> ProviderError:
     """A provider's refusal. Its message is kept, capped, for the caller; the spine redacts it with the secrets it knows."""
+    return _read_error(f"the provider answered {status}", status, headers, body)
+
+
+def _read_error(how: str, status: int, headers: Mapping[bytes, bytes], body: bytes) -> ProviderError:
     said, code, kind_of_error, param = _read_body(body)
     fields = _classify(status, {code.lower(), kind_of_error.lower()})
-    message = f"the provider answered {status}" + (" to the gateway's own credential" if fields["kind"] == "auth" else "")
+    message = how + (" to the gateway's own credential" if fields["kind"] == "auth" else "")
     if code:
         fields["provider_code"] = code[:200]
     if fields["kind"] == "rejected" and _PARAM.fullmatch(param):
@@ -106,7 +110,8 @@ def read_error_object(fields: object, status: int = 0) -> ProviderError:
         if type(value) is int and 400 <= value <= 599:
             status = value
             break
-    return read_error(status or 502, {}, msgspec.json.encode({"error": fields}))
+    how = f"the provider answered {status}" if status else "the provider answered with an error"
+    return _read_error(how, status or 502, {}, msgspec.json.encode({"error": fields}))
 
 
 def read_error_event(payload: bytes) -> ProviderError:

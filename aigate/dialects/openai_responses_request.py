@@ -16,7 +16,7 @@ from msgspec import Meta, Raw
 from aigate.core.call import Call, Warning
 from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Bag, Media, Message, Opaque, Part, Reasoning, Request, Text, Tool, ToolResult
-from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_OUTPUT_TOKENS
+from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_ASKED_TOKENS, MAX_OUTPUT_TOKENS
 from aigate.core.target import Target
 from aigate.dialects.body import is_array, read_pairs, typed, wrong
 from aigate.dialects.dialect import Head
@@ -68,7 +68,7 @@ def _decoder(kind: Any) -> Any:
 
 
 _flag = _decoder(bool | None)
-_count = _decoder(Annotated[int, Meta(ge=1)] | None)
+_count = _decoder(Annotated[int, Meta(ge=1, le=MAX_ASKED_TOKENS)] | None)
 _string = _decoder(str | None)
 _object = _decoder(dict[str, Raw] | None)
 _fallbacks = _decoder(bool | list[str] | None)
@@ -87,7 +87,7 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
     if "stream" in pairs:
         call.is_stream = bool(typed(pairs, "stream", _flag, "true or false"))
     if "max_output_tokens" in pairs:
-        call.max_output_tokens = typed(pairs, "max_output_tokens", _count, "a whole number from 1")  # type: ignore[assignment]
+        call.max_output_tokens = typed(pairs, "max_output_tokens", _count, f"a whole number from 1 to {MAX_ASKED_TOKENS}")  # type: ignore[assignment]
     if "previous_response_id" in pairs:
         call.previous_response = typed(pairs, "previous_response_id", _string, "the id of an earlier response") or ""  # type: ignore[assignment]
     call.is_kept = "store" not in pairs or typed(pairs, "store", _flag, "true or false") is not False

@@ -263,7 +263,7 @@ def _http_server(app: FastAPI) -> _HttpServer:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # its warnings are about requests, and a caller could fill the log with them
             access_log=False,
             proxy_headers=False,
             server_header=False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aigate.archive.records import ArchivedCall
 from aigate.archive.spool import Spool
+from aigate.core.switch import read_switch
 from aigate.worker.exchange import Tape
 from aigate.worker.run import Run
 
@@ -22,12 +23,13 @@ class Keeping:
         self._days = days
 
     def begin(self, run: Run) -> None:
-        """Once it is known who calls."""
+        """Once it is known who calls. Raises ClientError for a header that does not say whether the caller wants it."""
         exchange = run.exchange
         days = run.principal.archive_days
         if days is None:
             days = self._days
-        if days and b"x-aig-archive" in exchange.headers and exchange.headers[b"x-aig-archive"].lower() == b"off":
+        asked = exchange.headers.get(b"x-aig-archive")
+        if asked is not None and not read_switch("x-aig-archive", asked.decode("latin-1") or "on", "on", "off"):
             days = 0
         if days or (exchange.inner is not None and exchange.inner.must_archive):
             exchange.tape = Tape(self.spool.max_body_bytes, days)

@@ -144,9 +144,14 @@ def plan_targets(call: Call, principal: Principal, resolve: Callable[[str, str],
         if not target.model.fallbacks:
             return [target]
     targets: list[Target] = []
-    for slug in call.models + call.fallbacks:
-        target = _resolve(slug, call, resolve)
-        check_allowed(principal, target.slug)
+    for position, slug in enumerate(call.models + call.fallbacks):
+        try:
+            target = _resolve(slug, call, resolve)
+            check_allowed(principal, target.slug)
+        except ClientError as error:
+            if position >= len(call.models):
+                error.param = "fallbacks"
+            raise
         if all(target.slug != other.slug for other in targets):
             targets.append(target)
     if not call.allows_fallback:

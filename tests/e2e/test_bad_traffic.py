@@ -35,6 +35,16 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+# (surface, field of the body, param) of what bounds the money that is held: no number in it may be the gateway's problem
+ENDLESS = [
+    ("openai-chat", {"messages": HI, "max_tokens": 10**17}, "max_tokens"),
+    ("openai-chat", {"messages": HI, "max_completion_tokens": 10**30}, "max_completion_tokens"),
+    ("openai-responses", {"input": "hi", "max_output_tokens": 10**17}, "max_output_tokens"),
+    ("anthropic-messages", {"messages": HI, "max_tokens": 10**17}, "max_tokens"),
+    ("gemini", {"contents": ASKED, "generationConfig": {"maxOutputTokens": 10**17}}, "maxOutputTokens"),
+]
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serve_four_formats(tmp_path_factory.mktemp("bad")) as running:
@@ -95,6 +105,15 @@ def test_a_maximum_beyond_all_bounds_is_for_the_provider_to_judge(served: Served
 ASKS: dict[str, dict[str, Any]] = {
     "openai-chat": {"messages": HI}, "openai-responses": {"input": "hi"}, "anthropic-messages": {"messages": HI}, "gemini": {"contents": ASKED},
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("surface", "body", "param"), ENDLESS, ids=[f"{surface}-{param}" for surface, _, param in ENDLESS])
+def test_a_number_of_tokens_that_no_model_makes_is_a_400(served: Served, surface: str, body: dict[str, Any], param: str) -> None:
+    status, text, _ = post(served, surface, "sim/echo", body)
+    assert status == 400 and param in text and "a whole number from" in text
+    body = json.loads(json.dumps(body).replace(str(10**30), str(2**31 - 1)).replace(str(10**17), str(2**31 - 1)))
+    status, text, _ = post(served, surface, "sim/echo", body)
+    assert status == 200, text
 
 
 @pytest.mark.parametrize("form", PROVIDERS)
