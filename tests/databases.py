@@ -36,6 +36,9 @@ class PostgresServer:
         self._url = url
         self._admin = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), isolation_level="AUTOCOMMIT")
         self._template = ""
+        with self._admin.connect() as connection:
+            version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
+        self._strategy = "STRATEGY file_copy" if version >= 150000 else ""  # what earlier ones do anyway; half the time of the other
 
     @contextmanager
     def new(self) -> Iterator[str]:
@@ -44,7 +47,7 @@ class PostgresServer:
             template = self._create("")
             open_database(self._url_of(template)).close()
             self._template = template
-        name = self._create(f"TEMPLATE {self._template} STRATEGY file_copy")
+        name = self._create(f"TEMPLATE {self._template} {self._strategy}")
         try:
             yield self._url_of(name)
         finally:
