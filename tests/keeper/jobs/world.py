@@ -138,6 +138,7 @@ class World:
 
     async def restart(self) -> None:
         await self.stop(0.0)
+        await self.database.write(lambda connection: None)  # what was being written is written: a crash leaves it whole or not at all
         self.start()
 
     # --- what tests say and ask ---
