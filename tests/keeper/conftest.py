@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from aigate.keeper.db.ledger_rows import Batch, write_batch
 from tests.databases import PostgresServer, put_sqlite
 from tests.keeper.money_world import Run, World
 
+DATABASES = ("sqlite", "postgresql")
 PRICE = with_id(Price(rates={"input": (150_000, 1), "output": (600_000, 1)}))
 
 
@@ -33,16 +35,22 @@ def postgres_server() -> Iterator[PostgresServer | None]:
         server.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path, postgres_server: PostgresServer | None) -> Iterator[str]:
+@contextmanager
+def new_url(kind: str, folder: Path, postgres_server: PostgresServer | None) -> Iterator[str]:
     """Of a database without a row."""
-    if request.param == "sqlite":
-        yield put_sqlite(tmp_path)
+    if kind == "sqlite":
+        yield put_sqlite(folder)
     elif postgres_server is None:
         pytest.skip("AIGATE_TEST_POSTGRES is not set")
     else:
         with postgres_server.new() as url:
             yield url
+
+
+@pytest.fixture(params=DATABASES)
+def url(request: pytest.FixtureRequest, tmp_path: Path, postgres_server: PostgresServer | None) -> Iterator[str]:
+    with new_url(request.param, tmp_path, postgres_server) as url:
+        yield url
 
 
 @pytest.fixture
