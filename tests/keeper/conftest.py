@@ -36,20 +36,20 @@ def postgres_server() -> Iterator[PostgresServer | None]:
 
 
 @contextmanager
-def new_url(kind: str, folder: Path, postgres_server: PostgresServer | None) -> Iterator[str]:
-    """Of a database without a row."""
+def new_url(kind: str, folder: Path, postgres_server: PostgresServer | None, *, is_own: bool = True) -> Iterator[str]:
+    """Of a database as the migrations leave it. `is_own`: its schema may be changed."""
     if kind == "sqlite":
         yield put_sqlite(folder)
     elif postgres_server is None:
         pytest.skip("AIGATE_TEST_POSTGRES is not set")
     else:
-        with postgres_server.new() as url:
+        with postgres_server.new() if is_own else postgres_server.lend() as url:
             yield url
 
 
 @pytest.fixture(params=DATABASES)
 def url(request: pytest.FixtureRequest, tmp_path: Path, postgres_server: PostgresServer | None) -> Iterator[str]:
-    with new_url(request.param, tmp_path, postgres_server) as url:
+    with new_url(request.param, tmp_path, postgres_server, is_own=False) as url:
         yield url
 
 
