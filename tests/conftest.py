@@ -109,10 +109,18 @@ def wait_until(claim: Callable[[], Any], limit_s: float = 10.0) -> Any:
 
 # Files that take long, longest first: one of them begun last would leave the other workers idle.
 _LONG = (
-    "keeper/jobs/test_runner.py",
     "e2e/test_budgets.py",
     "e2e/test_outage.py",
     "e2e/test_kills.py",
+    "keeper/test_app.py",
+    "keeper/jobs/test_runner.py",
+    "money/test_exhaustive.py",
+    "test_serve.py",
+    "e2e/test_batches.py",
+    "dialects/test_laws.py",
+    "keeper/durable/test_engine.py",
+    "e2e/test_webhooks.py",
+    "e2e/test_recordings.py",
 )
 
 
