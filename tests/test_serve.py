@@ -62,12 +62,13 @@ def run_serve(*arguments, env=None):
 
 
 def test_the_first_start_makes_a_private_data_directory(start):
-    gateway = start()
+    gateway = start(is_prepared=False)
     modes = {name: (gateway.data_dir / name).stat().st_mode & 0o777 for name in (".", "admin.key", "secret.key", "run", "journals")}
     assert modes == {".": 0o700, "admin.key": 0o600, "secret.key": 0o600, "run": 0o700, "journals": 0o700}
     assert len((gateway.data_dir / "secret.key").read_bytes()) == 32
     assert gateway.key.startswith("sk-aig-") and len(gateway.key) == 50
     assert gateway.key not in gateway.banner
+    assert chat_works(gateway)
 
 
 def test_the_snippet_of_the_banner_works_when_pasted(gateway):

@@ -7,11 +7,13 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import start_gateway
+from tests.conftest import Gateway, start_gateway
 from tests.e2e.wire import chat, rows, shipped
 
 OWN, OTHERS = "own-key-of-anna-0001", "operators-credential-0001"
@@ -46,25 +48,35 @@ class Provider(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
-    Provider.keys = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/v1"
     server.shutdown()
     server.server_close()
 
 
-@pytest.fixture
-def gateway(tmp_path, provider, request):
-    settings = f'[ledger]\nown_key_usd_per_mtok = {getattr(request, "param", 0.0)}\n'
+@pytest.fixture(autouse=True)
+def no_keys_yet() -> None:
+    Provider.keys = []
+
+
+@contextmanager
+def serving(folder: Path, provider: str, fee: float = 0.0) -> Iterator[Gateway]:
+    settings = f'[ledger]\nown_key_usd_per_mtok = {fee}\n'
     for name in ("mine", "other"):
         settings += f'[providers.{name}]\ndialect = "openai-chat"\nbase_url = "{provider}"\napi_key = "{OTHERS}"\nmodels = ["*"]\n'
         settings += "".join(f'[models."{name}/{model}"]\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 2\n' for model in ("m", "refused"))
-    running = start_gateway(tmp_path, settings)
+    running = start_gateway(folder, settings)
     yield running
     running.kill()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory, provider):
+    with serving(tmp_path_factory.mktemp("own"), provider) as running:
+        yield running
 
 
 def call(gateway, body, *, key=None, **headers):
@@ -93,12 +105,12 @@ def test_a_key_in_a_header_serves_its_own_provider_and_costs_the_caller_s_budget
     assert (attempt["input_tokens"], attempt["output_tokens"], attempt["cost_nanousd"], attempt["hold_nanousd"]) == (1_000, 500, 0, 0)
 
 
-@pytest.mark.parametrize("gateway", [0.2], indirect=True)
-def test_a_fee_is_by_the_token_and_counts(gateway):
-    _, headers, reply = call(gateway, chat("mine/m"), x_byok_mine=OWN)
-    assert (reply["usage"]["cost"], headers["x-cost-cents"]) == (0.0003, "0.03")
-    gateway.stop()
-    assert [row["cost_nanousd"] for row in rows(gateway.data_dir, "attempts")] == [300_000]
+def test_a_fee_is_by_the_token_and_counts(tmp_path, provider):
+    with serving(tmp_path, provider, fee=0.2) as gateway:
+        _, headers, reply = call(gateway, chat("mine/m"), x_byok_mine=OWN)
+        assert (reply["usage"]["cost"], headers["x-cost-cents"]) == (0.0003, "0.03")
+        gateway.stop()
+        assert [row["cost_nanousd"] for row in rows(gateway.data_dir, "attempts")] == [300_000]
 
 
 def test_a_stored_key_is_named_in_the_body_and_belongs_to_its_owner(gateway):
@@ -126,12 +138,13 @@ def test_a_stored_key_that_was_deleted_is_used_by_nobody_once_the_answer_is_ther
         assert call(gateway, chat("mine/m", provider_key_id=stored["id"]))[0] == 404
 
 
-def test_a_key_never_shows_not_even_where_the_provider_repeats_it(gateway):
-    status, _, reply = call(gateway, chat("mine/refused", fallbacks=False), x_byok_mine=OWN)
-    assert status == 502 and reply["error"]["origin"] == "provider"
-    for bad in ("", "two words"):
-        assert call(gateway, chat("mine/m"), x_byok_mine=bad)[0] == 400
-    gateway.stop()
+def test_a_key_never_shows_not_even_where_the_provider_repeats_it(tmp_path, provider):
+    with serving(tmp_path, provider) as gateway:
+        status, _, reply = call(gateway, chat("mine/refused", fallbacks=False), x_byok_mine=OWN)
+        assert status == 502 and reply["error"]["origin"] == "provider"
+        for bad in ("", "two words"):
+            assert call(gateway, chat("mine/m"), x_byok_mine=bad)[0] == 400
+        gateway.stop()
     places = [json.dumps(reply), gateway.errors.read_text(), *map(str, rows(gateway.data_dir, "attempts")), *map(str, rows(gateway.data_dir, "calls"))]
     assert OWN not in "".join(places)
     kept = [path for path in gateway.data_dir.rglob("*") if path.is_file()]
