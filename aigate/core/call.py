@@ -32,7 +32,7 @@ class Call(msgspec.Struct):
     """
 
     surface: str  # dialect the client speaks
-    endpoint: str  # chat | embeddings
+    endpoint: str  # chat | responses | messages | embeddings | …
     pairs: dict[str, Raw]
     body_bytes: int
     models: tuple[str, ...]  # as asked, in order; () = omitted
