@@ -3,57 +3,44 @@
 from __future__ import annotations
 
 import json
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from tests.conftest import start_gateway
 from tests.e2e.wire import chat, rows, shipped
+from tests.http_host import Handler, serving
 
 OWN, OTHERS = "own-key-of-anna-0001", "operators-credential-0001"
 USAGE = {"prompt_tokens": 1_000, "completion_tokens": 500, "total_tokens": 1_500}
 
 
-class Provider(BaseHTTPRequestHandler):
+class Provider(Handler):
     """Answers any call, and a 401 that repeats the key to a model named `refused`; notes whose key came."""
 
-    protocol_version = "HTTP/1.1"
     keys: list[str] = []
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        asked = json.loads(self.body())
         assert "provider_key_id" not in asked
         self.keys.append(self.headers["authorization"])
         if asked["model"] == "refused":
-            return self.answer(401, {"error": {"message": f"bad key {self.headers['authorization']}"}})
+            return self.say(401, {"error": {"message": f"bad key {self.headers['authorization']}"}})
         message = {"role": "assistant", "content": "Hello"}
-        self.answer(200, {"id": "c1", "object": "chat.completion", "created": 1, "model": asked["model"], "usage": USAGE,
-                          "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})  # fmt: skip
+        self.say(200, {"id": "c1", "object": "chat.completion", "created": 1, "model": asked["model"], "usage": USAGE,
+                       "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})  # fmt: skip
 
-    def answer(self, status: int, body: object) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
+    def say(self, status: int, body: object) -> None:
+        self.answer(status, "application/json", json.dumps(body).encode())
 
 
 @pytest.fixture
 def provider() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
     Provider.keys = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    with serving(Provider) as port:
+        yield f"http://127.0.0.1:{port}/v1"
 
 
 @pytest.fixture
