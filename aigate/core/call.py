@@ -73,7 +73,6 @@ class Outcome(msgspec.Struct, kw_only=True):
     usage_source: str = NONE
     raw_usage: bytes = b""  # the provider's own usage object, as JSON
     cost_nanousd: int = 0  # what that usage costs
-    is_retryable: bool = False
     retry_after_s: float | None = None
 
 
