@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aigate.errors import ClientError
 
-TAG_LIMIT_CHARS = 64  # contract §1.3
+TAG_LIMIT_CHARS = 64
 
 
 def read_tag(value: bytes) -> str | None:

@@ -24,7 +24,7 @@ from aigate.errors import ClientError, ProviderError
 
 NAME = "openai-embeddings"
 ACTED_ON = frozenset({"model", "input", "encoding_format", "dimensions", "fallbacks"})
-MAX_INPUTS = 2048  # contract: items in one call
+MAX_INPUTS = 2048  # in one call
 
 _inputs = msgspec.json.Decoder(str | list[str | int | list[int]]).decode
 _formats = msgspec.json.Decoder(str | None).decode

@@ -318,6 +318,6 @@ journals = Table(
     _text("damage"),  # what of it could not be read; "" = nothing
 )
 
-# grant_seq: rises with every grant (M15). limits_version: rises with every change of a limit that workers must hear of. kept_month: `attempts` and
+# grant_seq: rises with every grant. limits_version: rises with every change of a limit that workers must hear of. kept_month: `attempts` and
 # `calls` of months before it were removed (retention); "" = none.
 meta = Table("meta", metadata, _text("name", primary_key=True), _text("value"))
