@@ -64,6 +64,12 @@ def _check_case(acted_on: frozenset[str], *keys: str) -> None:
             raise ClientError(f"{key[:_SHOWN_CHARS]!r} is not {key.lower()!r}: keys are case-sensitive; send {key.lower()!r}", param=key)
 
 
+def value_of(pairs: Mapping[str, Raw], key: str) -> Any:
+    """Decoded, as it is known to be good; None when it is absent or null."""
+    raw = pairs.get(key)
+    return None if raw is None else msgspec.json.decode(raw)
+
+
 def typed(pairs: Mapping[str, Raw], key: str, decode: Callable[[Raw], object], allowed: str) -> object:
     """The value of `key` decoded, None when it is absent or null; ClientError where it is not `allowed`."""
     raw = pairs.get(key)

@@ -62,8 +62,8 @@ _decode_reported = msgspec.json.Decoder(_Reported).decode
 _NO_DETAILS = _Details()
 
 
-def _whole(value: object) -> int:
-    """A whole number above zero that can be true, or 0 for anything else."""
+def count_of(value: object) -> int:
+    """A number of tokens above zero that can be true, or 0 for anything else."""
     return value if type(value) is int and 0 < value <= MAX_TOKENS else 0
 
 
@@ -74,9 +74,9 @@ def _read_leniently(fields: Mapping[str, object]) -> _Reported:
         value = fields.get(key)
         if not key.endswith("_details"):
             if key in fields:
-                reported[key] = _whole(value)
+                reported[key] = count_of(value)
         elif type(value) is dict:
-            reported[key] = _Details(**{name: _whole(value.get(name)) for name in _Details.__struct_fields__})
+            reported[key] = _Details(**{name: count_of(value.get(name)) for name in _Details.__struct_fields__})
     return _Reported(**reported)
 
 
