@@ -26,7 +26,7 @@ WAIT_S = 50.0  # of a request, for its replay to end
 SHADOW_DAYS = 7
 
 Slug = Annotated[Line, Field(min_length=1, max_length=200)]
-Owner = Annotated[str | None, Query(pattern="^shd_[0-9a-z]{1,40}$")]
+ShadowId = Annotated[str | None, Query(pattern="^shd_[0-9a-z]{1,40}$")]
 
 
 class NewReplay(Input):
@@ -94,7 +94,7 @@ async def list_replays(
     services: Wired,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Annotated[str | None, Query(pattern="^rpl_[0-9a-z]{1,40}$")] = None,
-    shadow_id: Owner = None,
+    shadow_id: ShadowId = None,
 ) -> Response:
     """Newest first; `next_cursor` where there are more."""
     found = await services.replays.list(caller.account_id, seen_by(caller), limit + 1, cursor, shadow_id)

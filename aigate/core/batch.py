@@ -61,7 +61,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str  # batch_…
     account_id: str
-    owner_id: str  # core/account.py keeper_of
+    owner_id: str  # core/account.py tenant_of
     key_id: str  # for whom its calls are made
     tag: str | None = None
     endpoint: str

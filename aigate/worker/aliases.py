@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from aigate.core.account import keeper_of
+from aigate.core.account import tenant_of
 from aigate.core.call import Call, Principal
 from aigate.core.evals import ALIAS, COMPLETED, RUNNING
 from aigate.core.target import Target
@@ -40,7 +40,7 @@ class Aliases:
     async def _model(self, name: str, principal: Principal) -> str:
         if not name.startswith(ALIAS):
             return name
-        which = (*keeper_of(principal), name.removeprefix(ALIAS))
+        which = (*tenant_of(principal), name.removeprefix(ALIAS))
         winner = self._winners.get(which)
         if winner is None:
             winner = _winner(name, await self._ask(which) if len(which[2]) <= MAX_ID_CHARS else FoundEval(0))

@@ -1,7 +1,7 @@
 """Responses kept by the keeper: finished ones are handed over, earlier ones fetched for the calls that go on from them. Shell.
 
 Handing over costs the call no wait. What the keeper has not confirmed is said again on a new connection, for a minute and within bounds;
-what is lost after that is not found later (404), and counted. Which caller sees what is core/account.py's `keeper_of`.
+what is lost after that is not found later (404), and counted. Which caller sees what is core/account.py's `tenant_of`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from functools import partial
 from math import inf
 
-from aigate.core.account import keeper_of
+from aigate.core.account import tenant_of
 from aigate.core.call import Call
 from aigate.dialects.openai_responses_kept import prepare
 from aigate.errors import ClientError
@@ -44,7 +44,7 @@ class KeptResponses:
 
     async def enter(self, run: Run) -> Call:
         """The call with what was said before it. `run` is told to hand its reply over, where that is wanted and possible."""
-        call, owner = run.call, keeper_of(run.principal)
+        call, owner = run.call, tenant_of(run.principal)
         given = bytes(call.pairs["input"])
         earlier = None
         if call.previous_response:
@@ -56,7 +56,7 @@ class KeptResponses:
 
     async def begin(self, run: Run, body: bytes, response_id: str) -> tuple[str, str, str]:
         """A response that will be made in the background: kept as begun once this returns. What it is known by."""
-        call, owner = run.call, keeper_of(run.principal)
+        call, owner = run.call, tenant_of(run.principal)
         given = bytes(call.pairs["input"])
         if not self._is_on or len(given) + len(body) > MAX_KEPT_BYTES:
             why = "its input is too large to be kept" if self._is_on else "this gateway keeps no responses"
