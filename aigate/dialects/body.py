@@ -19,6 +19,7 @@ from aigate.core.neutral import Tool
 from aigate.errors import ClientError
 
 MAX_DEPTH = 100
+MAX_TIME = 253_402_300_799  # the end of the year 9999
 _SHOWN_CHARS = 60
 
 decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -55,6 +56,11 @@ def open_object(body: bytes, content: str) -> dict[str, Raw]:
             if key != content:
                 str(raw, "utf-8")
     return pairs
+
+
+def read_time(value: object) -> int:
+    """A provider's time in whole seconds; 0 for what is none, or beyond what a calendar can say."""
+    return int(value) if isinstance(value, int | float) and 0 <= value <= MAX_TIME else 0
 
 
 @lru_cache(1024)  # calls of one application have the same keys

@@ -6,6 +6,9 @@ that match a template (template.py) are passed on undecoded: what they mean is t
 
 from __future__ import annotations
 
+import json
+import re
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -15,12 +18,14 @@ from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
 from aigate.core.sse import read_block
 from aigate.core.target import Target
 from aigate.dialects.block_reader import BlockReader
+from aigate.dialects.body import read_time
 from aigate.dialects.openai_chat_message import NAME, as_text, mint_call_id, read_citations, split_content
-from aigate.dialects.openai_errors import read_error_object
+from aigate.dialects.openai_errors import error_in, read_error_event, read_error_object
 from aigate.dialects.openai_usage import read_usage_object
 from aigate.dialects.template import padding
 from aigate.dialects.think import ThinkSplitter
 
+_ERROR_EVENT = re.compile(rb"^event: ?error$", re.MULTILINE)
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
@@ -71,8 +76,11 @@ class ChatStreamReader(BlockReader):
             self._is_done = True
             return Event(is_done=True)
         event = self._read_payload(payload)
+        if (event is None or (event.chunk is None and event.error is None)) and _ERROR_EVENT.search(block):
+            self._has_failed = True
+            return Event(error=read_error_event(payload))
         if event is None:
-            return Event(raw=block, count=1)
+            return self._read_odd(block, payload)
         chunk = event.chunk
         if chunk is None:
             return event
@@ -101,6 +109,19 @@ class ChatStreamReader(BlockReader):
         self._calls, self._call_counts = calls, counts
         return None if event is None or event.usage is not None or event.error is not None or event.is_final else event.chunk
 
+    def _read_odd(self, block: bytes, payload: bytes) -> Event:
+        """What is no JSON to us goes on as it came. Where other readers make sense of it (NaN, half a surrogate pair), its usage and its
+        end count."""
+        event = Event(raw=block, count=1)
+        with suppress(ValueError, RecursionError):
+            pairs = json.loads(payload)
+            if type(pairs) is dict and type(pairs.get("choices")) is list:
+                choices = [choice for choice in pairs["choices"] if type(choice) is dict]
+                event.is_final = any(choice.get("finish_reason") for choice in choices)
+                self._is_final = self._is_final or event.is_final
+                self._read_usage(pairs, choices, event)
+        return event
+
     # --- chunks -------------------------------------------------------------------------------------------------------------
 
     def _read_payload(self, payload: bytes) -> Event | None:
@@ -115,7 +136,8 @@ class ChatStreamReader(BlockReader):
         choices = pairs.pop("choices", None)
         choices = [choice for choice in choices if type(choice) is dict] if type(choices) is list else None
         self._read_usage(pairs, choices or (), event)
-        error = pairs.pop("error", None)
+        error = error_in(pairs)
+        pairs.pop("error", None)
         if error:
             event.error = read_error_object(error)
             self._has_failed = True
@@ -128,7 +150,7 @@ class ChatStreamReader(BlockReader):
         reply_id = reply_id if isinstance(reply_id, str) else ""
         event.chunk = Chunk(
             reply_id,
-            int(created) if isinstance(created, int | float) else 0,
+            read_time(created),
             model if isinstance(model, str) else "",
             [self._read_choice(choice, reply_id) for choice in choices or ()],
             pairs,
@@ -158,9 +180,10 @@ class ChatStreamReader(BlockReader):
         index = index if type(index) is int else 0
         fields = choice.pop("delta", None)
         if type(fields) is not dict:
-            fields = {}
+            fields = choice.pop("message", None)  # a whole reply where a stream was due
+            fields = fields if type(fields) is dict else {}
         finish_reason = choice.pop("finish_reason", None)
-        finish_reason = finish_reason if isinstance(finish_reason, str) else None
+        finish_reason = finish_reason if isinstance(finish_reason, str) and finish_reason else None  # "" on every chunk ends nothing
         logprobs = choice.pop("logprobs") if choice.get("logprobs") is not None else None
         role = fields.pop("role", None)
         role = role if isinstance(role, str) else None

@@ -65,7 +65,7 @@ class OpenAIEmbeddings(Unstreamed):
         return msgspec.json.encode({**{spelling.get(k, k): v for k, v in request.params.items()}, "model": target.upstream_model})
 
     def open_reply(self, body: bytes, target: Target) -> OpenedReply:
-        opened = open_pairs(body, target, "data")
+        opened = open_pairs(body, target, "data", makes_tokens=False)
         if opened is None:
             raise ProviderError(f"the provider's reply of {len(body)} bytes holds no embeddings", kind="bad_reply", provider_status=200)
         return opened

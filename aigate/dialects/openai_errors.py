@@ -90,16 +90,32 @@ def read_error(status: int, headers: Mapping[bytes, bytes], body: bytes) -> Prov
     return ProviderError(f"{message}: {said}" if said else message, provider_status=status, **fields)  # type: ignore[arg-type]
 
 
+def error_in(fields: object) -> object:
+    """The error that an object under status 200 is about, or something false: one under `error`, or the object itself (vLLM of old)."""
+    if type(fields) is not dict:
+        return None
+    return fields.get("error") or (fields if fields.get("object") == "error" else None)
+
+
 def read_error_object(fields: object, status: int = 0) -> ProviderError:
     """An error inside a stream or a reply of status 200: a numeric code in it that is an HTTP status counts as one."""
     for key in ("status_code", "code", "status"):
         value = fields.get(key) if type(fields) is dict else None
-        if isinstance(value, str) and value.isdecimal():
+        if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
             value = int(value)
         if type(value) is int and 400 <= value <= 599:
             status = value
             break
     return read_error(status or 502, {}, msgspec.json.encode({"error": fields}))
+
+
+def read_error_event(payload: bytes) -> ProviderError:
+    """The data of an event named `error` that is no error of this format: an object that is one by itself, or text."""
+    try:
+        fields = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        fields = None
+    return read_error_object(fields) if type(fields) is dict else read_error(502, {}, payload)
 
 
 def _classify(status: int, words: set[str]) -> dict[str, object]:

@@ -18,6 +18,7 @@ from aigate.core.neutral import Bag, Chunk, Citation, Delta, Opaque, ToolCallDel
 from aigate.core.sse import read_block
 from aigate.core.target import Target
 from aigate.dialects.block_reader import BlockReader
+from aigate.dialects.body import read_time
 from aigate.dialects.openai_responses_items import CALL_INPUTS, NAME, kind_of, read_annotation, reasoning_proof
 from aigate.dialects.openai_responses_reply import finish_reason, read_failure
 from aigate.dialects.openai_usage import read_usage_object
@@ -102,7 +103,7 @@ class ResponsesStreamReader(BlockReader):
         assert chunk is not None
         reply_id, created, model = response.get("id"), response.get("created_at"), response.get("model")
         chunk.id = reply_id if isinstance(reply_id, str) else ""
-        chunk.created = int(created) if isinstance(created, int | float) else 0
+        chunk.created = read_time(created)
         chunk.model = model if isinstance(model, str) else ""
         usage = response.get("usage")
         if type(usage) is dict and usage:

@@ -210,9 +210,11 @@ class Keeper:
             database = "ok"
         except SQLAlchemyError:
             database = "does not answer"
+        unwritable = self._messages.unwritable_journals()
+        journals = f"{len(problems)} cannot be shipped" if problems else f"{unwritable} cannot be written" if unwritable else "ok"
         return {
             "database": database,
-            "journals": f"{len(problems)} cannot be shipped" if problems else "ok",
+            "journals": journals,
             "workers": "ok" if self._messages.worker_count() else "none is connected",
         }
 

@@ -21,6 +21,7 @@ from aigate.worker.drive import Drive
 from aigate.worker.exchange import BodyStream, Exchange
 from aigate.worker.framing import is_allowed_host
 from aigate.worker.heads import error_fields, field_block
+from aigate.worker.turn import Turn
 
 __all__ = ["BodyStream", "Exchange", "Fallback", "FindRoute", "Handler", "Limits", "Listener"]
 
@@ -52,7 +53,7 @@ class Listener:
         limits: Limits,
         write_error: WriteError,
         find_route: FindRoute | None = None,
-        loop: asyncio.AbstractEventLoop | None = None,
+        turn: Turn | None = None,
     ):
         self.limits = limits
         self.write_error = write_error
@@ -66,7 +67,8 @@ class Listener:
         self._fallback = fallback
         self._allowed_hosts = frozenset(host.lower() for host in limits.allowed_hosts)
         self._is_allowed_host = lru_cache(1024)(is_allowed_host)
-        self._loop = loop or asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
+        self.turn = turn or Turn(self._loop)
         self.time = self._loop.time
         self.soon = self._loop.call_soon
         self._connections: set[Connection] = set()

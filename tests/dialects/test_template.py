@@ -42,6 +42,13 @@ def test_a_run_that_matches_holds_nothing_but_its_texts(texts: list[bytes], rest
         assert all(INSIDE.fullmatch(text) for text in found)
 
 
+@given(st.integers(1, len(HEAD + TAIL)))
+def test_a_run_in_which_head_and_tail_share_bytes_is_none_of_the_template(size: int) -> None:
+    """`"` ends the head and begins the tail."""
+    assert Template(b'{"c":"', b'"}\n\n', Chunk()).match_run(b'{"c":"}\n\n', 0) is None
+    assert TEMPLATE.match_run((HEAD + TAIL)[:size], 0) is None or size == len(HEAD + TAIL)
+
+
 @settings(max_examples=500)
 @given(NASTY, NASTY)
 def test_the_first_event_that_matches_is_one_event(text: bytes, rest: bytes) -> None:

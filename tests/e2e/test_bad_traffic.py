@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.four_formats import PROVIDERS, Served, serve_four_formats
 
+HUGE = "1e999"  # in a body: the number, which JSON allows and no double holds
 HI: Any = [{"role": "user", "content": "hi"}]
 ASKED: Any = [{"parts": [{"text": "hi"}]}]
 # surface, fields of the body, the path of the wrong one. Each crosses into another format.
@@ -47,7 +48,7 @@ def post(served: Served, surface: str, model: str, body: dict[str, Any], *, is_s
     fields = body if surface == "gemini" else {"model": model, "stream": is_stream, **({"max_tokens": 64} if "anthropic" in surface else {}), **body}
     headers = {"authorization": f"Bearer {served.gateway.key}", "content-type": "application/json"}
     connection = http.client.HTTPConnection(served.gateway.url.removeprefix("http://"), timeout=30)
-    connection.request("POST", paths.get(surface, f"/v1beta/models/{model}:{action}"), json.dumps(fields), headers)
+    connection.request("POST", paths.get(surface, f"/v1beta/models/{model}:{action}"), json.dumps(fields).replace(json.dumps(HUGE), HUGE), headers)
     reply = connection.getresponse()
     text = reply.read().decode()
     connection.close()
@@ -67,6 +68,28 @@ def test_a_wrong_field_is_named_before_a_provider_is_called(served: Served, surf
     else:
         assert (error["type"], error["param"]) == ("invalid_request_error", path)
         assert ("request_id" in json.loads(text)) == (surface == "anthropic-messages")
+
+
+@pytest.mark.parametrize(
+    ("surface", "body"),
+    [
+        ("openai-chat", {"messages": HI, "tools": HUGE}),
+        ("openai-chat", {"messages": HI, "response_format": HUGE}),
+        ("openai-responses", {"input": "hi", "text": HUGE}),
+        ("anthropic-messages", {"messages": HI, "tools": [HUGE]}),
+        ("gemini", {"contents": ASKED, "generationConfig": {"responseSchema": HUGE}}),
+    ],
+)
+def test_a_number_that_no_double_holds_is_the_callers_mistake(served: Served, surface: str, body: dict[str, Any]) -> None:
+    before = served.provider_saw()
+    status, text, _ = post(served, surface, "anthropic/echo" if surface.startswith("openai") else "openai/echo", body)
+    assert (status, served.provider_saw()) == (400, before), text
+
+
+def test_a_maximum_beyond_all_bounds_is_for_the_provider_to_judge(served: Served) -> None:
+    status, text, call_id = post(served, "openai-chat", "openai/echo", {"messages": HI, "max_tokens": 10**30})
+    assert status in (200, 400), text
+    assert served.attempt(call_id)["end"] in ("complete", "failed")
 
 
 ASKS: dict[str, dict[str, Any]] = {
