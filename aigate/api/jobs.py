@@ -15,6 +15,7 @@ from aigate.api.access import Caller, own_rows
 from aigate.api.boundary import json_reply
 from aigate.api.inputs import Input
 from aigate.api.job_record import Links, job_record
+from aigate.api.replies import page_reply
 from aigate.api.services import Services, Wired
 from aigate.core.call import Principal
 from aigate.core.job import FIELDS, MODEL_3D, MUSIC, VIDEO
@@ -105,8 +106,7 @@ async def list_jobs(
     """Newest first; `next_cursor` where there are more."""
     found = await services.jobs.list(own_rows(caller), limit + 1, cursor, _STAGES[status] if status else ())
     links = await links_of(found, request, services)
-    more = found[limit - 1].id if len(found) > limit else None
-    return json_reply({"object": "list", "data": [job_record(job, links) for job in found[:limit]], "next_cursor": more})
+    return page_reply(found, limit, lambda job: job_record(job, links))
 
 
 @router.get("/jobs/{job_id}")

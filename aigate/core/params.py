@@ -18,7 +18,7 @@ THINKING = "thinking"
 
 MAX_ASKED_TOKENS = 2**31 - 1  # that a caller may ask for: no model makes so many, and what they would cost fits 64 bits
 
-# Fields of ours in a request body: acted on here, never sent upstream, never warned about (contract §2.1).
+# Fields of ours in a request body: acted on here, never sent upstream, never warned about.
 GATEWAY_FIELDS = frozenset({"fallbacks", "routing", "baseline_model", "x-routing", "provider_key_id"})
 
 # Sampling parameters that reasoning models refuse or ignore; quirks name this set rather than repeat it.

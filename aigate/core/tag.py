@@ -6,7 +6,7 @@ import re
 
 from aigate.errors import ClientError
 
-TAG_LIMIT_CHARS = 64  # contract §1.3
+TAG_LIMIT_CHARS = 64
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 

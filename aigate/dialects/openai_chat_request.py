@@ -17,7 +17,7 @@ from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Bag, Message, Request, Tool
 from aigate.core.params import GATEWAY_FIELDS, MAX_ASKED_TOKENS, MAX_OUTPUT_TOKENS
 from aigate.core.target import Quirks, Target
-from aigate.dialects.body import check_fields, read_pairs, typed, wrong
+from aigate.dialects.body import check_fields, read_fallbacks, read_pairs, read_tools, typed, wrong
 from aigate.dialects.dialect import Head
 from aigate.dialects.openai_chat_message import NAME, read_message, write_message
 from aigate.dialects.proof import MARK
@@ -59,11 +59,9 @@ _choices = _decoder(Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None)
 _string = _decoder(str | None)
 _stream_options = _decoder(_StreamOptions | None)
 _thinking = _decoder(_Thinking | None)
-_fallbacks = _decoder(bool | list[str] | None)
 _MARK = MARK.encode()
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
-_decode_fields = _decoder(dict[str, Raw])
 
 
 # --- the narrow look ------------------------------------------------------------------------------------------------------
@@ -117,10 +115,7 @@ def read_options(call: Call) -> None:
         thinking = typed(pairs, "thinking", _thinking, "an object with a type (string) and budget_tokens (a whole number from 0)")
         if thinking is not None:
             call.thinking_budget = 0 if thinking.type == "disabled" else thinking.budget_tokens  # type: ignore[attr-defined]
-    if "fallbacks" in pairs:
-        fallbacks = typed(pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
-        call.allows_fallback = fallbacks is not False
-        call.fallbacks = tuple(fallbacks) if isinstance(fallbacks, list) else ()
+    read_fallbacks(call)
 
 
 def _read_max_output_tokens(pairs: dict[str, Raw]) -> int | None:
@@ -251,15 +246,10 @@ def read_request(call: Call) -> Request:
         bag["stream"] = pairs["stream"]
     if "response_format" in pairs:
         _check_format(pairs["response_format"])
-    tools = pairs.get("tools")
-    if tools is not None:
-        value = _decode(tools)
-        if value is None:
-            bag["tools"] = tools
-        elif type(value) is not list or any(type(tool) is not dict for tool in value):
-            raise wrong("tools", "an array of tools", tools)
-        else:
-            request.tools = [_read_tool(tool, f"tools[{place}]") for place, tool in enumerate(value)]
+    if "tools" in pairs:
+        request.tools = read_tools(pairs["tools"], _read_tool)
+        if request.tools is None:
+            bag["tools"] = pairs["tools"]
     if bag:
         request.bags[NAME] = bag
     return request

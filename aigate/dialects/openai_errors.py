@@ -1,4 +1,4 @@
-"""Errors on OpenAI surfaces: what a provider's error body means, and our own envelope (contract §7). Also the redactor. Pure.
+"""Errors on OpenAI surfaces: what a provider's error body means, and our own envelope. Also the redactor. Pure.
 
 Provider bodies come in every shape (an object, an array of one, a string, HTML, nothing); none may raise here. Whether to retry is said
 by the status and a few known codes, never by who sent it.

@@ -77,6 +77,11 @@ def _count(value: object) -> int | None:
     return value if _is_count(value) else None  # type: ignore[return-value]
 
 
+def count_of(value: object) -> int:
+    """A count of a format that spells it in one way; 0 for what cannot be true."""
+    return value if _is_count(value) else 0  # type: ignore[return-value]
+
+
 def _read_leniently(fields: Mapping[str, object]) -> _Reported:
     """Counts that cannot be true read as not told, details that are no object as none."""
     reported: dict[str, Any] = {}

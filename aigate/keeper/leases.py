@@ -1,4 +1,4 @@
-"""The keeper's desk for leases: answers workers' asks, recalls what is unused, and sees limits come into force (design M11–M15).
+"""The keeper's desk for leases: answers workers' asks, recalls what is unused, and sees limits come into force.
 
 Owns who waits and for what; the rows are db/grants.py's. Asks that arrive together share a transaction. One that only leases stand in the
 way of waits its turn for a while: every worker is recalled, its journal shipped, and the ask tried again. Nothing is granted before every

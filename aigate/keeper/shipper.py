@@ -138,7 +138,6 @@ class Shipper:
         database: Database,
         folder: str | os.PathLike[str],
         *,
-        node: str = "",
         keep_s: float = KEEP_S,
         after_failure_s: float = AFTER_FAILURE_S,
         hook: Hook | None = None,
@@ -146,7 +145,6 @@ class Shipper:
     ):
         self.folder = Path(folder)
         self._database = database
-        self._node = node
         self._keep_s = keep_s
         self._after_failure_s = after_failure_s
         self._hook = hook
@@ -333,7 +331,7 @@ class Shipper:
         return False
 
     def _load(self, name: str) -> _Journal | None:
-        shipped, replay, is_sealed = self._database.write_now(_register, name, self._node)
+        shipped, replay, is_sealed = self._database.write_now(_register, name)
         if is_sealed:
             self._sealed.add(name)
             return None
@@ -405,12 +403,12 @@ def _row(connection: Connection, name: str) -> object:
     return connection.execute(select(journals).where(journals.c.id == name)).one()
 
 
-def _register(connection: Connection, name: str, node: str) -> tuple[Position, Position, bool]:
+def _register(connection: Connection, name: str) -> tuple[Position, Position, bool]:
     """(shipped, replay, is sealed) of a journal, its row made if it is new."""
     row = connection.execute(select(journals).where(journals.c.id == name)).one_or_none()
     if row is not None:
         shipped, replay = Position(row.shipped_segment, row.shipped_offset), Position(row.replay_segment, row.replay_offset)
         return shipped, replay, row.sealed_ms is not None
     start = dict(shipped_segment=START.segment, shipped_offset=START.offset, replay_segment=START.segment, replay_offset=START.offset)
-    connection.execute(journals.insert().values(id=name, node=node, created_ms=_now_ms(), sealed_ms=None, damage="", **start))
+    connection.execute(journals.insert().values(id=name, node="", created_ms=_now_ms(), sealed_ms=None, damage="", **start))
     return START, START, False

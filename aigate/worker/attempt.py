@@ -31,7 +31,7 @@ from aigate.journal.writer import JournalWriter
 from aigate.worker.admit import Admission
 from aigate.worker.answer import reply_fields, stream_fields
 from aigate.worker.client import Connection, Pool, decode_body
-from aigate.worker.count import believed_usage
+from aigate.worker.count import believed_usage, reply_text
 from aigate.worker.count_call import count_prompt_aside
 from aigate.worker.fetch import Fetcher
 from aigate.worker.origins import Origins
@@ -490,13 +490,3 @@ def _strict_refusal(run: Run) -> ClientError:
         param=run.warnings[0].param,
         code="unsupported_parameter",
     )
-
-
-def reply_text(reply: Reply) -> str:
-    """The generated text of a neutral reply, reasoning and tool arguments included: what a tokenizer would have produced."""
-    parts: list[str] = []
-    for choice in reply.choices:
-        for part in choice.parts:
-            parts.append(getattr(part, "text", None) or getattr(part, "arguments", ""))
-    return "".join(parts)
-

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from aigate.core.call import Call
+from aigate.core.neutral import Reply
 from aigate.core.target import Target
 from aigate.core.usage import COUNTED, ESTIMATED, REPORTED, Usage
 from aigate.core.words import MESSAGE_OVERHEAD, count_words, message_texts
@@ -79,3 +80,12 @@ async def believed_usage(call: Call, target: Target, reported: Usage | None, tex
     if reported is not None and reported.input_tokens:
         counted = msgspec.structs.replace(reported, output_tokens=counted.output_tokens)
     return counted, how
+
+
+def reply_text(reply: Reply) -> str:
+    """The generated text of a neutral reply, reasoning and tool arguments included: what a tokenizer would have produced."""
+    parts: list[str] = []
+    for choice in reply.choices:
+        for part in choice.parts:
+            parts.append(getattr(part, "text", None) or getattr(part, "arguments", ""))
+    return "".join(parts)

@@ -21,7 +21,7 @@ from aigate.worker.breaker import Breakers
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """Contract §4.2 and §4.12: at most 3 hops inside 8 s; retries from 250 ms, doubled, ±20 %."""
+    """At most 3 hops inside 8 s; retries from 250 ms, doubled, ±20 %."""
 
     max_attempts: int = 3
     budget_s: float = 8.0

@@ -1,7 +1,7 @@
 """settle: an ended attempt → its cost and its settled record in the journal. Steps 10 and 11 of the data path.
 
 Plain functions without `await`: nothing can come between the price and the record. Called exactly once per attempt, before the last
-byte goes to the client, so headers, `usage.cost` and ledger never disagree (design §6, M6).
+byte goes to the client, so headers, `usage.cost` and ledger never disagree.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fast lane for streams of OpenAI chat: a template learnt from one chunk recognises its likes without decoding them.
+"""The fast lane for streams: a template learnt from one chunk recognises its likes without decoding them.
 
 A chunk that differs from the learnt one only inside one JSON string is `head + text + tail`, byte for byte. Learning proves the place:
 the string is replaced by HOLE and the result is decoded again. Matching proves the rest: a text without a raw quote, a line end or a

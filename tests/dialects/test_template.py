@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aigate.core.events import HOLE
 from aigate.core.neutral import Chunk, Delta
 from aigate.core.target import Quirks
-from aigate.dialects.openai_chat_splice import Template, learn, padding
+from aigate.dialects.template import Template, learn, padding
 from tests.dialects.recorded import target
 from tests.dialects.streaming import chunk_of, content_chunk, sse, stream_through
 
