@@ -125,6 +125,7 @@ class LeaseDesk:
             worker.send(Refused(grant.number, UNAVAILABLE, retry_after_s=RETRY_S))
             return
         self._waiters.append(_Waiter(worker, journal_id, grant, asyncio.get_running_loop().time()))
+        self._shipper.note_grant()
         self._wake()
 
     def closed(self, worker: Worker) -> None:
