@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from aigate.archive.records import ArchivedCall
 from aigate.archive.spool import Spool
-from aigate.worker.exchange import Tape
 from aigate.worker.run import Run
+from aigate.worker.tape import Shelf, Tape
 
 OWN_DAYS = 1
 
@@ -17,8 +17,9 @@ OWN_DAYS = 1
 class Keeping:
     """`days`: how long bodies are kept of whom nothing else is said; 0 = not at all."""
 
-    def __init__(self, spool: Spool, *, days: int):
+    def __init__(self, spool: Spool, shelf: Shelf, *, days: int):
         self.spool = spool
+        self.shelf = shelf
         self._days = days
 
     def begin(self, run: Run) -> None:
@@ -30,15 +31,17 @@ class Keeping:
         if days and b"x-aig-archive" in exchange.headers and exchange.headers[b"x-aig-archive"].lower() == b"off":
             days = 0
         if days or (exchange.inner is not None and exchange.inner.must_archive):
-            exchange.tape = Tape(self.spool.max_body_bytes, days)
+            exchange.tape = Tape(self.shelf, days)
 
     def end(self, run: Run, unix_offset_s: float) -> None:
         """Once the reply was sent, of a call that `begin` found is to be kept."""
         exchange, call, principal, target, tape = run.exchange, run.call, run.principal, run.target, run.exchange.tape
         assert tape is not None
         exchange.tape = None
-        days = tape.days
-        is_cut = tape.size > tape.max_bytes or len(exchange.body) > tape.max_bytes
+        days, reply = tape.days, tape.take()
+        if tape.is_lost:
+            return
+        is_cut = reply is None or len(exchange.body) > self.shelf.max_body_bytes
         self.spool.keep(
             ArchivedCall(
                 exchange.request_id,
@@ -55,7 +58,7 @@ class Keeping:
                 exchange.status,
                 call is not None and call.is_stream,
                 b"" if is_cut else exchange.body,
-                b"" if is_cut else tape.pieces[0] if len(tape.pieces) == 1 else b"".join(tape.pieces),
+                b"" if is_cut else reply or b"",
                 is_cut,
                 exchange.inner is not None,
                 not days,
