@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -273,8 +272,9 @@ SECTIONS: dict[str, type[Section]] = {
 TABLES: dict[str, type[Section]] = {"providers": ProviderConfig, "models": ModelConfig}  # sections of named entries
 SECRETS = frozenset({"admin_key", "api_key", "headers", "provider_key"})  # fields whose values are never shown
 
+_WORDS = {"array": "a list", "object": "a table", "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+_JSON_WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b")
 _TYPES = {section: get_type_hints(section, include_extras=True) for section in (*SECTIONS.values(), *TABLES.values())}
-_PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class _Setting(NamedTuple):
@@ -305,15 +305,14 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
         if setting is not _EMPTY:
             section[key[-1]] = _convert(key, setting)
     tables = {name: {entry: kind(**fields) for entry, fields in values[name].items()} for name, kind in TABLES.items()}
-    from aigate.credentials import add_local_providers, add_own_resources, find_credentials  # here: it needs the types above
+    from aigate.config_checks import check_models, check_providers  # here: they need the types above
+    from aigate.credentials import add_local_providers, add_own_resources, find_credentials
 
     providers = add_local_providers(tables["providers"], environ)
     credentials = find_credentials(providers, environ)
     providers = add_own_resources(providers, credentials, environ)
-    _check_providers(providers, path)
-    for slug in tables["models"]:
-        if "/" not in slug:
-            raise ConfigError(f'models."{slug}": a model is named provider/model, such as "mock/gpt"')
+    check_providers(providers, path)
+    check_models(tables["models"], providers, path)
     return Config(
         **{name: section(**values[name]) for name, section in SECTIONS.items()},
         providers=providers,
@@ -342,7 +341,9 @@ def _read_file(path: str) -> _Settings:
     for name, content in document.items():
         kind = SECTIONS.get(name) or TABLES.get(name)
         if kind is None:
-            raise ConfigError(f"{path}: {name}: no such section; {_nearest(name, (*SECTIONS, *TABLES))}")
+            homes = [f"[{section}]" for section, fields in SECTIONS.items() if name in fields.__struct_fields__]
+            meant = f"it belongs below {' or '.join(homes)}" if homes else nearest(name, (*SECTIONS, *TABLES))
+            raise ConfigError(f"{path}: {name}: no such section; {meant}")
         entries = [((name,), content)]
         if name in TABLES and isinstance(content, dict):
             entries = [((name, entry), fields) for entry, fields in content.items()]
@@ -358,15 +359,19 @@ def _read_file(path: str) -> _Settings:
 
 def _known(kind: type[Section], field: str, source: str) -> None:
     if field not in kind.__struct_fields__:
-        raise ConfigError(f"{source}: no such setting; {_nearest(field, kind.__struct_fields__)}")
+        raise ConfigError(f"{source}: no such setting; {nearest(field, kind.__struct_fields__)}")
 
 
-def _nearest(name: str, allowed: Iterable[str]) -> str:
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    allowed = tuple(allowed)
+    near = _near(name, allowed)
+    return f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(allowed)}"
+
+
+def _near(name: str, allowed: Iterable[str]) -> list[str]:
     import difflib  # here, as only a mistake needs it
 
-    allowed = tuple(allowed)
-    near = difflib.get_close_matches(name, allowed, n=2, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(allowed)}"
+    return difflib.get_close_matches(name, allowed, n=2, cutoff=0.6)
 
 
 # --- the environment --------------------------------------------------------------------------------------------------------
@@ -374,7 +379,7 @@ def _nearest(name: str, allowed: Iterable[str]) -> str:
 
 def _read_environ(environ: Mapping[str, str], from_file: _Settings) -> _Settings:
     """AIGATE_SECTION_FIELD, AIGATE_PROVIDERS_NAME_FIELD. An empty value is as good as none. What does not start with a section's
-    name is not ours to judge (Kubernetes sets AIGATE_PORT for a service called aigate)."""
+    name is not ours to judge, unless it nearly does."""
     settings: _Settings = {}
     for variable, text in environ.items():
         section, _, rest = variable.removeprefix("AIGATE_").partition("_")
@@ -387,9 +392,25 @@ def _read_environ(environ: Mapping[str, str], from_file: _Settings) -> _Settings
         elif name in TABLES:
             entries = [key[1] for key in from_file if key[0] == name]
             settings[(name, *_split_entry(name, rest, entries))] = _Setting(text, variable, is_text=True)
+        else:
+            _refuse_misspelt(variable, name, rest.lower(), text)
     if environ.get("AIGATE_ADMIN_KEY"):
         settings["auth", "admin_key"] = _Setting(environ["AIGATE_ADMIN_KEY"], "AIGATE_ADMIN_KEY", is_text=True)
     return settings
+
+
+def _refuse_misspelt(variable: str, section: str, field: str, text: str) -> None:
+    """A variable that nearly starts with a section, or lacks its section, was meant to set something. Kubernetes sets AIGATE_PORT to an
+    address, AIGATE_SERVICE_HOST and more for a service called aigate."""
+    if variable == "AIGATE_ADMIN_KEY" or section == "service" or (section == "port" and not text.isdecimal()):
+        return
+    whole = f"{section}_{field}".rstrip("_")
+    meant = [f"AIGATE_{name}_{whole}" for name, kind in SECTIONS.items() if whole in kind.__struct_fields__]
+    if field and not meant:
+        near = _near(section, (*SECTIONS, *TABLES))
+        meant = [f"AIGATE_{name}_{field}" for name in near if name in TABLES or field in SECTIONS[name].__struct_fields__]
+    if meant:
+        raise ConfigError(f"{variable}: no such setting; did you mean {' or '.join(name.upper() for name in meant)}?")
 
 
 def _split_entry(table: str, rest: str, entries: list[str]) -> tuple[str, str]:
@@ -428,47 +449,7 @@ def _allowed(wanted: object, error: Exception) -> str:
     if wanted == HeaderText:
         return "has a character that cannot be sent in a header (a space, a line end, an accent?)"
     choices = [choice for choice in getattr(wanted, "__args__", ()) if choice and isinstance(choice, str)]
-    return f"allowed are {', '.join(choices)}" if choices else str(error).replace("`", "")
-
-
-def _check_providers(providers: dict[str, ProviderConfig], path: str | None) -> None:
-    from aigate.providers.table import BATCHES_OF
-    from aigate.providers.table import ROWS as rows
-
-    for name, provider in providers.items():
-        where = f"{path}: providers.{name}" if path else f"providers.{name}"
-        if not _PROVIDER_NAME.fullmatch(name):
-            raise ConfigError(f"{where}: a provider's name is lower-case letters, digits, '.', '_', '-'")
-        if name not in rows and not provider.base_url:
-            raise ConfigError(f"{where}.base_url: missing, as {name!r} is not built in; built in are {', '.join(rows)}")
-        if name not in rows and not (provider.dialect or provider.jobs):
-            raise ConfigError(
-                f"{where}.dialect: missing, as {name!r} is not built in; allowed are {', '.join(DIALECTS)}"
-                f" (or, for media jobs alone, jobs: {', '.join(JOBS)})"
-            )
-        chat = provider.dialect or (rows[name].dialects.get("chat", "") if name in rows else "")
-        if provider.batches and chat not in BATCHES_OF:
-            raise ConfigError(f"{where}.batches: there are none of this format; leave it out")
-        for field in ("base_url", "jobs_base_url"):
-            if url := getattr(provider, field):
-                _check_url(url, f"{where}.{field}")
-
-
-def _check_url(url: str, where: str) -> None:
-    if not url.isascii() or not url.isprintable() or " " in url:
-        raise ConfigError(f"{where}: a URL is printable ASCII without spaces; write other characters as %XX")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    if parts.username or parts.password:
-        raise ConfigError(f"{where}: has a user name or password in it; use api_key")
-    if parts.scheme not in ("http", "https", "unix") or (parts.scheme != "unix" and not host):
-        raise ConfigError(f"{where}: {url!r}: expected http://HOST/…, https://HOST/… or unix:///SOCKET:/…")
-    if parts.scheme == "unix" and (parts.netloc or len(parts.path.partition(":")[0]) < 2):
-        raise ConfigError(f"{where}: {url!r}: a Unix socket is written unix:///path/to.sock:/v1")
-    if port == 0:
-        raise ConfigError(f"{where}: {url!r}: a port is between 1 and 65535")
-    if parts.query or parts.fragment or url[-1] in "?#":
-        raise ConfigError(f"{where}: {url!r}: must end before '?' and '#'")
+    if choices:
+        return f"allowed are {', '.join(choices)}"
+    words = str(error).replace("`", "").replace(" | null", "")
+    return _JSON_WORD.sub(lambda match: _WORDS[match[0]], words)

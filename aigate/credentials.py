@@ -107,5 +107,7 @@ def _names(providers: Mapping[str, ProviderConfig]) -> list[str]:
 def _variables(name: str, stated: str) -> list[str]:
     """Where the key may be: as configured, else as the built-in row says (it may name several; the first that is set counts)."""
     if stated.startswith("env:"):
+        if stated == "env:":
+            raise ConfigError(f"providers.{name}.api_key: names no variable: env:NAME")
         return [stated.removeprefix("env:")]
     return ROWS[name].key_variable.replace(",", " ").split() if name in ROWS and not stated else []

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+SECRET_BYTES = 32
 VERSION = 1  # of the layout; a directory with a higher one was written by a newer aigate
 LOCK_WAIT_S = 2.0  # the children of a server that was killed need a moment to notice
 _SOCKET_PATH_BYTES = 107  # sun_path, less its final NUL
@@ -44,10 +45,18 @@ class DataDir:
         return self.path / "admin.key"
 
     def root_key(self) -> str:
-        return _read_or_write(self.admin_key_path, _new_root_key).decode().strip()
+        """Whatever an operator put there, as long as a header can carry it."""
+        key = _read_or_write(self.admin_key_path, _new_root_key).decode("ascii", "replace").strip()
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            raise DataDirError(f"{self.admin_key_path}: holds no key: one line of printable ASCII without spaces; remove it, and a new one is made")
+        return key
 
     def key_secret(self) -> bytes:
-        return _read_or_write(self.path / "secret.key", lambda: os.urandom(32))
+        path = self.path / "secret.key"
+        secret = _read_or_write(path, lambda: os.urandom(SECRET_BYTES))
+        if len(secret) != SECRET_BYTES:
+            raise DataDirError(f"{path}: has {len(secret)} bytes where {SECRET_BYTES} are due: client keys cannot be checked; restore it from a backup")
+        return secret
 
     def _make(self) -> None:
         too_long = len(os.fsencode(self.run_path("inner-256.sock"))) - _SOCKET_PATH_BYTES

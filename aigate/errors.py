@@ -7,7 +7,7 @@
 
 Every error that a caller may see is one of these. Foreign exceptions are mapped where they enter and nowhere else.
 A message is safe to show: it names the field and the problem, never a secret. How an error looks on the wire
-belongs to the dialects. Statuses, types and codes: contract §4.12 and §7.
+belongs to the dialects.
 """
 
 from __future__ import annotations

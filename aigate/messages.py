@@ -196,7 +196,7 @@ class KeepResponse(msgspec.Struct, tag="keep_response", frozen=True):
 
     number: int
     account_id: str
-    owner_id: str  # core/account.py keeper_of
+    owner_id: str  # core/account.py tenant_of
     previous_id: str | None
     input: bytes  # JSON, as the caller sent it
     sent: bytes  # the reply's body, or the last events of its stream
@@ -241,7 +241,7 @@ class FindEval(msgspec.Struct, tag="find_eval", frozen=True):
 
     number: int
     account_id: str
-    owner_id: str  # core/account.py keeper_of
+    owner_id: str  # core/account.py tenant_of
     eval_id: str
 
 

@@ -116,9 +116,6 @@ class Supervisor:
                 on_ready()
         return self._drain()
 
-    def pids(self) -> dict[str, int]:
-        return {slot.name: slot.process.pid for slot in self._slots if slot.process}
-
     # --- waiting ----------------------------------------------------------------------------------------------------------
 
     def _listen_to_signals(self) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.databases import put_sqlite
+
 START_S, STOP_S = 30.0, 60.0
 # Nothing of the machine's own settings reaches a gateway under test.
 _INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
@@ -67,12 +69,22 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**{name: os.environ[name] for name in _INHERITED if name in os.environ}, **(extra or {})}
 
 
-def start_gateway(folder: Path, config_text: str = "", env: Mapping[str, str] | None = None, *arguments: str) -> Gateway:
+def prepare(data_dir: Path) -> None:
+    """What a first start would take some time to make."""
+    data_dir.mkdir(mode=0o700)
+    (data_dir / "lock").touch(0o600)  # it is ours
+    put_sqlite(data_dir)
+
+
+def start_gateway(folder: Path, config_text: str = "", env: Mapping[str, str] | None = None, *arguments: str, is_prepared: bool = True) -> Gateway:
     """Starts a gateway whose data directory is `folder`/data (kept from an earlier start) and returns once it serves."""
+    data_dir = folder / "data"
+    if is_prepared and not data_dir.exists():
+        prepare(data_dir)
     config = folder / "aigate.toml"
     config.write_text(config_text)
     errors = folder / "errors.txt"
-    command = [sys.executable, "-m", "aigate", "serve", "--config", str(config), "--data-dir", str(folder / "data"), "--port", "0", *arguments]
+    command = [sys.executable, "-m", "aigate", "serve", "--config", str(config), "--data-dir", str(data_dir), "--port", "0", *arguments]
     with errors.open("a") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(env))
     assert process.stdout
@@ -83,7 +95,7 @@ def start_gateway(folder: Path, config_text: str = "", env: Mapping[str, str] | 
             process.wait(START_S)
             raise AssertionError(f"the gateway did not start:\n{errors.read_text()}")
         banner += line
-    return Gateway(process, banner.split()[4], folder / "data", errors, banner)
+    return Gateway(process, banner.split()[4], data_dir, errors, banner)
 
 
 def wait_until(claim: Callable[[], Any], limit_s: float = 10.0) -> Any:
@@ -93,6 +105,28 @@ def wait_until(claim: Callable[[], Any], limit_s: float = 10.0) -> Any:
         assert time.monotonic() < deadline, f"did not come true within {limit_s} s: {claim}"
         time.sleep(0.01)
     return value
+
+
+# Files that take long, longest first: one of them begun last would leave the other workers idle.
+_LONG = (
+    "e2e/test_budgets.py",
+    "e2e/test_outage.py",
+    "e2e/test_kills.py",
+    "keeper/test_app.py",
+    "keeper/jobs/test_runner.py",
+    "money/test_exhaustive.py",
+    "test_serve.py",
+    "e2e/test_batches.py",
+    "dialects/test_laws.py",
+    "keeper/durable/test_engine.py",
+    "e2e/test_webhooks.py",
+    "e2e/test_recordings.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(_LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -105,8 +139,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     """Starts gateways on this test's own folder; what still runs at its end is killed."""
     started: list[Gateway] = []
 
-    def run(config_text: str = "", env: Mapping[str, str] | None = None, *arguments: str) -> Gateway:
-        started.append(start_gateway(tmp_path, config_text, env, *arguments))
+    def run(*arguments: Any, **options: Any) -> Gateway:
+        started.append(start_gateway(tmp_path, *arguments, **options))
         return started[-1]
 
     yield run

@@ -24,7 +24,7 @@ LAYERS = (
     ("cli",),
     ("__main__",),
 )
-PART_OF = {"inner": "messages", "credentials": "config", "supervisor": "serve", "probe": "serve", "datadir": "serve", "__init__": "errors"}
+PART_OF = {"inner": "messages", "credentials": "config", "config_checks": "config", "supervisor": "serve", "probe": "serve", "datadir": "serve", "__init__": "errors"}
 RANK = {package: rank for rank, packages in enumerate(LAYERS) for package in packages}
 
 PURE = ("core", "dialects", "jobdialects", "batchdialects", "providers", "catalog")

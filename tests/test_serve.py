@@ -62,12 +62,13 @@ def run_serve(*arguments, env=None):
 
 
 def test_the_first_start_makes_a_private_data_directory(start):
-    gateway = start()
+    gateway = start(is_prepared=False)
     modes = {name: (gateway.data_dir / name).stat().st_mode & 0o777 for name in (".", "admin.key", "secret.key", "run", "journals")}
     assert modes == {".": 0o700, "admin.key": 0o600, "secret.key": 0o600, "run": 0o700, "journals": 0o700}
     assert len((gateway.data_dir / "secret.key").read_bytes()) == 32
     assert gateway.key.startswith("sk-aig-") and len(gateway.key) == 50
     assert gateway.key not in gateway.banner
+    assert chat_works(gateway)
 
 
 def test_the_snippet_of_the_banner_works_when_pasted(gateway):
@@ -143,6 +144,23 @@ def test_a_data_directory_that_is_not_ours_to_use_is_refused(tmp_path, name, con
     failed = run_serve("--port", "0", "--data-dir", str(tmp_path))
     assert failed.returncode == 1 and words in failed.stderr
     assert (tmp_path / name).read_text() == content
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("admin.key", b"\n", "holds no key"),
+        ("admin.key", b"two words\n", "holds no key"),
+        ("admin.key", b"\xff\xfe", "holds no key"),
+        ("secret.key", b"short", "has 5 bytes where 32 are due"),
+    ],
+)
+def test_a_key_file_that_holds_none_is_refused_and_left_alone(tmp_path, name, content, words):
+    (tmp_path / "version").write_text("1\n")
+    (tmp_path / name).write_bytes(content)
+    failed = run_serve("--port", "0", "--data-dir", str(tmp_path))
+    assert failed.returncode == 1 and words in failed.stderr and failed.stderr.count("\n") == 1
+    assert (tmp_path / name).read_bytes() == content
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory of another user")

@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from aigate.api.services import Wired
-from aigate.core.account import Whose
+from aigate.core.account import Whose, tenant_of
 from aigate.core.call import Principal
 from aigate.core.client_key import ROOT, expired_key, is_well_formed, key_digest, malformed_key, read_key, unknown_key
 from aigate.errors import ClientError
@@ -56,3 +56,13 @@ def own_rows(caller: Principal) -> Whose:
     if caller.sub_account_id is not None:
         return Whose(caller.account_id, sub_account_id=caller.sub_account_id)
     return Whose(caller.account_id, key_id=caller.key_id)
+
+
+def owner_id_of(caller: Principal) -> str:
+    """Whose an eval or a replay is: an admin's key makes it the account's."""
+    return "" if caller.is_admin else tenant_of(caller)[1]
+
+
+def seen_by(caller: Principal) -> str | None:
+    """Whose a caller sees; None: all of its account, for an admin's key."""
+    return None if caller.is_admin else tenant_of(caller)[1]

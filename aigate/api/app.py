@@ -43,6 +43,6 @@ def control_plane(services: Services, *, outages: tuple[type[Exception], ...] = 
     )  # fmt: skip
     for part in parts:
         app.include_router(part.router)
-    install_handlers(app)
+    install_handlers(app, [route.path for part in parts for route in part.router.routes])
     app.add_middleware(Boundary, log=services.log, outages=outages)
     return app

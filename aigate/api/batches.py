@@ -10,7 +10,7 @@ from aigate.api.boundary import json_reply
 from aigate.api.files import list_reply, no_such_file
 from aigate.api.inputs import Input, Tag
 from aigate.api.services import Wired
-from aigate.core.account import keeper_of
+from aigate.core.account import tenant_of
 from aigate.core.batch import WINDOW, NewBatch, batch_record
 from aigate.core.file import MAX_LIFE_S, MIN_LIFE_S, Listing
 from aigate.errors import ClientError
@@ -51,7 +51,7 @@ async def create_batch(
         metadata=new.metadata or {},
         webhook_url=new.webhook_url,
     )
-    batch = await services.batches.add(keeper_of(caller), caller.key_id, asked)
+    batch = await services.batches.add(tenant_of(caller), caller.key_id, asked)
     if batch is None:
         raise no_such_file(new.input_file_id, "input_file_id")
     return json_reply(batch_record(batch), 201)
@@ -65,13 +65,13 @@ async def list_batches(
     after: Annotated[str | None, Query(max_length=100, description="id of the last batch of the page before")] = None,
 ) -> Response:
     """Newest first; `has_more` where there are more."""
-    found = await services.batches.list(keeper_of(caller), Listing(limit + 1, after))
+    found = await services.batches.list(tenant_of(caller), Listing(limit + 1, after))
     return list_reply([batch_record(each) for each in found], limit)
 
 
 @router.get("/{batch_id}")
 async def get_batch(batch_id: str, caller: Caller, services: Wired) -> Response:
-    found = await services.batches.get(keeper_of(caller), batch_id)
+    found = await services.batches.get(tenant_of(caller), batch_id)
     if found is None:
         raise _no_such(batch_id)
     return json_reply(batch_record(found))
@@ -80,7 +80,7 @@ async def get_batch(batch_id: str, caller: Caller, services: Wired) -> Response:
 @router.post("/{batch_id}/cancel")
 async def cancel_batch(batch_id: str, caller: Caller, services: Wired) -> Response:
     """Begins no further line; what is done is kept, and so is what runs. One that has ended stays as it is."""
-    found = await services.batches.cancel(keeper_of(caller), batch_id)
+    found = await services.batches.cancel(tenant_of(caller), batch_id)
     if found is None:
         raise _no_such(batch_id)
     return json_reply(batch_record(found))

@@ -23,8 +23,16 @@ from aigate.dialects.openai_errors import write_error
 from aigate.errors import ClientError, GateError, GatewayError, ledger_unavailable
 
 MAX_BODY_BYTES = 1 << 20  # of any request of the control plane but an upload, whose route counts for itself
+MODEL_CALLS = (  # paths that workers answer before anything gets here
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses", "/v1/responses/compact",
+)  # fmt: skip
 UPLOADS = frozenset({("POST", "/v1/files")})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,80}\Z")
+_FORMS = {  # field → what its pattern means
+    "month": "must be a month, YYYY-MM",
+    "window": "must be a number of days, such as 30d",
+    "cursor": "must be the next_cursor of the page before, as it came",
+}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -33,7 +41,7 @@ def json_reply(content: object, status: int = 200) -> Response:
 
 
 class Boundary:
-    """The app's outermost middleware: an id on every reply, one trailing slash ignored, bodies kept small, no exception let out.
+    """The app's outermost middleware: an id on every reply, one trailing slash ignored, HEAD answered as GET, bodies kept small, no exception let out.
 
     `outages`: exceptions that mean the database is away."""
 
@@ -51,7 +59,8 @@ class Boundary:
             scope["path"] = path = path[:-1]
         limit_bytes = math.inf if (scope["method"], path) in UPLOADS else MAX_BODY_BYTES
         request_id = _request_id(scope["headers"])
-        scope["state"] = {"request_id": request_id}
+        is_head = scope["method"] == "HEAD"
+        scope["state"] = {"request_id": request_id, "is_head": is_head}
         is_started = False
         body_bytes = 0
 
@@ -70,8 +79,8 @@ class Boundary:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
-        try:
-            await self._app(scope, receive_within_limit, send_with_id)
+        try:  # what can be got has a head: the server leaves the body out
+            await self._app({**scope, "method": "GET"} if is_head else scope, receive_within_limit, send_with_id)
         except Exception as error:  # noqa: BLE001  the one boundary
             self._log(f"{request_id}: {scope['method']} {path}: {_place(error)}")
             if is_started:
@@ -83,7 +92,10 @@ class Boundary:
             await _error_reply(shown, request_id)(scope, receive, send_with_id)
 
 
-def install_handlers(app: FastAPI) -> None:
+def install_handlers(app: FastAPI, paths: list[str]) -> None:
+    """`paths`: of all its routes, for whoever misspells one."""
+    known = [*MODEL_CALLS, *(path for path in paths if "{" not in path)]
+
     async def on_gate_error(request: Request, error: GateError) -> Response:
         return _error_reply(error, request.state.request_id)
 
@@ -91,7 +103,7 @@ def install_handlers(app: FastAPI) -> None:
         return _error_reply(_input_error(error), request.state.request_id)
 
     async def on_http_error(request: Request, error: HTTPException) -> Response:
-        reply = _error_reply(_http_error(request, error), request.state.request_id)
+        reply = _error_reply(_http_error(request, error, known), request.state.request_id)
         reply.headers.update(error.headers or {})
         return reply
 
@@ -107,10 +119,10 @@ def _error_reply(error: GateError, request_id: str) -> Response:
     return Response(write_error(error, request_id), error.status, headers, media_type="application/json")
 
 
-def _http_error(request: Request, error: HTTPException) -> GateError:
+def _http_error(request: Request, error: HTTPException, known: list[str]) -> GateError:
     path = request.url.path
     if error.status_code == 404:
-        return ClientError(f"There is nothing at {path}.", status=404, code="not_found")
+        return ClientError(f"There is nothing at {path[:200]}{_near(path, known) or '.'}", status=404, code="not_found")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         return ClientError(f"{request.method} is not possible on {path}; use {allowed}.", status=405, code="method_not_allowed")
@@ -120,6 +132,16 @@ def _http_error(request: Request, error: HTTPException) -> GateError:
     if error.status_code == 400:  # the framework's only one: a body that its JSON reader gave up on
         return ClientError("The body cannot be read as JSON: it is nested too deeply, or holds a number that is too long.")
     return ClientError(str(error.detail), status=error.status_code)
+
+
+def _near(path: str, known: list[str]) -> str:
+    """The path that was meant, where it is one of ours but for its spelling, or for too little or too much of /v1."""
+    from difflib import get_close_matches  # here, as only a mistake needs it
+
+    if path in known:
+        return ""
+    near = get_close_matches("/v1/" + path[:200].lower().replace("/v1/", "/").strip("/"), known, n=1, cutoff=0.85)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _input_error(error: RequestValidationError) -> ClientError:
@@ -142,6 +164,8 @@ def _describe(problem: dict[str, Any]) -> tuple[str | None, str]:
     if problem["type"] == "missing":
         return field, f"{field}: missing from the {place}"
     words = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_pattern_mismatch":
+        words = _FORMS.get(field, "has a character, or a form, that is not allowed here")
     value = repr(problem["input"])
     return field, f"{field}: {words[0].lower()}{words[1:]}, got {value if len(value) <= 80 else value[:77] + '…'}"
 

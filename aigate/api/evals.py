@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
 
-from aigate.api.access import Caller
+from aigate.api.access import Caller, owner_id_of, seen_by
 from aigate.api.boundary import json_reply
 from aigate.api.inputs import Input, Line, Name, Tag
-from aigate.api.replies import cents
+from aigate.api.replies import cents, page_reply
 from aigate.api.services import Services, Wired
-from aigate.core.account import keeper_of
 from aigate.core.allow import check_allowed
 from aigate.core.call import Principal
 from aigate.core.evals import ALIAS, QUALITY, Defaults, Eval, Result, read_dataset
@@ -79,7 +78,7 @@ async def create_eval(
         Eval(
             id="",
             account_id=caller.account_id,
-            owner_id=_owner(caller),
+            owner_id=owner_id_of(caller),
             key_id=caller.key_id,
             sub_account_id=caller.sub_account_id,
             tag=tag,
@@ -107,9 +106,8 @@ async def list_evals(
     cursor: Annotated[str | None, Query(pattern="^eval_[0-9a-z]{1,40}$")] = None,
 ) -> Response:
     """Newest first; `next_cursor` where there are more."""
-    found = await services.evals.list(caller.account_id, _seen_by(caller), limit + 1, cursor)
-    next_cursor = found[limit - 1].id if len(found) > limit else None
-    return json_reply({"object": "list", "data": [_record(each) for each in found[:limit]], "next_cursor": next_cursor})
+    found = await services.evals.list(caller.account_id, seen_by(caller), limit + 1, cursor)
+    return page_reply(found, limit, _record)
 
 
 @router.get("/{eval_id}")
@@ -129,22 +127,11 @@ async def list_results(
     found = await _find(eval_id, caller, services)
     item, _, candidate = (cursor or "").partition(".")
     results = await services.evals.results(found.id, limit + 1, (int(item), int(candidate)) if cursor else (-1, -1))
-    last = results[limit - 1] if len(results) > limit else None
-    data = [_result(each, found) for each in results[:limit]]
-    return json_reply({"object": "list", "data": data, "next_cursor": f"{last.item}.{last.candidate}" if last else None})
-
-
-def _owner(caller: Principal) -> str:
-    return "" if caller.is_admin else keeper_of(caller)[1]
-
-
-def _seen_by(caller: Principal) -> str | None:
-    """An admin's key sees all of its account's."""
-    return None if caller.is_admin else keeper_of(caller)[1]
+    return page_reply(results, limit, lambda each: _result(each, found), lambda last: f"{last.item}.{last.candidate}")
 
 
 async def _find(eval_id: str, caller: Principal, services: Services) -> Eval:
-    found = await services.evals.get(caller.account_id, _seen_by(caller), eval_id.removeprefix(ALIAS))
+    found = await services.evals.get(caller.account_id, seen_by(caller), eval_id.removeprefix(ALIAS))
     if found is None:
         words = f"There is no eval {eval_id[:100]!r}; GET /v1/evals lists them."
         raise ClientError(words, status=404, code="not_found", param="eval_id")

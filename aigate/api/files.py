@@ -12,7 +12,7 @@ from aigate.api.boundary import json_reply
 from aigate.api.multipart import Upload
 from aigate.api.ranges import bytes_reply
 from aigate.api.services import Services, Wired
-from aigate.core.account import keeper_of
+from aigate.core.account import tenant_of
 from aigate.core.call import Principal
 from aigate.core.file import BATCH, MAX_LIFE_S, MIN_LIFE_S, PURPOSES, FileFields, Listing, StoredFile
 from aigate.errors import ClientError
@@ -27,7 +27,7 @@ _FORM = {"type": "object", "properties": {"file": {"type": "string", "format": "
 async def upload_file(request: Request, caller: Caller, services: Wired) -> Response:
     """Takes a file as multipart/form-data: `file`, `purpose` (batch when left out), `expires_after[anchor]` and `expires_after[seconds]`."""
     upload = Upload(request)
-    file = await services.files.add(keeper_of(caller), upload.pieces(), lambda: _read_fields(upload))
+    file = await services.files.add(tenant_of(caller), upload.pieces(), lambda: _read_fields(upload))
     return json_reply(file_record(file), 201)
 
 
@@ -41,7 +41,7 @@ async def list_files(
     after: Annotated[str | None, Query(max_length=100, description="id of the last file of the page before")] = None,
 ) -> Response:
     """By age; `has_more` where there are more."""
-    found = await services.files.list(keeper_of(caller), Listing(limit + 1, after, order == "asc"), purpose)
+    found = await services.files.list(tenant_of(caller), Listing(limit + 1, after, order == "asc"), purpose)
     return list_reply([file_record(each) for each in found], limit)
 
 
@@ -53,7 +53,7 @@ async def get_file(file_id: str, caller: Caller, services: Wired) -> Response:
 @router.delete("/{file_id}")
 async def delete_file(file_id: str, caller: Caller, services: Wired) -> Response:
     """Gone at once; a batch that reads it goes on."""
-    if not await services.files.delete(keeper_of(caller), file_id):
+    if not await services.files.delete(tenant_of(caller), file_id):
         raise no_such_file(file_id, "file_id")
     return json_reply({"id": file_id, "object": "file", "deleted": True})
 
@@ -97,7 +97,7 @@ def no_such_file(file_id: str, param: str) -> ClientError:
 
 
 async def _find(file_id: str, caller: Principal, services: Services) -> StoredFile:
-    found = await services.files.get(keeper_of(caller), file_id)
+    found = await services.files.get(tenant_of(caller), file_id)
     if found is None:
         raise no_such_file(file_id, "file_id")
     return found

@@ -36,7 +36,6 @@ async def rotate_signing_key(admin: Admin, services: Wired, rotation: Rotation |
     return json_reply({"object": "signing_key", "id": key_id, "overlap_s": overlap_s})
 
 
-@router.head("/{job_id}/{filename}", include_in_schema=False)
 @router.get("/{job_id}/{filename}")
 async def get_file(job_id: str, filename: str, request: Request, caller: Caller, services: Wired) -> Response:
     job, file = await _find(job_id, filename, own_rows(caller), services)
@@ -59,7 +58,6 @@ async def sign_link(
     return json_reply({"url": base_url(request.headers, services) + signed_path(key, job.id, file.filename, expires_s), "expires_at": expires_s})
 
 
-@router.head("/{job_id}/{filename}/public", include_in_schema=False)
 @router.get("/{job_id}/{filename}/public")
 async def get_public_file(
     job_id: str,
@@ -101,6 +99,4 @@ async def _serve(job: Job, file: StoredResult, request: Request, services: Servi
     }
     if etag in [part.strip() for part in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers={"etag": etag})
-    if request.method == "HEAD":
-        return Response(headers={**headers, "content-length": str(file.size_bytes), "accept-ranges": "bytes"})
     return await bytes_reply(request, file.size_bytes, partial(services.jobs.read, file), headers, etag=etag)

@@ -1,4 +1,4 @@
-"""A job as its caller is shown it, in replies and webhooks: one record with every name that clients look for (contract §2.11, §7)."""
+"""A job as its caller is shown it, in replies and webhooks: one record with every name that clients look for."""
 
 from __future__ import annotations
 

@@ -15,10 +15,12 @@ from aigate.api.access import Caller, own_rows
 from aigate.api.boundary import json_reply
 from aigate.api.inputs import Input
 from aigate.api.job_record import Links, job_record
+from aigate.api.replies import page_reply
 from aigate.api.services import Services, Wired
 from aigate.core.call import Principal
 from aigate.core.job import FIELDS, MODEL_3D, MUSIC, VIDEO
 from aigate.core.job_state import COMPLETED, FAILED, FETCHING, NEW, SENDING, STOPPING, WAITING, Job, NewJob
+from aigate.core.switch import read_switch
 from aigate.core.tag import read_tag
 from aigate.errors import ClientError
 
@@ -104,8 +106,7 @@ async def list_jobs(
     """Newest first; `next_cursor` where there are more."""
     found = await services.jobs.list(own_rows(caller), limit + 1, cursor, _STAGES[status] if status else ())
     links = await links_of(found, request, services)
-    more = found[limit - 1].id if len(found) > limit else None
-    return json_reply({"object": "list", "data": [job_record(job, links) for job in found[:limit]], "next_cursor": more})
+    return page_reply(found, limit, lambda job: job_record(job, links))
 
 
 @router.get("/jobs/{job_id}")
@@ -149,7 +150,7 @@ async def _submit(modality: str, asked: JobInput, sent: tuple[Request, str | Non
         webhook_url=asked.webhook_url,
         tag=caller.default_tag if tag is None else read_tag(tag.encode("latin-1")),
         client_request_id=client_request_id if _CLIENT_REQUEST_ID.match(client_request_id) else None,
-        is_strict=request.headers.get("x-aig-strict", "").lower() == "true",
+        is_strict=read_switch("x-aig-strict", request.headers.get("x-aig-strict", ""), "true", "false"),
         idempotency_key=idempotency_key,
         digest=_digest(modality, asked),
         call_id=request.state.request_id,

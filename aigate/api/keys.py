@@ -13,7 +13,7 @@ from aigate.api.access import Admin
 from aigate.api.allow_lists import read_allow_list, unmatched
 from aigate.api.boundary import json_reply
 from aigate.api.inputs import ArchiveDays, Cents, Future, Globs, Input, Name, Rate, Tag, refuse_null, to_nanousd
-from aigate.api.replies import Row, standing_fields, whole_cents
+from aigate.api.replies import Row, page_reply, standing_fields, whole_cents
 from aigate.api.services import Services, Wired
 from aigate.core.account import CLAMP, Cap, Standing
 from aigate.core.budget import KEY, Owner
@@ -94,11 +94,8 @@ async def list_keys(
 ) -> Response:
     """Newest first, revoked ones included; `next_cursor` where there are more."""
     rows = await services.keys.list(limit + 1, cursor)
-    next_cursor = rows[limit - 1].id if len(rows) > limit else None
-    rows = rows[:limit]
     standings = await services.accounts.standings([_owner(row) for row in rows])
-    data = [_record(row, standings[_owner(row)], services) for row in rows]
-    return json_reply({"object": "list", "data": data, "next_cursor": next_cursor})
+    return page_reply(rows, limit, lambda row: _record(row, standings[_owner(row)], services))
 
 
 @router.get("/{key_id}")

@@ -17,6 +17,8 @@ Opened = Callable[[int, int], Awaitable[AsyncIterator[bytes]]]  # start, end →
 
 async def bytes_reply(request: Request, size: int, opened: Opened, headers: dict[str, str], *, etag: str = "") -> Response:
     """`headers`: of the reply, with its content-type. `etag`: a range that a request wants of another version is not given (If-Range)."""
+    if request.state.is_head:
+        return Response(headers={**headers, "content-length": str(size), "accept-ranges": "bytes"})
     is_other = request.headers.get("if-range", etag) != etag
     found = None if is_other else read_range(request.headers.get("range"), size)
     start, end = found or (0, size)

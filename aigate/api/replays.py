@@ -9,12 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
 
-from aigate.api.access import Caller, own_rows
+from aigate.api.access import Caller, own_rows, owner_id_of, seen_by
 from aigate.api.boundary import json_reply
 from aigate.api.inputs import Future, Input, Line, Tag
-from aigate.api.replies import cents
+from aigate.api.replies import cents, page_reply
 from aigate.api.services import Services, Wired
-from aigate.core.account import keeper_of
 from aigate.core.allow import check_allowed
 from aigate.core.call import Principal
 from aigate.core.replay import Replay, Shadow
@@ -27,7 +26,7 @@ WAIT_S = 50.0  # of a request, for its replay to end
 SHADOW_DAYS = 7
 
 Slug = Annotated[Line, Field(min_length=1, max_length=200)]
-Owner = Annotated[str | None, Query(pattern="^shd_[0-9a-z]{1,40}$")]
+ShadowId = Annotated[str | None, Query(pattern="^shd_[0-9a-z]{1,40}$")]
 
 
 class NewReplay(Input):
@@ -53,7 +52,7 @@ async def create_replay(
     target = services.catalog.resolve(new.target_model, endpoint)
     check_allowed(caller, target.slug)
     tag, now_ms = x_aig_tag or caller.default_tag, int(time.time() * 1000)
-    own = {"account_id": caller.account_id, "owner_id": _owner(caller), "key_id": caller.key_id, "sub_account_id": caller.sub_account_id, "tag": tag}
+    own = {"account_id": caller.account_id, "owner_id": owner_id_of(caller), "key_id": caller.key_id, "sub_account_id": caller.sub_account_id, "tag": tag}
     made = await services.replays.create(
         Replay(
             id="",
@@ -95,25 +94,24 @@ async def list_replays(
     services: Wired,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Annotated[str | None, Query(pattern="^rpl_[0-9a-z]{1,40}$")] = None,
-    shadow_id: Owner = None,
+    shadow_id: ShadowId = None,
 ) -> Response:
     """Newest first; `next_cursor` where there are more."""
-    found = await services.replays.list(caller.account_id, _seen_by(caller), limit + 1, cursor, shadow_id)
-    next_cursor = found[limit - 1].id if len(found) > limit else None
-    return json_reply({"object": "list", "data": [_record(each) for each in found[:limit]], "next_cursor": next_cursor})
+    found = await services.replays.list(caller.account_id, seen_by(caller), limit + 1, cursor, shadow_id)
+    return page_reply(found, limit, _record)
 
 
 @router.get("/shadows")
 async def list_shadows(caller: Caller, services: Wired, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> Response:
     """Newest first."""
-    found = await services.replays.shadows(caller.account_id, _seen_by(caller), limit)
+    found = await services.replays.shadows(caller.account_id, seen_by(caller), limit)
     return json_reply({"object": "list", "data": [_shadow(each) for each in found]})
 
 
 @router.delete("/shadows/{shadow_id}")
 async def stop_shadow(shadow_id: str, caller: Caller, services: Wired) -> Response:
     """No further call is mirrored; the replays stay. Stopping it again changes nothing."""
-    stopped = await services.replays.stop_shadow(caller.account_id, _seen_by(caller), shadow_id)
+    stopped = await services.replays.stop_shadow(caller.account_id, seen_by(caller), shadow_id)
     if stopped is None:
         words = f"There is no shadow {shadow_id[:100]!r}; GET /v1/replays/shadows lists them."
         raise ClientError(words, status=404, code="not_found", param="shadow_id")
@@ -122,7 +120,7 @@ async def stop_shadow(shadow_id: str, caller: Caller, services: Wired) -> Respon
 
 @router.get("/{replay_id}")
 async def get_replay(replay_id: str, caller: Caller, services: Wired) -> Response:
-    found = await services.replays.get(caller.account_id, _seen_by(caller), replay_id)
+    found = await services.replays.get(caller.account_id, seen_by(caller), replay_id)
     if found is None:
         words = f"There is no replay {replay_id[:100]!r}; GET /v1/replays lists them."
         raise ClientError(words, status=404, code="not_found", param="replay_id")
@@ -140,15 +138,6 @@ async def _source(call_id: str, caller: Principal, services: Services) -> CallEn
         words = f"source_request_id: there is no call {call_id[:100]!r}; give the x-request-id of one (GET /v1/usage/recent lists them)."
         raise ClientError(words, status=404, code="not_found", param="source_request_id")
     return found
-
-
-def _owner(caller: Principal) -> str:
-    return "" if caller.is_admin else keeper_of(caller)[1]
-
-
-def _seen_by(caller: Principal) -> str | None:
-    """An admin's key sees all of its account's."""
-    return None if caller.is_admin else keeper_of(caller)[1]
 
 
 def _record(found: Replay) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from fastapi import Request, Response
@@ -45,6 +46,13 @@ def _next_month(window: str) -> int | None:
         return None
     year, month = map(int, window.split("-"))
     return int(datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC).timestamp())
+
+
+def page_reply(found: Sequence[Any], limit: int, record: Callable[[Any], Row], mark: Callable[[Any], str] = attrgetter("id")) -> Response:
+    """A page of rows that were read with one more than its limit. `mark`: of its last row, what the next page goes on from."""
+    page = found[:limit]
+    next_cursor = mark(page[-1]) if len(found) > limit else None
+    return json_reply({"object": "list", "data": [record(row) for row in page], "next_cursor": next_cursor})
 
 
 def table_reply(request: Request, rows: Sequence[Row], columns: Sequence[str], **fields: Any) -> Response:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from aigate.api.access import Caller
 from aigate.api.boundary import json_reply
 from aigate.api.services import Wired
-from aigate.core.account import keeper_of
+from aigate.core.account import tenant_of
 from aigate.dialects.openai_responses_background import is_background
 from aigate.errors import ClientError
 
@@ -26,7 +26,7 @@ async def get_response(
 ) -> Response:
     if stream:
         raise ClientError("stream: a finished response is only sent whole; leave stream out.", param="stream", code="unsupported_parameter")
-    found = await services.responses.get(*keeper_of(caller), response_id)
+    found = await services.responses.get(*tenant_of(caller), response_id)
     if found is None:
         raise _no_such(response_id)
     return Response(found.body, media_type="application/json")
@@ -35,7 +35,7 @@ async def get_response(
 @router.delete("/{response_id}")
 async def delete_response(response_id: str, caller: Caller, services: Wired) -> Response:
     """Nothing can go on from it any more, and from what went on from it neither."""
-    if not await services.responses.delete(*keeper_of(caller), response_id):
+    if not await services.responses.delete(*tenant_of(caller), response_id):
         raise _no_such(response_id)
     return json_reply({"id": response_id, "object": "response", "deleted": True})
 
@@ -43,7 +43,7 @@ async def delete_response(response_id: str, caller: Caller, services: Wired) -> 
 @router.post("/{response_id}/cancel")
 async def cancel_response(response_id: str, caller: Caller, services: Wired) -> Response:
     """The response as it is from then on; one that had ended is as it was."""
-    found = await services.responses.cancel(*keeper_of(caller), response_id)
+    found = await services.responses.cancel(*tenant_of(caller), response_id)
     if found is None:
         raise _no_such(response_id)
     if not is_background(found.body):
@@ -62,7 +62,7 @@ async def list_input_items(
     after: Annotated[str | None, Query(description="id of the last item of the page before")] = None,
 ) -> Response:
     """What the response answered, the turns before it included."""
-    items = await services.responses.input_items(*keeper_of(caller), response_id)
+    items = await services.responses.input_items(*tenant_of(caller), response_id)
     if items is None:
         raise _no_such(response_id)
     if order == "desc":

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import Depends, Request
 
 from aigate import config
-from aigate.core.account import Account, Cap, Page, ProviderKey, Standing, StoredResponse, SubAccount, Whose
+from aigate.core.account import Account, Cap, Page, ProviderKey, Standing, StoredResponse, SubAccount, Tenant, Whose
 from aigate.core.batch import Batch, NewBatch
 from aigate.core.budget import Owner
 from aigate.core.call import Principal
@@ -93,7 +93,7 @@ class ProviderKeys(Protocol):
 
 
 class Responses(Protocol):
-    """Kept responses of one owner (core/account.py keeper_of). None: it is not kept here, or not theirs."""
+    """Kept responses of one tenant (core/account.py). None: it is not kept here, or not theirs."""
 
     async def get(self, account_id: str, owner_id: str, response_id: str) -> StoredResponse | None: ...
     async def cancel(self, account_id: str, owner_id: str, response_id: str) -> StoredResponse | None: ...
@@ -118,15 +118,15 @@ class Evals(Protocol):
 
 
 class Files(Protocol):
-    """Uploaded files of an owner: (account, owner) of core/account.py keeper_of. None: there is none of this id, or it is not theirs."""
+    """Uploaded files of a tenant (core/account.py). None: there is none of this id, or it is not theirs."""
 
-    async def add(self, owner: tuple[str, str], pieces: AsyncIterable[bytes], describe: Callable[[], FileFields]) -> StoredFile:
+    async def add(self, tenant: Tenant, pieces: AsyncIterable[bytes], describe: Callable[[], FileFields]) -> StoredFile:
         """`describe` is asked once the pieces have ended. ClientError 413 where it takes more than it may."""
 
-    async def get(self, owner: tuple[str, str], file_id: str) -> StoredFile | None: ...
-    async def list(self, owner: tuple[str, str], page: Listing, purpose: str | None) -> list[StoredFile]: ...
+    async def get(self, tenant: Tenant, file_id: str) -> StoredFile | None: ...
+    async def list(self, tenant: Tenant, page: Listing, purpose: str | None) -> list[StoredFile]: ...
     async def read(self, file_id: str, start: int, end: int) -> AsyncIterator[bytes]: ...
-    async def delete(self, owner: tuple[str, str], file_id: str) -> bool: ...
+    async def delete(self, tenant: Tenant, file_id: str) -> bool: ...
 
 
 class Replays(Protocol):
@@ -147,14 +147,14 @@ class Replays(Protocol):
 
 
 class Batches(Protocol):
-    """Batches of an owner, as Files. None: there is none of this id, or it is not theirs."""
+    """Batches of a tenant, as Files. None: there is none of this id, or it is not theirs."""
 
-    async def add(self, owner: tuple[str, str], key_id: str, asked: NewBatch) -> Batch | None:
+    async def add(self, tenant: Tenant, key_id: str, asked: NewBatch) -> Batch | None:
         """None: there is no such input file. ClientError for one that no batch can be made of."""
 
-    async def get(self, owner: tuple[str, str], batch_id: str) -> Batch | None: ...
-    async def list(self, owner: tuple[str, str], page: Listing) -> list[Batch]: ...
-    async def cancel(self, owner: tuple[str, str], batch_id: str) -> Batch | None:
+    async def get(self, tenant: Tenant, batch_id: str) -> Batch | None: ...
+    async def list(self, tenant: Tenant, page: Listing) -> list[Batch]: ...
+    async def cancel(self, tenant: Tenant, batch_id: str) -> Batch | None:
         """One that has ended stays as it is."""
 
 

@@ -16,7 +16,7 @@ from aigate.api.allow_lists import read_allow_list, unmatched
 from aigate.api.boundary import json_reply
 from aigate.api.inputs import ArchiveDays, Cents, Globs, Input, Name, Rate, Tag, refuse_null, to_nanousd
 from aigate.api.keys import make_client_key, take_cap
-from aigate.api.replies import Row, standing_fields, whole_cents
+from aigate.api.replies import Row, page_reply, standing_fields, whole_cents
 from aigate.api.services import Services, Wired
 from aigate.api.usage import sums
 from aigate.core.account import CLAMP, Cap, Standing, SubAccount, Whose
@@ -81,11 +81,8 @@ async def list_sub_accounts(
         found = [await _find(caller.sub_account_id, caller, services)] if caller.sub_account_id and cursor is None else []
     else:
         found = await services.accounts.list_sub_accounts(caller.account_id, limit + 1, cursor)
-    next_cursor = found[limit - 1].id if len(found) > limit else None
-    found = found[:limit]
     standings = await services.accounts.standings([_owner(each) for each in found])
-    data = [_record(each, standings[_owner(each)], services) for each in found]
-    return json_reply({"object": "list", "data": data, "next_cursor": next_cursor})
+    return page_reply(found, limit, lambda each: _record(each, standings[_owner(each)], services))
 
 
 @router.get("/{sub_account_id}")

@@ -11,7 +11,7 @@ from pydantic import Field
 from aigate.api.access import Caller, own_rows
 from aigate.api.boundary import json_reply
 from aigate.api.inputs import Input, Line, refuse_null
-from aigate.api.replies import Row
+from aigate.api.replies import Row, page_reply
 from aigate.api.services import Wired
 from aigate.core.webhook import EVENT_TYPES, PENDING, Delivery, Endpoint, is_pattern
 from aigate.errors import ClientError
@@ -132,8 +132,7 @@ async def list_deliveries(asked: Annotated[Filters, Query()], caller: Caller, se
     filters = {name: value for name, value in asked.given().items() if value is not None and name not in ("limit", "cursor")}
     before = None if asked.cursor is None else int(asked.cursor)
     rows = await services.webhooks.deliveries(own_rows(caller), filters, asked.limit + 1, before)
-    next_cursor = str(rows[asked.limit - 1].number) if len(rows) > asked.limit else None
-    return json_reply({"object": "list", "data": [_delivery(row) for row in rows[: asked.limit]], "next_cursor": next_cursor})
+    return page_reply(rows, asked.limit, _delivery, lambda last: str(last.number))
 
 
 @router.get("/v1/webhook-deliveries/{delivery_id}")

@@ -13,6 +13,7 @@ import msgspec
 
 _LENGTH = struct.Struct("<I")
 FRAME_HEAD_BYTES = _LENGTH.size
+_LENGTH_TO_COME = bytes(FRAME_HEAD_BYTES)
 
 
 class ArchivedCall(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -38,42 +39,42 @@ class ArchivedCall(msgspec.Struct, array_like=True, frozen=True, gc=False):
     is_ours: bool = False  # kept for the gateway's own work alone: its tenant wants no bodies kept
 
 
-_encode = msgspec.msgpack.Encoder().encode
+class Head(msgspec.Struct, array_like=True, gc=False):
+    """The first fields of an ArchivedCall: the rest is stepped over, which costs little."""
+
+    call_id: str
+    started_ms: int
+
+
+_encode_into = msgspec.msgpack.Encoder().encode_into
+_decode_head = msgspec.msgpack.Decoder(Head).decode
 decode_call = msgspec.msgpack.Decoder(ArchivedCall).decode
 
 
-def encode_frame(call: ArchivedCall) -> bytes:
-    body = _encode(call)
-    return _LENGTH.pack(len(body)) + body
+def add_frame(frames: bytearray, call: ArchivedCall) -> None:
+    """Encoded where it stays: bodies are large, and copied once."""
+    begin = len(frames)
+    frames += _LENGTH_TO_COME
+    try:
+        _encode_into(call, frames, -1)
+    except BaseException:
+        del frames[begin:]
+        raise
+    _LENGTH.pack_into(frames, begin, len(frames) - begin - FRAME_HEAD_BYTES)
 
 
-def read_frames(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """(call id, body for `decode_call`) of every whole frame."""
-    at = 0
-    while len(data) - at > _LENGTH.size:
-        (length,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
-        body = data[at : at + length]
-        if not length or len(body) < length:
+def read_frames(data: bytes) -> Iterator[tuple[Head, memoryview]]:
+    """Head and body (for `decode_call`) of every whole frame."""
+    view = memoryview(data)
+    begin = FRAME_HEAD_BYTES
+    while begin < len(view):
+        end = begin + _LENGTH.unpack_from(view, begin - FRAME_HEAD_BYTES)[0]
+        if end > len(view):
             return
-        call_id = _call_id(body)
-        if call_id is None:
+        body = view[begin:end]
+        try:
+            head = _decode_head(body)
+        except msgspec.DecodeError:
             return
-        yield call_id, body
-        at += length
-
-
-def _call_id(body: bytes) -> str | None:
-    """The first field of the array, without decoding the rest. None: no such array."""
-    # fixarray 0x90–0x9f or array 16 0xdc; then fixstr 0xa0–0xbf or str 8 0xd9.
-    at = 1 if 0x90 <= body[0] <= 0x9F else 3 if body[0] == 0xDC else 0
-    if not at or len(body) < at + 2:
-        return None
-    mark = body[at]
-    if 0xA0 <= mark <= 0xBF:
-        start, length = at + 1, mark & 0x1F
-    elif mark == 0xD9:
-        start, length = at + 2, body[at + 1]
-    else:
-        return None
-    return body[start : start + length].decode("ascii", "replace") if len(body) >= start + length else None
+        yield head, body
+        begin = end + FRAME_HEAD_BYTES

@@ -9,20 +9,22 @@ A file's name says from when to when its calls began and in which order files we
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 import zstandard
 
-from aigate.archive.records import ArchivedCall, decode_call, read_frames
+from aigate.archive.records import FRAME_HEAD_BYTES, ArchivedCall, decode_call, read_frames
 
 MAGIC = b"AIGA\x01"
 BLOCK_BYTES = 256 << 10
-LEVEL = 1
 MAX_BLOCK_BYTES = 1 << 30
 SUFFIX = ".calls"
+# Level 1 with a small table and long matches only: a fifth faster and one per cent larger, on recorded traffic (3 times smaller; streams 8).
+# Faster levels (-1 and below) save no more time than that and make a quarter more bytes.
+_COMPRESSION = zstandard.ZstdCompressionParameters.from_level(1, source_size=BLOCK_BYTES, hash_log=13, min_match=7, write_checksum=True)
 _TAIL = struct.Struct("<QQ5s")
 
 
@@ -42,33 +44,33 @@ class _Index(msgspec.Struct, array_like=True):
     blocks: list[tuple[int, int]]  # begin, length
 
 
-def write_segment(file: BinaryIO, bodies: Iterable[bytes]) -> tuple[int, Span]:
-    """(how many calls, their span). `bodies`: as `read_frames` gives them."""
-    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+def write_segment(file: BinaryIO, spool: bytes) -> tuple[int, Span]:
+    """(how many calls, their span) of a spool, of which one frame at least can be read. Its bytes become blocks as they are."""
+    compressor = zstandard.ZstdCompressor(compression_params=_COMPRESSION)
     index = _Index([], [])
+    data = memoryview(spool)
     first_ms, last_ms = 2**62, 0
+    begin = end = 0  # of the block
     file.write(MAGIC)
-    block = bytearray()
-    for body in bodies:
-        call = decode_call(body)
-        first_ms, last_ms = min(first_ms, call.started_ms), max(last_ms, call.started_ms)
-        index.calls.append((call.call_id, len(index.blocks)))
-        block += struct.pack("<I", len(body)) + body
-        if len(block) >= BLOCK_BYTES:
-            _write_block(file, compressor, index, block)
-    if block:
-        _write_block(file, compressor, index, block)
+    for head, body in read_frames(spool):
+        first_ms, last_ms = min(first_ms, head.started_ms), max(last_ms, head.started_ms)
+        index.calls.append((head.call_id, len(index.blocks)))
+        end += FRAME_HEAD_BYTES + len(body)
+        if end - begin >= BLOCK_BYTES:
+            _write_block(file, compressor, index, data[begin:end])
+            begin = end
+    if end > begin:
+        _write_block(file, compressor, index, data[begin:end])
     begin = file.tell()
     packed = compressor.compress(msgspec.msgpack.encode(index))
     file.write(packed + _TAIL.pack(begin, len(packed), MAGIC))
     return len(index.calls), Span(first_ms, last_ms)
 
 
-def _write_block(file: BinaryIO, compressor: zstandard.ZstdCompressor, index: _Index, block: bytearray) -> None:
-    packed = compressor.compress(bytes(block))
+def _write_block(file: BinaryIO, compressor: zstandard.ZstdCompressor, index: _Index, block: memoryview) -> None:
+    packed = compressor.compress(block)
     index.blocks.append((file.tell(), len(packed)))
     file.write(packed)
-    block.clear()
 
 
 def find_call(file: BinaryIO, call_id: str) -> ArchivedCall | None:
@@ -78,8 +80,8 @@ def find_call(file: BinaryIO, call_id: str) -> ArchivedCall | None:
     if block is None:
         return None
     found = None
-    for known, body in read_frames(_read_block(file, *index.blocks[block])):
-        if known == call_id:
+    for head, body in read_frames(_read_block(file, *index.blocks[block])):
+        if head.call_id == call_id:
             found = decode_call(body)
     return found
 

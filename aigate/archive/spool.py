@@ -12,7 +12,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from aigate.archive.records import ArchivedCall, encode_frame
+from aigate.archive.records import ArchivedCall, add_frame
 
 ROLL_BYTES = 16 << 20
 ROLL_S = 600.0
@@ -32,27 +32,24 @@ class Spool:
         self._number = 0
         self._open: dict[int, tuple[int, int, float]] = {}  # days → file, bytes in it, when it was begun
         self._now = 0.0
-        self._waiting: dict[int, list[bytes]] = {}  # days → frames
-        self._waiting_bytes = 0
+        self._waiting: dict[int, _Waiting] = {}  # days → what is not written yet
 
-    def keep(self, call: ArchivedCall, days: int, *, at_once: bool = False) -> None:
+    def keep(self, call: ArchivedCall, days: int, at_once: bool = False) -> None:
         waiting = self._waiting.get(days)
         if waiting is None:
-            waiting = self._waiting[days] = []
-        waiting.append(encode_frame(call))
-        self._waiting_bytes += len(waiting[-1])
-        if at_once or self._waiting_bytes >= WRITE_BYTES:
+            waiting = self._waiting[days] = _Waiting()
+        add_frame(waiting.frames, call)
+        waiting.calls += 1
+        if at_once or len(waiting.frames) >= WRITE_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """What waits is in its spool when this returns, or counted as lost."""
-        for days, frames in self._waiting.items():
-            if frames:
-                self._write(days, b"".join(frames), len(frames))
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        waiting, self._waiting = self._waiting, {}
+        for days, each in waiting.items():
+            self._write(days, each.frames, each.calls)
 
-    def _write(self, days: int, frames: bytes, calls: int) -> None:
+    def _write(self, days: int, frames: bytearray, calls: int) -> None:
         try:
             file, size, begun = self._open.get(days) or self._begin(days)
             if os.write(file, frames) != len(frames):
@@ -69,8 +66,7 @@ class Spool:
     def tick(self, now: float) -> None:
         """Each second: what waits is written, and a spool that is old is left to its reader."""
         self._now = now
-        if self._waiting_bytes:
-            self.flush()
+        self.flush()
         for days, (_, _, begun) in list(self._open.items()):
             if now - begun >= self._roll_s:
                 self._close(days)
@@ -100,6 +96,14 @@ class Spool:
         if opened is not None:
             with contextlib.suppress(OSError):  # its bytes are written, and the lock goes all the same
                 os.close(opened[0])
+
+
+class _Waiting:
+    __slots__ = ("frames", "calls")
+
+    def __init__(self) -> None:
+        self.frames = bytearray()
+        self.calls = 0  # in them
 
 
 def days_of(name: str) -> int | None:

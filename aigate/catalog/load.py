@@ -7,7 +7,7 @@ names are looked up when first asked for and remembered.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from urllib.parse import quote
@@ -215,21 +215,34 @@ class Catalog:
         )
 
     def _suggest(self, slug: str, is_bare: bool = False) -> str:
-        near = [known for known in self._known() if known.partition("/")[2] == slug] if is_bare else []
-        near = near[:3] or self._near(slug)
-        if not near:
-            return "; GET /v1/models lists what there is"
-        return f"{': names are provider/model' if is_bare else ''}; did you mean {' or '.join(near)}?"
+        whole = self._whole(slug) if is_bare else []
+        near = [name for name in whole if name.partition("/")[0] in self.providers] or self._near(slug)
+        asleep = [] if near else [name for name in whole or self._near_asleep(slug) if name.partition("/")[0] in self._dormant]
+        rule = ": names are provider/model" if is_bare else ""
+        if near:
+            return f"{rule}; did you mean {' or '.join(near[:3])}?"
+        if asleep:
+            provider = asleep[0].partition("/")[0]
+            return f"{rule}; did you mean {asleep[0]}? But {provider} is not live here, as {self._dormant[provider]}"
+        return f"{rule}; GET /v1/models lists what there is"
+
+    def _whole(self, name: str) -> list[str]:
+        """The slugs of a bare name: of those known to have it, else of the first that has a price for it."""
+        named = [known for known in self._known() if known.partition("/")[2] == name]
+        known = [row for row in ROWS if find_facts(self._facts, f"{row}/{name}")] or [row for row in ROWS if self._book.find(row, name)][:1]
+        return list(dict.fromkeys((*named, *(f"{row}/{name}" for row in known))))
 
     def _near(self, slug: str) -> list[str]:
         """Names much like it; of the same provider where that is known, as then only the rest can be misspelt."""
-        from difflib import get_close_matches  # here, as only a mistake needs it
-
-        prefix, _, upstream = self._canonical(slug).partition("/")
+        prefix, _, upstream = self._canonical(slug.lower()).partition("/")
         if prefix not in self.providers:
-            return get_close_matches(slug, self._known(), n=3, cutoff=0.6)
+            return _alike(slug, self._known())
         names = [known.partition("/")[2] for known in self._known() if known.startswith(prefix + "/")]
-        return [f"{prefix}/{name}" for name in get_close_matches(upstream, names, n=3, cutoff=0.6)]
+        return [f"{prefix}/{name}" for name in _alike(upstream, names)]
+
+    def _near_asleep(self, slug: str) -> list[str]:
+        """… of providers that are not live."""
+        return _alike(slug, [known for known in self._facts if known.partition("/")[0] in self._dormant]) if "/" in slug else []
 
     def _known(self) -> list[str]:
         """Slugs of live providers that we could name: configured, limited to, or in our own file."""
@@ -351,6 +364,14 @@ class Catalog:
     def providers_dormant(self) -> list[tuple[str, str]]:
         """(name, why it is not live)."""
         return list(self._dormant.items())
+
+
+def _alike(name: str, known: Iterable[str]) -> list[str]:
+    """At most three of them, whatever their case."""
+    from difflib import get_close_matches  # here, as only a mistake needs it
+
+    spelt = {each.lower(): each for each in known}
+    return [spelt[each] for each in get_close_matches(name.lower(), spelt, n=3, cutoff=0.6)]
 
 
 def _listed_as(provider: Provider) -> str:

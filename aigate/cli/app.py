@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import typer
 
+from aigate import __version__
 from aigate.cli.accounts import keys, provider_keys, sub_accounts
 from aigate.cli.batches import batches, files
 from aigate.cli.connection import CommandError, Server, read_settings
@@ -22,9 +23,7 @@ from aigate.cli.replay import replay
 from aigate.cli.webhooks import webhooks
 from aigate.config import ConfigError
 
-app = typer.Typer(
-    help="A self-hosted AI gateway.", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 _GROUPS = {
     "keys": keys, "sub-accounts": sub_accounts, "provider-keys": provider_keys, "jobs": jobs, "files": files, "batch": batches, "eval": evals,
     "webhooks": webhooks, "ledger": ledger,
@@ -32,7 +31,18 @@ _GROUPS = {
 for _name, _commands in _GROUPS.items():
     app.add_typer(_commands, name=_name)
 
-app.command()(replay)
+
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        show_line(f"aigate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def aigate(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and exit.")] = False,
+) -> None:
+    """A self-hosted AI gateway."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -122,3 +132,6 @@ def call(
     show_line("")
     if used:
         show_note(f"{used['prompt_tokens']} tokens in, {used['completion_tokens']} out, ${used.get('cost', 0):.9f}")
+
+
+app.command()(replay)

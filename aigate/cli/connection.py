@@ -18,6 +18,8 @@ from aigate.config import Config, find_file, load
 PIECE_BYTES = 256 << 10
 TIMEOUT_S = 600.0  # silence; a model may think for minutes before its first word
 
+_NOT_OURS = "what answers there is not aigate"
+
 
 class CommandError(Exception):
     """A command failed: the message is the one line its user sees."""
@@ -90,6 +92,8 @@ class Server:
 
     def _answer(self) -> http.client.HTTPResponse:
         reply = self._connection.getresponse()
+        if reply.status < 400 and reply.getheader("x-request-id") is None:  # every reply of ours has one
+            raise CommandError(f"{self.url}: {_NOT_OURS}")
         if reply.status >= 400:
             raise CommandError(f"{reply.status}: {_message(reply.read())}")
         return reply
@@ -101,7 +105,7 @@ class Server:
         except ConnectionRefusedError:
             raise CommandError(f"no server answers at {self.url}; start one with 'aigate serve', or name another with --url") from None
         except json.JSONDecodeError:
-            raise CommandError(f"{self.url}: what answers there is not aigate") from None
+            raise CommandError(f"{self.url}: {_NOT_OURS}") from None
         except UnicodeEncodeError:
             raise CommandError("the key has a character that cannot be sent") from None
         except (OSError, http.client.HTTPException) as error:

@@ -71,8 +71,11 @@ class Whose(msgspec.Struct, frozen=True):
     key_id: str | None = None
 
 
-def keeper_of(principal: Principal) -> tuple[str, str]:
-    """(account, owner) of what a caller keeps here: its sub-account, else its key. Nobody else reads it, an admin's key neither."""
+Tenant = tuple[str, str]  # account, and in it a sub-account or, without, a key: whose is what is kept here
+
+
+def tenant_of(principal: Principal) -> Tenant:
+    """Nobody else reads what a caller keeps here, an admin's key neither."""
     return principal.account_id, principal.sub_account_id or principal.key_id
 
 

@@ -14,7 +14,6 @@ from aigate.core.price import format_cents
 VALIDATING, IN_PROGRESS, FINALIZING, CANCELLING = "validating", "in_progress", "finalizing", "cancelling"
 ENDED = COMPLETED, FAILED, EXPIRED, CANCELLED = "completed", "failed", "expired", "cancelled"
 
-ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/completions")
 WINDOW = "24h"  # the only completion window, as in the public service
 WINDOW_MS = 86_400_000
 
@@ -62,7 +61,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str  # batch_…
     account_id: str
-    owner_id: str  # core/account.py keeper_of
+    owner_id: str  # core/account.py tenant_of
     key_id: str  # for whom its calls are made
     tag: str | None = None
     endpoint: str

@@ -1,4 +1,4 @@
-"""The arithmetic of budgets on the keeper's side (design M1, M2, M8–M15): what is granted, and what shipped records change.
+"""The arithmetic of budgets on the keeper's side: what is granted, and what shipped records change.
 
 The keeper reads rows, calls these functions and writes what they say, in one transaction each; the model in tests/money calls them the
 same way. Amounts are integer nano-dollars. A *place* is (budget id, window). The worker's side is core/wallet.py. Pure.
@@ -66,7 +66,7 @@ class WindowRow(msgspec.Struct):
 
 class Given(msgspec.Struct, frozen=True):
     """Every want is met: `amounts`, in their order, each at least the need. The caller adds them to `leased` and to the journal's leases.
-    `tight`: budgets so near their end that a slice is exactly one hold (M13); the worker keeps nothing of it after the hold."""
+    `tight`: budgets so near their end that a slice is exactly one hold; the worker keeps nothing of it after the hold."""
 
     amounts: tuple[int, ...]
     tight: tuple[int, ...] = ()
@@ -87,7 +87,7 @@ class Over(msgspec.Struct, frozen=True):
 
 
 def grant(wants: Sequence[Want], rows: Sequence[WindowRow], *, journals: int, is_scarce: bool = False) -> Given | Short | Over:
-    """All wants or none (M2). `rows` in the order of `wants`; `journals` living ones share what is left, so no one takes it all.
+    """All wants or none. `rows` in the order of `wants`; `journals` living ones share what is left, so no one takes it all.
     `is_scarce`: others wait for one of these budgets, so nothing beyond the needs is given."""
     over: Over | None = None
     short: Short | None = None
@@ -155,7 +155,7 @@ class Changes:
         self._spent[place] = self._spent.get(place, 0) + cost
 
     def reserve(self, place: Place, hold: int) -> None:
-        """An attempt that was sent and never settled (M9)."""
+        """An attempt that was sent and never settled."""
         self._reserved[place] = self._reserved.get(place, 0) + hold
 
     def end_leases(self, leases: Iterable[Lease]) -> None:
@@ -204,5 +204,5 @@ class Changes:
 
 
 def resolve(hold: int, cost: int | None) -> Change:
-    """The end of an unsettled attempt (M10), for every owner of it: what it cost, or None for nothing."""
+    """The end of an unsettled attempt, for every owner of it: what it cost, or None for nothing."""
     return Change(spent=cost or 0, reserved=-hold)

@@ -32,7 +32,7 @@ class Call(msgspec.Struct):
     """
 
     surface: str  # dialect the client speaks
-    endpoint: str  # chat | embeddings
+    endpoint: str  # chat | responses | messages | embeddings | …
     pairs: dict[str, Raw]
     body_bytes: int
     models: tuple[str, ...]  # as asked, in order; () = omitted
@@ -73,7 +73,6 @@ class Outcome(msgspec.Struct, kw_only=True):
     usage_source: str = NONE
     raw_usage: bytes = b""  # the provider's own usage object, as JSON
     cost_nanousd: int = 0  # what that usage costs
-    is_retryable: bool = False
     retry_after_s: float | None = None
 
 

@@ -17,7 +17,6 @@ from aigate.core.scoring import AUTO, METHODS, NONE, Rule, find_rule
 from aigate.errors import ClientError
 
 QUALITY, COST, SPEED = "quality", "cost", "speed"
-METRICS = (QUALITY, COST, SPEED)
 RUNNING, COMPLETED, FAILED = "running", "completed", "failed"
 ALIAS = "eval:"  # before an eval's id, where it stands for its winner
 

@@ -14,7 +14,7 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str  # file-…
     account_id: str
-    owner_id: str  # core/account.py keeper_of
+    owner_id: str  # core/account.py tenant_of
     filename: str
     purpose: str
     size_bytes: int

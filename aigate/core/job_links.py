@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-MIN_LIFE_S, MAX_LIFE_S, RECORD_LIFE_S = 60, 604_800, 86_400  # contract: of a link that was asked for; of those in a job's record
+MIN_LIFE_S, MAX_LIFE_S, RECORD_LIFE_S = 60, 604_800, 86_400  # of a link that was asked for; of those in a job's record
 
 
 class LinkKey(msgspec.Struct, frozen=True):

@@ -16,7 +16,9 @@ MAX_OUTPUT_TOKENS = "max_output_tokens"  # max_tokens, max_completion_tokens, ma
 EFFORT = "reasoning_effort"
 THINKING = "thinking"
 
-# Fields of ours in a request body: acted on here, never sent upstream, never warned about (contract §2.1).
+MAX_ASKED_TOKENS = 2**31 - 1  # that a caller may ask for: no model makes so many, and what they would cost fits 64 bits
+
+# Fields of ours in a request body: acted on here, never sent upstream, never warned about.
 GATEWAY_FIELDS = frozenset({"fallbacks", "routing", "baseline_model", "x-routing", "provider_key_id"})
 
 # Sampling parameters that reasoning models refuse or ignore; quirks name this set rather than repeat it.

@@ -180,11 +180,6 @@ def rate_to_usd(rate: Rate, units: int = _TOKENS_PER_MTOK) -> float:
     return rate[0] * units / (rate[1] * _PICO_PER_USD)
 
 
-def format_usd(nanousd: int) -> float:
-    """Dollars for `usage.cost`: the closest float, which prints as the exact amount up to millions of dollars."""
-    return nanousd / _NANO_PER_USD
-
-
 def format_cents(nanousd: int) -> str:
     """Cents for `X-Cost-Cents`: at most 6 decimals, half rounded up, no trailing zeros."""
     whole, micro = divmod((nanousd + 5) // 10, 10**6)

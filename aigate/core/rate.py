@@ -14,7 +14,7 @@ import msgspec
 
 REQUESTS, TOKENS, STREAMS = "requests", "tokens", "streams"  # kinds of Rate
 
-BURST_S = 10.0  # contract §4.10: twice the rate for 10 s
+BURST_S = 10.0  # twice the rate for 10 s
 LEASE_S = 1.0  # how long a permit that was taken ahead may be used
 NO_RATE_WAIT_S = 1.0  # what to say where only the end of another stream helps
 NEVER = float("inf")

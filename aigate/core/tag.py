@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from aigate.errors import ClientError
 
-TAG_LIMIT_CHARS = 64  # contract §1.3
+TAG_LIMIT_CHARS = 64
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def read_tag(value: bytes) -> str | None:
@@ -17,4 +20,6 @@ def read_tag(value: bytes) -> str | None:
         raise ClientError(
             f"the x-aig-tag header has {len(tag)} characters; at most {TAG_LIMIT_CHARS} are allowed", param="x-aig-tag"
         )
+    if _CONTROL.search(tag):
+        raise ClientError("the x-aig-tag header has a control character, such as a tab", param="x-aig-tag")
     return tag or None

@@ -27,7 +27,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 NOTHING = Usage()
 
-# How the numbers of a row were obtained (contract: the ledger says so on each row).
+# How the numbers of a row were obtained (the ledger says so on each row).
 REPORTED = "reported"  # by the provider
 COUNTED = "counted"  # by us, from the text that went through, with the model's own tokenizer
 ESTIMATED = "estimated"  # by us, from bytes

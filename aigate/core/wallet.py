@@ -1,4 +1,4 @@
-"""A worker's share of the budgets: slices of lease in memory, and the holds taken from them (design M3, M4, M6, M12–M15).
+"""A worker's share of the budgets: slices of lease in memory, and the holds taken from them.
 
 Everything here happens at once, between two awaits. What has to reach the journal is returned as leases: the caller writes it before it
 acknowledges or awaits anything. No clock: `now_ms` is an argument. The keeper's side is core/budget.py. Pure.
@@ -129,7 +129,7 @@ class Wallet:
         return hold
 
     def settle(self, hold: Hold, cost: int) -> tuple[Lease, ...]:
-        """The charges for the settled record. An overrun takes what the slice still has; the rest is only in the cost (M14)."""
+        """The charges for the settled record. An overrun takes what the slice still has; the rest is only in the cost."""
         self._open.remove(hold)
         amount = hold.amount
         charges = []
@@ -302,7 +302,7 @@ class Wallet:
     # --- limits and restored databases --------------------------------------------------------------------------------------------
 
     def to_adopt(self, changes: Sequence[Limit]) -> tuple[Lease, ...]:
-        """Open holds of an owner that do not count on its budget yet become lease of it (M12). → ADOPTED, then `change_limits`; where
+        """Open holds of an owner that do not count on its budget yet become lease of it. → ADOPTED, then `change_limits`; where
         it cannot be written, the limits are not in force."""
         held: dict[Place, int] = {}
         for change in changes:
@@ -349,7 +349,7 @@ class Wallet:
             piece.held += hold.amount
 
     def to_restate(self) -> tuple[Lease, ...]:
-        """The database does not know all our grants (M15). → RESTATED, also where it is empty: what the open holds stand on. Then
+        """The database does not know all our grants. → RESTATED, also where it is empty: what the open holds stand on. Then
         `restate`."""
         held: dict[Place, int] = {}
         for hold in self._open:

@@ -1,4 +1,4 @@
-"""The `x-aig-warning` value: an RFC 9651 list, one item per change made to a request (contract §7). Pure."""
+"""The `x-aig-warning` value: an RFC 9651 list, one item per change made to a request. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aigate.core.call import Warning
 
-LIMIT_CHARS = 4096  # values echoed from input are capped (design §4, heads)
+LIMIT_CHARS = 4096  # values echoed from input are capped
 
 
 def _value(value: int | float | str) -> str:

@@ -15,23 +15,6 @@ def count_words(text: str) -> int:
     return len(text.split())
 
 
-class WordCounter:
-    """Counts a text that arrives in pieces: the same total however it was cut."""
-
-    __slots__ = ("total", "_is_inside_word")
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._is_inside_word = False
-
-    def add(self, text: str) -> None:
-        if not text:
-            return
-        continues = self._is_inside_word and not text[0].isspace()
-        self.total += len(text.split()) - continues
-        self._is_inside_word = not text[-1].isspace()
-
-
 def message_texts(messages: Iterable[Mapping]) -> list[str]:
     """Every text of OpenAI-chat messages that counts: contents, text parts, arguments of earlier tool calls."""
     texts: list[str] = []
@@ -47,7 +30,3 @@ def message_texts(messages: Iterable[Mapping]) -> list[str]:
             if isinstance(function, dict) and isinstance(function.get("arguments"), str):
                 texts.append(function["arguments"])
     return texts
-
-
-def count_prompt_words(messages: list) -> int:
-    return MESSAGE_OVERHEAD * len(messages) + sum(map(count_words, message_texts(messages)))

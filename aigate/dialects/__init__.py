@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from aigate.dialects.anthropic import AnthropicMessages
-from aigate.dialects.anthropic_count import AnthropicCount
 from aigate.dialects.dialect import Dialect, TokenEndpoint
 from aigate.dialects.gemini import Gemini
-from aigate.dialects.gemini_count import GeminiCount
 from aigate.dialects.openai_chat import OpenAIChat
 from aigate.dialects.openai_compaction import OpenAICompaction
 from aigate.dialects.openai_completions import OpenAICompletions
 from aigate.dialects.openai_embeddings import OpenAIEmbeddings
 from aigate.dialects.openai_responses import OpenAIResponses
-from aigate.dialects.openai_responses_count import ResponsesCount
+from aigate.dialects.token_counts import AnthropicCount, GeminiCount, ResponsesCount
 
 _ALL: tuple[Dialect, ...] = (
     AnthropicMessages(), Gemini(), OpenAIChat(), OpenAICompaction(), OpenAICompletions(), OpenAIEmbeddings(), OpenAIResponses(),

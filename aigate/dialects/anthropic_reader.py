@@ -1,7 +1,7 @@
 """Streams of Anthropic Messages, from provider bytes to events. Pure; one reader per attempt.
 
 Each event's chunk says what it means and keeps the event itself in its bag, so that a writer of this format passes it on as it came.
-Deltas that repeat a learnt template (openai_chat_splice.py) are not decoded.
+Deltas that repeat a learnt template (template.py) are not decoded.
 """
 
 from __future__ import annotations
@@ -14,17 +14,13 @@ from msgspec import Raw
 
 from aigate.core.events import Event
 from aigate.core.neutral import Bag, Chunk, Delta, Opaque, ToolCallDelta
-from aigate.core.sse import BlockSplitter, read_block
+from aigate.core.sse import read_block
 from aigate.core.target import Target
 from aigate.dialects.anthropic_errors import read_error_object
 from aigate.dialects.anthropic_message import NAME, read_citation
 from aigate.dialects.anthropic_reply import finish_reason
 from aigate.dialects.anthropic_usage import read_usage
-from aigate.dialects.openai_chat_splice import Template, learn
-from aigate.dialects.texts import MAX_EVENT_BYTES, KeptText
-from aigate.errors import ProviderError
-
-MAX_LESSONS = 16  # templates learnt in a row without one match: then this stream has none
+from aigate.dialects.block_reader import BlockReader
 
 _PADDING = re.compile(rb" +\}\n\n")  # the vendor hides how long a delta is behind spaces before its last bracket
 _decode = msgspec.json.decode
@@ -32,23 +28,15 @@ _encode = msgspec.json.encode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class AnthropicStreamReader:
-    __slots__ = (
-        "_is_spliced", "_blocks", "_template", "_lessons", "_kept", "_usage", "_open", "_calls", "_has_arguments", "_is_done", "_is_final",
-        "_has_failed",
-    )  # fmt: skip
+class AnthropicStreamReader(BlockReader):
+    __slots__ = ("_usage", "_open", "_calls", "_has_arguments")
 
     def __init__(self, target: Target, is_spliced: bool):
-        self._is_spliced = is_spliced
-        self._blocks = BlockSplitter()
-        self._template: Template | None = None
-        self._lessons = 0
-        self._kept = KeptText()
+        super().__init__(is_spliced)
         self._usage: Bag = {}  # the provider's object: what message_start says, and what message_delta replaces of it
         self._open = ""  # kind of the content block that is open
         self._calls = -1  # index of the last tool call
         self._has_arguments = False
-        self._is_done = self._is_final = self._has_failed = False
 
     def feed(self, data: bytes) -> list[Event]:
         run = self._blocks.feed(data)
@@ -58,92 +46,32 @@ class AnthropicStreamReader:
             run = _PADDING.sub(b"}\n\n", run)
         return self._read_blocks(run)
 
-    def close(self) -> list[Event]:
-        rest = self._blocks.close()
-        events: list[Event] = []
-        if rest and not self._is_done:
-            if rest.lstrip().startswith(b"{"):  # no stream but a JSON body
-                rest = b"data: " + rest.replace(b"\n", b" ")
-            events = [event for event in self._read_blocks(rest + b"\n\n") if event.chunk is None or event.chunk.deltas]
-        if not self._is_done and not self._has_failed:
-            if self._is_final:
-                events.append(Event(is_done=True))
-            else:
-                events.append(Event(error=ProviderError("the provider's stream ended before it was complete", kind="cut")))
-        return events
-
-    def text_so_far(self) -> tuple[str, int]:
-        return self._kept.text(), self._kept.more_bytes
-
-    def _check_size(self) -> list[Event]:
-        if self._blocks.held_bytes <= MAX_EVENT_BYTES or self._has_failed:
-            return []
-        self._has_failed = True
-        return [Event(error=ProviderError(f"the provider sent an event of more than {MAX_EVENT_BYTES} bytes", kind="bad_reply"))]
-
     # --- blocks -------------------------------------------------------------------------------------------------------------
 
-    def _read_blocks(self, run: bytes) -> list[Event]:
-        events: list[Event] = []
-        at, end = 0, len(run)
-        refused = None  # the template whose events are taken one by one, lest each of many looks at all that is left
-        while at < end and not self._is_done and not self._has_failed:
-            template = self._template
-            if template is not None and run.startswith(template.head, at):
-                found = None if template is refused else template.match_run(run, at)
-                if found is None:
-                    refused = template
-                    found = template.match_first(run, at)
-                if found is not None:
-                    texts, joined, at = found
-                    self._lessons = 0
-                    self._kept.add(joined, len(joined))
-                    last = events[-1] if events else None
-                    if last is not None and last.texts is not None and last.chunk is template.chunk:
-                        last.texts += texts
-                        last.count += len(texts)
-                    else:
-                        events.append(Event(b"", len(texts), template.chunk, texts))
-                    continue
-            if run[at] == 0x0A:  # more blank lines than one
-                at += 1
-                continue
-            stop = run.find(b"\n\n", at) + 2
-            event = self._read_event(run[at:stop])
-            at = stop
-            if event is not None:
-                events.append(event)
-        return events
+    def _is_told(self, event: Event) -> bool:
+        return event.chunk is None or bool(event.chunk.deltas)
 
-    def _read_event(self, block: bytes) -> Event | None:
-        event = self._read_block(block)
+    def _read_block(self, block: bytes) -> Event | None:
+        event = self._read_event(block)
         if event is None or event.chunk is None:
             return event
         for delta in event.chunk.deltas:
-            self._keep_delta(delta)
+            self._keep(delta.reasoning, delta.text, *(call.arguments for call in delta.tool_calls))
         if event.is_final:
             self._is_final = True
             self._template = None
-        elif self._is_spliced and len(event.chunk.deltas) == 1 and self._lessons < MAX_LESSONS:
-            template = learn(block, event.chunk, self._read_again)
-            if template is not None:
-                self._template = template
-                self._lessons += 1
+        elif len(event.chunk.deltas) == 1:
+            self._learn(block, event.chunk)
         return event
 
     def _read_again(self, block: bytes) -> Chunk | None:
         """Only deltas are ever learnt, and those leave no state."""
-        event = self._read_block(block)
+        event = self._read_event(block)
         return None if event is None else event.chunk
-
-    def _keep_delta(self, delta: Delta) -> None:
-        for text in (delta.reasoning, delta.text, *(call.arguments for call in delta.tool_calls)):
-            if text:
-                self._kept.add(text, len(text))
 
     # --- events -------------------------------------------------------------------------------------------------------------
 
-    def _read_block(self, block: bytes) -> Event | None:
+    def _read_event(self, block: bytes) -> Event | None:
         payload = read_block(block)
         if not payload or payload.strip() == b"[DONE]":
             return None
@@ -173,7 +101,7 @@ class AnthropicStreamReader:
         elif kind == "error" or (type(fields) is dict and fields.get("error")):
             event.error = read_error_object(fields.get("error"))
             event.chunk = None
-            self._has_failed = True
+            self._is_done = self._has_failed = True
         return event
 
     def _add(self, event: Event, **fields: Any) -> None:

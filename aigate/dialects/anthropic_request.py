@@ -16,10 +16,10 @@ from msgspec import Meta, Raw
 from aigate.core.call import Call
 from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Bag, Message, Request, Tool
-from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_OUTPUT_TOKENS, THINKING
+from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_ASKED_TOKENS, MAX_OUTPUT_TOKENS, THINKING
 from aigate.core.target import Target
 from aigate.dialects.anthropic_message import NAME, read_content, take_cache
-from aigate.dialects.body import check_fields, is_array, read_pairs, typed, wrong
+from aigate.dialects.body import check_fields, is_array, read_fallbacks, read_pairs, typed, wrong
 from aigate.dialects.dialect import Head
 from aigate.dialects.openai_chat_request import read_models
 from aigate.dialects.proof import MARK
@@ -50,8 +50,7 @@ _MARK = MARK.encode()
 _VERSION = re.compile(r"20\d\d-\d\d-\d\d")
 
 _flag = msgspec.json.Decoder(bool | None).decode
-_count = msgspec.json.Decoder(Annotated[int, Meta(ge=0)] | None).decode
-_fallbacks = msgspec.json.Decoder(bool | list[str] | None).decode
+_count = msgspec.json.Decoder(Annotated[int, Meta(ge=0, le=MAX_ASKED_TOKENS)] | None).decode
 _object = msgspec.json.Decoder(dict[str, Any] | None).decode
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
@@ -79,13 +78,10 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
     if endpoint != COUNT:
         if pairs.get("max_tokens") is None:
             raise ClientError("max_tokens is missing: send the number of tokens to generate at most", param="max_tokens")
-        call.max_output_tokens = typed(pairs, "max_tokens", _count, "a whole number from 0")  # type: ignore[assignment]
+        call.max_output_tokens = typed(pairs, "max_tokens", _count, f"a whole number from 0 to {MAX_ASKED_TOKENS}")  # type: ignore[assignment]
     if "stream" in pairs:
         call.is_stream = bool(typed(pairs, "stream", _flag, "true or false"))
-    if "fallbacks" in pairs:
-        fallbacks = typed(pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
-        call.allows_fallback = fallbacks is not False
-        call.fallbacks = tuple(fallbacks) if isinstance(fallbacks, list) else ()
+    read_fallbacks(call)
     call.holds_proofs = _MARK in body
     return call
 

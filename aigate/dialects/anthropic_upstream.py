@@ -18,6 +18,7 @@ from aigate.core.target import Target
 from aigate.dialects.anthropic_message import MEDIA_KINDS, NAME, put_cache, write_blocks, write_content
 from aigate.dialects.anthropic_request import OWN_KEYS, SIMPLE, spelt
 from aigate.dialects.anthropic_schema import lowered
+from aigate.dialects.body import value_of
 
 MAX_INVENTED_TOKENS = 32_768  # of output, where the caller set no bound: this format must have one
 MIN_BUDGET_TOKENS = 1024
@@ -87,23 +88,23 @@ def _lose_params(request: Request, target: Target, warnings: list[Warning]) -> N
     for name, raw in params.items():
         if name not in _SAID and name not in target.quirks.extra and bytes(raw) not in (b"null", _UNSAID_DEFAULTS.get(name), b"{}", b"0.0"):
             warnings.append(Warning("dropped", request.spelling.get(name, name), "this format has no such parameter"))
-    form = _value(params, "response_format")
+    form = value_of(params, "response_format")
     if _told_format(form, target):
         warnings.append(Warning("emulated", "response_format", "asked for in the instructions, as the model cannot be bound to it"))
     elif isinstance(form, dict) and form.get("type") == "json_schema" and (told := _schema(form)[1]):
         what = ", ".join(sorted(set(told)))
         warnings.append(Warning("emulated", "response_format", f"told in the schema's descriptions rather than enforced: {what}"))
-    tier = _value(params, "service_tier")
+    tier = value_of(params, "service_tier")
     if tier is not None and str(tier) not in _TIERS:
         warnings.append(Warning("dropped", "service_tier", "this format has auto and default", str(tier)))
-    choice = _value(params, "tool_choice")
+    choice = value_of(params, "tool_choice")
     if _is_forced(choice) and not target.quirks.forces_tools:
         warnings.append(Warning("clamped", "tool_choice", "the model cannot be made to call a tool", "required", "auto"))
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
         warnings.append(Warning("dropped", "tool_choice.allowed_tools", "this format has no choice among tools"))
     if _thinks_by_budget(request, target) and _thinking(request, target) is None:
         warnings.append(Warning("dropped", EFFORT, "the model cannot think on this turn"))
-    effort = _value(params, EFFORT)
+    effort = value_of(params, EFFORT)
     if target.quirks.thinking != "adaptive" and THINKING not in params and effort not in (None, "none", *BUDGETS):
         warnings.append(Warning("dropped", request.spelling.get(EFFORT, EFFORT), "not a degree of reasoning that this format knows", str(effort)))
 
@@ -113,7 +114,7 @@ def _lose_params(request: Request, target: Target, warnings: list[Warning]) -> N
 
 def write_request(request: Request, target: Target) -> bytes:
     is_own = request.dialect == NAME
-    told = "" if is_own else _told_format(_value(request.params, "response_format"), target)
+    told = "" if is_own else _told_format(value_of(request.params, "response_format"), target)
     instructions = [*request.messages, Message("system", [Text(told)])] if told else request.messages
     system, messages = _write_messages(instructions, is_own)
     pairs: dict[str, Any] = {"model": spelt(target.upstream_model)} if target.names_model else {}
@@ -125,7 +126,7 @@ def write_request(request: Request, target: Target) -> bytes:
         if name in params:
             pairs[name] = params[name]
     if "stop" in params:
-        stop = _value(params, "stop")
+        stop = value_of(params, "stop")
         stops = [stop] if isinstance(stop, str) else stop if type(stop) is list else []
         if stops or is_own:
             pairs["stop_sequences"] = stops
@@ -242,11 +243,6 @@ def _with_type(schema: Any) -> Any:
     return {"type": "object", **schema} if type(schema) is dict else schema
 
 
-def _value(params: Mapping[str, Raw], name: str) -> Any:
-    raw = params.get(name)
-    return None if raw is None else _decode(raw)
-
-
 def _is_forced(choice: object) -> bool:
     return choice == "required" or (isinstance(choice, dict) and choice.get("type") in ("function", "custom"))
 
@@ -261,24 +257,24 @@ def _write_composites(pairs: dict[str, Any], request: Request, target: Target) -
     thinking = _thinking(request, target)
     if thinking is not None:
         pairs["thinking"] = thinking
-    effort = _value(params, EFFORT)
+    effort = value_of(params, EFFORT)
     if target.quirks.thinking == "adaptive" and effort not in (None, "none", "between_tools"):
         config["effort"] = effort
-    form = _value(params, "response_format")
+    form = value_of(params, "response_format")
     if isinstance(form, dict) and form.get("type") == "json_schema" and not _told_format(form, target):
         config["format"] = {"type": "json_schema", "schema": _schema(form)[0]}
     if config:
         pairs["output_config"] = config
-    user = _value(params, "safety_identifier") or _value(params, "user")
+    user = value_of(params, "safety_identifier") or value_of(params, "user")
     if isinstance(user, str):
         pairs["metadata"] = {"user_id": user}
-    tier = _TIERS.get(str(_value(params, "service_tier")))
+    tier = _TIERS.get(str(value_of(params, "service_tier")))
     if tier is not None:
         pairs["service_tier"] = tier
 
 
 def _write_tool_choice(params: Mapping[str, Raw], target: Target) -> Bag | None:
-    asked = _value(params, "tool_choice")
+    asked = value_of(params, "tool_choice")
     choice: Bag | None = None
     if _is_forced(asked) and not target.quirks.forces_tools:
         choice = {"type": "auto"}
@@ -288,7 +284,7 @@ def _write_tool_choice(params: Mapping[str, Raw], target: Target) -> Bag | None:
     elif isinstance(asked, dict) and asked.get("type") in ("function", "custom"):
         inside = asked.get(asked["type"])
         choice = {"type": "tool", "name": (inside if type(inside) is dict else asked).get("name")}
-    if _value(params, "parallel_tool_calls") is False and (choice is None or choice["type"] != "none"):
+    if value_of(params, "parallel_tool_calls") is False and (choice is None or choice["type"] != "none"):
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
     return choice
 
@@ -297,23 +293,23 @@ def _thinks_by_budget(request: Request, target: Target) -> bool:
     """Whether thinking was asked of a model that takes it as a number of tokens."""
     if target.quirks.thinking == "adaptive":
         return False
-    mode = _value(request.params, THINKING)
+    mode = value_of(request.params, THINKING)
     if isinstance(mode, dict) and (mode.get("type") == "disabled" or "budget_tokens" in mode):
         return mode.get("type") == "enabled" and bool(mode["budget_tokens"])
-    return _value(request.params, EFFORT) in BUDGETS
+    return value_of(request.params, EFFORT) in BUDGETS
 
 
 def _thinking(request: Request, target: Target) -> Bag | None:
     """The `thinking` field; None to say nothing, which is also what is left where the model could not think on this turn."""
-    effort = _value(request.params, EFFORT)
+    effort = value_of(request.params, EFFORT)
     if target.quirks.thinking == "adaptive":
         if effort is None:
             return None
         kind = {"none": "disabled", "between_tools": "between_tools"}.get(effort, "adaptive")
         return {"type": kind, "display": "summarized"} if kind == "adaptive" else {"type": kind}
-    if not _thinks_by_budget(request, target) or _is_forced(_value(request.params, "tool_choice")) or _is_inside_turn(request):
+    if not _thinks_by_budget(request, target) or _is_forced(value_of(request.params, "tool_choice")) or _is_inside_turn(request):
         return None
-    mode = _value(request.params, THINKING)
+    mode = value_of(request.params, THINKING)
     budget = mode["budget_tokens"] if isinstance(mode, dict) and "budget_tokens" in mode else BUDGETS[effort]
     bound = _max_tokens(request, target)
     most = (bound if isinstance(bound, int) else _decode(bound)) - 1  # type: ignore[arg-type]

@@ -8,22 +8,18 @@ import msgspec
 
 from aigate.core.usage import Usage
 from aigate.dialects.dialect import Settlement
-from aigate.dialects.openai_usage import MAX_TOKENS
-
-
-def _whole(value: object) -> int:
-    return value if type(value) is int and 0 < value <= MAX_TOKENS else 0
+from aigate.dialects.openai_usage import count_of
 
 
 def read_usage(fields: Mapping[str, object]) -> Usage | None:
     """None for an object that reports no token count."""
     if fields.get("input_tokens") is None and fields.get("output_tokens") is None:
         return None
-    read, written = _whole(fields.get("cache_read_input_tokens")), _whole(fields.get("cache_creation_input_tokens"))
-    output = _whole(fields.get("output_tokens"))
+    read, written = count_of(fields.get("cache_read_input_tokens")), count_of(fields.get("cache_creation_input_tokens"))
+    output = count_of(fields.get("output_tokens"))
     details = fields.get("output_tokens_details")
-    thinking = _whole(details.get("thinking_tokens")) if isinstance(details, dict) else 0
-    return Usage(_whole(fields.get("input_tokens")) + read + written, output, read, written, min(thinking, output))
+    thinking = count_of(details.get("thinking_tokens")) if isinstance(details, dict) else 0
+    return Usage(count_of(fields.get("input_tokens")) + read + written, output, read, written, min(thinking, output))
 
 
 def write_usage(settlement: Settlement) -> dict[str, object]:

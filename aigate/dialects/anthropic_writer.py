@@ -51,7 +51,7 @@ class _Call(msgspec.Struct):
 
 class AnthropicStreamWriter:
     __slots__ = (
-        "_asked", "_reply_id", "_is_begun", "_block", "_kind", "_origin", "_call", "_waiting", "_called", "_finish", "_ends", "_template",
+        "_asked", "_reply_id", "_is_begun", "_block", "_kind", "_call", "_waiting", "_called", "_finish", "_ends", "_template",
         "_head", "_tail", "_joint",
     )  # fmt: skip
 
@@ -61,7 +61,6 @@ class AnthropicStreamWriter:
         self._is_begun = False
         self._block = -1  # index of the last content block
         self._kind = ""  # of the block that is open
-        self._origin = ""  # whose thinking is open and not yet signed
         self._call: _Call | None = None  # the open tool call
         self._waiting: dict[int, _Call] = {}  # calls that began before the open one was whole
         self._called: set[int] = set()

@@ -14,12 +14,16 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from aigate.core.call import Call
+from aigate.core.neutral import Tool
 from aigate.errors import ClientError
 
 MAX_DEPTH = 100
+MAX_TIME = 253_402_300_799  # the end of the year 9999
 _SHOWN_CHARS = 60
 
-_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
+decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
+_fallbacks = msgspec.json.Decoder(bool | list[str] | None).decode
 _POSITION = re.compile(r"\(byte (\d+)\)")
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _STRING = re.compile(rb'"[^"]*"')
@@ -30,7 +34,7 @@ _NO_BRACKET = bytes(set(range(256)) - set(b'[]{}"'))
 def read_pairs(body: bytes, acted_on: frozenset[str]) -> dict[str, Raw]:
     """The body's top-level pairs; of a key given twice the last. `acted_on`: keys the surface reads, of which no other case is taken."""
     try:
-        pairs = _decode_pairs(body)
+        pairs = decode_pairs(body)
         if not body.isascii():
             str(body, "utf-8")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -46,7 +50,7 @@ def read_pairs(body: bytes, acted_on: frozenset[str]) -> dict[str, Raw]:
 def open_object(body: bytes, content: str) -> dict[str, Raw]:
     """The top-level pairs of a provider's JSON. Raw ones must be UTF-8 too, which decoding the pairs does not look at; but not `content`: what
     only that is wrong in goes to its own clients as it came, and to others as an error, paid for by the usage beside it."""
-    pairs = _decode_pairs(body)
+    pairs = decode_pairs(body)
     if not body.isascii():
         for key, raw in pairs.items():
             if key != content:
@@ -54,11 +58,22 @@ def open_object(body: bytes, content: str) -> dict[str, Raw]:
     return pairs
 
 
+def read_time(value: object) -> int:
+    """A provider's time in whole seconds; 0 for what is none, or beyond what a calendar can say."""
+    return int(value) if isinstance(value, int | float) and 0 <= value <= MAX_TIME else 0
+
+
 @lru_cache(1024)  # calls of one application have the same keys
 def _check_case(acted_on: frozenset[str], *keys: str) -> None:
     for key in keys:
         if key not in acted_on and key.lower() in acted_on:
             raise ClientError(f"{key[:_SHOWN_CHARS]!r} is not {key.lower()!r}: keys are case-sensitive; send {key.lower()!r}", param=key)
+
+
+def value_of(pairs: Mapping[str, Raw], key: str) -> Any:
+    """Decoded, as it is known to be good; None when it is absent or null."""
+    raw = pairs.get(key)
+    return None if raw is None else msgspec.json.decode(raw)
 
 
 def typed(pairs: Mapping[str, Raw], key: str, decode: Callable[[Raw], object], allowed: str) -> object:
@@ -70,6 +85,14 @@ def typed(pairs: Mapping[str, Raw], key: str, decode: Callable[[Raw], object], a
         return decode(raw)
     except (msgspec.DecodeError, RecursionError):
         raise wrong(key, allowed, raw) from None
+
+
+def read_fallbacks(call: Call) -> None:
+    """The gateway's own field, the same in every format."""
+    if "fallbacks" in call.pairs:
+        fallbacks = typed(call.pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
+        call.allows_fallback = fallbacks is not False
+        call.fallbacks = tuple(fallbacks) if isinstance(fallbacks, list) else ()
 
 
 def wrong(key: str, allowed: str, raw: Raw) -> ClientError:
@@ -86,6 +109,16 @@ def check_fields(fields: Mapping[str, Any], needed: Mapping[str, type], path: st
     for key, kind in needed.items():
         if not isinstance(fields.get(key), kind):
             raise ClientError(f"{path}.{key} must be {_WORDS[kind]}", param=f"{path}.{key}")
+
+
+def read_tools(raw: Raw, read: Callable[[dict[str, Any], str], Tool]) -> list[Tool] | None:
+    """`read`: one tool, of its object and path. None: null was sent."""
+    value = msgspec.json.decode(raw)
+    if value is None:
+        return None
+    if type(value) is not list or any(type(tool) is not dict for tool in value):
+        raise wrong("tools", "an array of tools", raw)
+    return [read(tool, f"tools[{place}]") for place, tool in enumerate(value)]
 
 
 def is_array(raw: Raw) -> bool:

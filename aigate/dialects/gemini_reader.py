@@ -6,8 +6,6 @@ equal but for one string: there are no plain runs to pass on. The format has no 
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from aigate.core.events import Event
@@ -19,9 +17,9 @@ from aigate.dialects.gemini_errors import read_error_object
 from aigate.dialects.gemini_parts import NAME, made_up_id, read_part
 from aigate.dialects.gemini_reply import blocked, created_at
 from aigate.dialects.gemini_usage import read_usage, service_tier
+from aigate.dialects.texts import KeptText
 from aigate.errors import ProviderError
 
-KEPT_BYTES = 65_536  # of generated text, for counting a usage that nobody reports
 MAX_EVENT_BYTES = 64 << 20  # an image comes whole
 
 _decode = msgspec.json.decode
@@ -30,13 +28,11 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class GeminiStreamReader:
-    __slots__ = ("_blocks", "_kept", "_kept_bytes", "_more_bytes", "_texts", "_call_counts", "_begun", "_finished", "_has_failed", "_reply_id", "_usage")
+    __slots__ = ("_blocks", "_kept", "_texts", "_call_counts", "_begun", "_finished", "_has_failed", "_reply_id", "_usage")
 
     def __init__(self, target: Target, is_spliced: bool):
         self._blocks = BlockSplitter()
-        self._kept: list[str] = []
-        self._kept_bytes = 0
-        self._more_bytes = 0
+        self._kept = KeptText()
         self._texts: dict[int, list[str]] = {}  # choice → its text so far, which its citations point into
         self._call_counts: dict[int, int] = {}
         self._begun: set[int] = set()
@@ -68,7 +64,7 @@ class GeminiStreamReader:
         return events
 
     def text_so_far(self) -> tuple[str, int]:
-        return "".join(self._kept), self._more_bytes
+        return self._kept.text(), self._kept.more_bytes
 
     # --- blocks -------------------------------------------------------------------------------------------------------------
 
@@ -133,7 +129,7 @@ class GeminiStreamReader:
         usage, self._usage = self._usage, None
         if usage is not None:
             read = read_usage(usage, is_blocked)
-            if read is not None and not read.output_tokens and self._kept_bytes and not self._finished:
+            if read is not None and not read.output_tokens and not self._kept.is_empty and not self._finished:
                 return  # broken off before its output was counted by the provider: we count what came
             event.usage = read
             if event.usage is not None:
@@ -165,11 +161,11 @@ class GeminiStreamReader:
 
     def _read_part(self, part: Part, index: int) -> Delta:
         if type(part) is Text:
-            self._keep(part.text)
+            self._kept.add(part.text, len(part.text))
             self._texts.setdefault(index, []).append(part.text)
             return Delta(index, text=part.text, delta_bag=part.bag)
         if type(part) is Reasoning:
-            self._keep(part.text)
+            self._kept.add(part.text, len(part.text))
             return Delta(
                 index, reasoning=part.text, delta_bag=part.bag, signature=part.signature, encrypted=part.encrypted, origin=part.origin
             )
@@ -177,14 +173,7 @@ class GeminiStreamReader:
             return Delta(index, parts=[part])
         number = self._call_counts.get(index, 0)
         self._call_counts[index] = number + 1
-        self._keep(part.name + part.arguments)
+        self._kept.add(part.name + part.arguments, len(part.name) + len(part.arguments))
         call_id = part.id or made_up_id(self._reply_id, index, number)
         call = ToolCallDelta(number, call_id, part.name, part.arguments, "function", part.bag, part.signature, part.origin)
         return Delta(index, tool_calls=[call])
-
-    def _keep(self, text: Any) -> None:
-        if self._kept_bytes < KEPT_BYTES:
-            self._kept.append(text)
-            self._kept_bytes += len(text)
-        else:
-            self._more_bytes += len(text)

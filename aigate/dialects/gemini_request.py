@@ -16,9 +16,9 @@ from msgspec import Meta, Raw
 from aigate.core.call import Call
 from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Bag, Message, Request, Tool
-from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_OUTPUT_TOKENS, THINKING
+from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_ASKED_TOKENS, MAX_OUTPUT_TOKENS, THINKING
 from aigate.core.target import Target
-from aigate.dialects.body import check_fields, is_array, read_pairs, typed, wrong
+from aigate.dialects.body import check_fields, is_array, read_fallbacks, read_pairs, typed, wrong
 from aigate.dialects.dialect import Head
 from aigate.dialects.gemini_parts import NAME, camel, camel_keys, read_content, read_contents
 from aigate.dialects.gemini_schema import to_json_schema
@@ -66,11 +66,10 @@ def _decoder(kind: Any) -> Any:
 
 
 _object = _decoder(dict[str, Raw] | None)
-_count = _decoder(Annotated[int, Meta(ge=1)] | None)
+_count = _decoder(Annotated[int, Meta(ge=1, le=MAX_ASKED_TOKENS)] | None)
 _choices = _decoder(Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None)
 _budget = _decoder(Annotated[int, Meta(ge=-1)] | None)
 _string = _decoder(str | None)
-_fallbacks = _decoder(bool | list[str] | None)
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
@@ -107,10 +106,7 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
         if f"{CONFIG}.{THINKING_CONFIG}" in pairs:
             _unfold(pairs, f"{CONFIG}.{THINKING_CONFIG}")
         _read_config(pairs, call)
-    if "fallbacks" in pairs:
-        fallbacks = typed(pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
-        call.allows_fallback = fallbacks is not False
-        call.fallbacks = tuple(fallbacks) if isinstance(fallbacks, list) else ()
+    read_fallbacks(call)
     return call
 
 
@@ -121,7 +117,7 @@ def _unfold(pairs: dict[str, Raw], key: str) -> None:
 
 
 def _read_config(pairs: dict[str, Raw], call: Call) -> None:
-    call.max_output_tokens = typed(pairs, OWN_KEYS[MAX_OUTPUT_TOKENS], _count, "a whole number from 1")  # type: ignore[assignment]
+    call.max_output_tokens = typed(pairs, OWN_KEYS[MAX_OUTPUT_TOKENS], _count, f"a whole number from 1 to {MAX_ASKED_TOKENS}")  # type: ignore[assignment]
     call.n = typed(pairs, OWN_KEYS["n"], _choices, f"a whole number from 1 to {MAX_CHOICES}") or 1  # type: ignore[assignment]
     level = typed(pairs, LEVEL_KEY, _string, "a string")
     if level:

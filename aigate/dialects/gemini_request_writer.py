@@ -12,6 +12,7 @@ from aigate.core.call import Warning
 from aigate.core.neutral import Bag, Media, Message, Opaque, Part, Reasoning, Request, Text, Tool, ToolCall, ToolResult
 from aigate.core.params import EFFORT, THINKING
 from aigate.core.target import Target
+from aigate.dialects.body import value_of
 from aigate.dialects.gemini_parts import NAME, write_contents, write_part
 from aigate.dialects.gemini_request import BUDGET_KEY, CONFIG, LEVEL_KEY, SAID, SIMPLE, THINKING_CONFIG, TIERS, fold
 from aigate.dialects.gemini_schema import lowered
@@ -70,11 +71,6 @@ def _without_files(parts: Sequence[Part]) -> list[Part]:
     return kept
 
 
-def _value(params: Mapping[str, Raw], name: str) -> Any:
-    raw = params.get(name)
-    return None if raw is None else _decode(raw)
-
-
 def _instruction(messages: Sequence[Message]) -> Bag | None:
     """This format has one place for instructions: several are joined there, in their order."""
     found = [message for message in messages if message.role in ("system", "developer")]
@@ -107,7 +103,7 @@ def _function(tool: Tool) -> Bag:
 
 
 def _function_calling(request: Request) -> Bag | None:
-    choice = _value(request.params, "tool_choice")
+    choice = value_of(request.params, "tool_choice")
     is_strict = any(tool.strict for tool in request.tools or ())
     if isinstance(choice, str):
         mode = {"auto": "VALIDATED" if is_strict else "AUTO", "required": "ANY", "none": "NONE"}.get(choice)
@@ -131,7 +127,7 @@ def _named_tools(choice: Bag) -> Bag | None:
 
 
 def _put_format(pairs: Bag, params: Mapping[str, Raw]) -> None:
-    form = _value(params, "response_format")
+    form = value_of(params, "response_format")
     kind = form.get("type") if isinstance(form, dict) else None
     if kind not in ("json_object", "json_schema"):
         return
@@ -146,19 +142,19 @@ def _put_params(pairs: Bag, params: Mapping[str, Raw]) -> None:
         raw = params.get(name)
         if raw is not None and bytes(raw) != b"null":
             pairs[f"{CONFIG}.{key}"] = raw
-    stop = _value(params, "stop")
+    stop = value_of(params, "stop")
     if isinstance(stop, str):
         pairs[f"{CONFIG}.stopSequences"] = [stop]
-    modalities = _value(params, "modalities")
+    modalities = value_of(params, "modalities")
     if isinstance(modalities, list):
         pairs[f"{CONFIG}.responseModalities"] = [str(word).upper() for word in modalities]
-    tier = _TIERS.get(str(_value(params, "service_tier")))
+    tier = _TIERS.get(str(value_of(params, "service_tier")))
     if tier is not None:
         pairs["serviceTier"] = tier
 
 
 def _put_thinking(pairs: Bag, params: Mapping[str, Raw], target: Target, is_own: bool) -> None:
-    effort, mode = _value(params, EFFORT), _value(params, THINKING)
+    effort, mode = value_of(params, EFFORT), value_of(params, THINKING)
     budget = None
     if isinstance(mode, dict):
         budget = 0 if mode.get("type") == "disabled" else mode.get("budget_tokens")
@@ -198,7 +194,7 @@ def lost(request: Request, target: Target) -> list[Warning]:
     for name, raw in request.params.items():
         if name not in _SAYABLE and name not in _QUIET and bytes(raw) != b"null" and _decode(raw) not in _DEFAULTS.get(name, ()):
             warnings.append(Warning("dropped", request.spelling.get(name, name), "this format has no such parameter"))
-    tier = _value(request.params, "service_tier")
+    tier = value_of(request.params, "service_tier")
     if not is_own and tier not in (None, "auto", *_TIERS):
         warnings.append(Warning("dropped", "service_tier", "this format has standard, flex and priority", str(tier)))
     return warnings

@@ -8,19 +8,15 @@ import msgspec
 
 from aigate.core.usage import NOTHING, Usage
 from aigate.dialects.dialect import Settlement
-from aigate.dialects.openai_usage import MAX_TOKENS
+from aigate.dialects.openai_usage import count_of
 
 _COUNTS = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount")
 _TIERS = {"flex": "flex", "priority": "priority", "ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
 
 
-def _whole(value: object) -> int:
-    return value if type(value) is int and 0 < value <= MAX_TOKENS else 0
-
-
 def _audio(details: object) -> int:
     entries = details if type(details) is list else ()
-    return sum(_whole(entry.get("tokenCount")) for entry in entries if type(entry) is dict and entry.get("modality") == "AUDIO")
+    return sum(count_of(entry.get("tokenCount")) for entry in entries if type(entry) is dict and entry.get("modality") == "AUDIO")
 
 
 def read_usage(fields: Mapping[str, object], is_blocked: bool = False) -> Usage | None:
@@ -28,13 +24,13 @@ def read_usage(fields: Mapping[str, object], is_blocked: bool = False) -> Usage 
     get = fields.get
     if not any(type(get(key)) is int for key in _COUNTS):
         return NOTHING if is_blocked else None
-    prompt = _whole(get("promptTokenCount")) + _whole(get("toolUsePromptTokenCount"))
-    thoughts = _whole(get("thoughtsTokenCount"))
-    output = _whole(get("candidatesTokenCount")) + thoughts
+    prompt = count_of(get("promptTokenCount")) + count_of(get("toolUsePromptTokenCount"))
+    thoughts = count_of(get("thoughtsTokenCount"))
+    output = count_of(get("candidatesTokenCount")) + thoughts
     return Usage(
         prompt,
         output,
-        min(_whole(get("cachedContentTokenCount")), prompt),
+        min(count_of(get("cachedContentTokenCount")), prompt),
         0,
         thoughts,
         min(_audio(get("promptTokensDetails")), prompt),

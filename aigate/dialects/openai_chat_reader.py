@@ -1,30 +1,31 @@
 """Streams of OpenAI chat and its neighbours, from provider bytes to events. Pure; one reader per attempt.
 
 Every neighbour's spelling (where reasoning, usage and ids sit) becomes the neutral one here. `is_spliced` only decides whether chunks
-that match a template (openai_chat_splice.py) are passed on undecoded: what they mean is the same.
+that match a template (template.py) are passed on undecoded: what they mean is the same.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from aigate.core.events import Event
 from aigate.core.neutral import Bag, Chunk, Delta, ToolCallDelta
-from aigate.core.sse import BlockSplitter, read_block
+from aigate.core.sse import read_block
 from aigate.core.target import Target
+from aigate.dialects.block_reader import BlockReader
+from aigate.dialects.body import read_time
 from aigate.dialects.openai_chat_message import NAME, as_text, mint_call_id, read_citations, split_content
-from aigate.dialects.openai_chat_splice import Template, learn, padding
-from aigate.dialects.openai_errors import read_error_object
+from aigate.dialects.openai_errors import error_in, read_error_event, read_error_object
 from aigate.dialects.openai_usage import read_usage_object
+from aigate.dialects.template import padding
 from aigate.dialects.think import ThinkSplitter
-from aigate.errors import ProviderError
 
-KEPT_BYTES = 65_536  # of generated text, for counting a usage that nobody reports
-MAX_EVENT_BYTES = 16 << 20
-MAX_LESSONS = 16  # templates learnt in a row without one match: then this stream has none
-
+_ERROR_EVENT = re.compile(rb"^event: ?error$", re.MULTILINE)
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
@@ -35,26 +36,16 @@ class _Call(msgspec.Struct, frozen=True):
     has_name: bool
 
 
-class ChatStreamReader:
-    __slots__ = (
-        "_quirks", "_is_spliced", "_padding", "_blocks", "_template", "_lessons", "_kept", "_kept_bytes", "_more_bytes", "_calls",
-        "_call_counts", "_thinking", "_is_done", "_is_final", "_has_failed",
-    )  # fmt: skip
+class ChatStreamReader(BlockReader):
+    __slots__ = ("_quirks", "_padding", "_calls", "_call_counts", "_thinking")
 
     def __init__(self, target: Target, is_spliced: bool):
+        super().__init__(is_spliced)
         self._quirks = target.quirks
-        self._is_spliced = is_spliced
         self._padding = padding(target.quirks.drops) if is_spliced and target.quirks.drops else None
-        self._blocks = BlockSplitter()
-        self._template: Template | None = None
-        self._lessons = 0
-        self._kept: list[bytes | str] = []
-        self._kept_bytes = 0
-        self._more_bytes = 0
         self._calls: dict[tuple[int, object], _Call] = {}  # (choice, index on the wire) → the call it now stands for
         self._call_counts: dict[int, int] = {}
         self._thinking: dict[int, ThinkSplitter] = {}
-        self._is_done = self._is_final = self._has_failed = False
 
     def feed(self, data: bytes) -> list[Event]:
         run = self._blocks.feed(data)
@@ -65,81 +56,17 @@ class ChatStreamReader:
         template = self._template
         matched = None if template is None else template.match_run(run, 0)
         if matched is None:
-            return self._read_blocks(run, 0)
+            return self._read_blocks(run)
         texts, joined, end = matched
-        if self._kept_bytes < KEPT_BYTES:
-            self._keep(joined, len(joined))
-        else:
-            self._more_bytes += len(joined)
+        self._lessons = 0
+        self._kept.add(joined, len(joined))
         events = [Event(b"", len(texts), template.chunk, texts)]
-        if end == len(run):
-            self._lessons = 0
-            return events
-        return events + self._read_blocks(run, end)
-
-    def close(self) -> list[Event]:
-        rest = self._blocks.close()
-        events: list[Event] = []
-        if rest and not self._is_done:
-            if rest.lstrip().startswith(b"{"):  # no stream but a JSON body
-                rest = b"data: " + rest.replace(b"\n", b" ")
-            events = [event for event in self._read_blocks(rest + b"\n\n", 0) if not event.raw]  # half an event says nothing
-        if not self._is_done and not self._has_failed:
-            if self._is_final:
-                events.append(Event(is_done=True))
-            else:
-                events.append(Event(error=ProviderError("the provider's stream ended before it was complete", kind="cut")))
-        return events
-
-    def text_so_far(self) -> tuple[str, int]:
-        return "".join(kept_text(piece) for piece in self._kept), self._more_bytes
-
-    def _keep(self, piece: bytes | str, size: int) -> None:
-        if self._kept_bytes < KEPT_BYTES:
-            self._kept.append(piece)
-            self._kept_bytes += size
-        else:
-            self._more_bytes += size
-
-    def _check_size(self) -> list[Event]:
-        if self._blocks.held_bytes <= MAX_EVENT_BYTES or self._has_failed:
-            return []
-        self._has_failed = True
-        return [Event(error=ProviderError(f"the provider sent an event of more than {MAX_EVENT_BYTES} bytes", kind="bad_reply"))]
+        return events if end == len(run) else events + self._read_blocks(run, end)
 
     # --- blocks -------------------------------------------------------------------------------------------------------------
 
-    def _read_blocks(self, run: bytes, at: int) -> list[Event]:
-        """A read that is not all of one template, from `at` on."""
-        events: list[Event] = []
-        end = len(run)
-        refused = None  # the template whose events are taken one by one, lest each of many looks at all that is left
-        while at < end and not self._is_done:
-            template = self._template
-            if template is not None and run.startswith(template.head, at):
-                found = None if template is refused else template.match_run(run, at)
-                if found is None:
-                    refused = template
-                    found = template.match_first(run, at)
-                if found is not None:
-                    texts, joined, at = found
-                    self._keep(joined, len(joined))
-                    last = events[-1] if events else None
-                    if last is not None and last.texts is not None and last.chunk is template.chunk:
-                        last.texts += texts
-                        last.count += len(texts)
-                    else:
-                        events.append(Event(b"", len(texts), template.chunk, texts))
-                    continue
-            if run[at] == 0x0A:  # more blank lines than one
-                at += 1
-                continue
-            stop = run.find(b"\n\n", at) + 2
-            event = self._read_block(run[at:stop])
-            at = stop
-            if event is not None:
-                events.append(event)
-        return events
+    def _is_told(self, event: Event) -> bool:
+        return not event.raw
 
     def _read_block(self, block: bytes) -> Event | None:
         payload = read_block(block)
@@ -149,21 +76,21 @@ class ChatStreamReader:
             self._is_done = True
             return Event(is_done=True)
         event = self._read_payload(payload)
+        if (event is None or (event.chunk is None and event.error is None)) and _ERROR_EVENT.search(block):
+            self._has_failed = True
+            return Event(error=read_error_event(payload))
         if event is None:
-            return Event(raw=block, count=1)
+            return self._read_odd(block, payload)
         chunk = event.chunk
         if chunk is None:
             return event
         for delta in chunk.deltas:
-            self._keep_delta(delta)
+            self._keep(delta.reasoning, delta.text, delta.refusal, *((call.name or "") + call.arguments for call in delta.tool_calls))
         if event.is_final:
             self._is_final = True
             self._template = None
-        elif self._is_spliced and event.usage is None and self._lessons < MAX_LESSONS and self._is_settled(chunk):
-            template = learn(block, chunk, self._read_again)
-            if template is not None:
-                self._template = template
-                self._lessons += 1
+        elif event.usage is None and self._is_settled(chunk):
+            self._learn(block, chunk)
         return event
 
     def _is_settled(self, chunk: Chunk) -> bool:
@@ -182,13 +109,18 @@ class ChatStreamReader:
         self._calls, self._call_counts = calls, counts
         return None if event is None or event.usage is not None or event.error is not None or event.is_final else event.chunk
 
-    def _keep_delta(self, delta: Delta) -> None:
-        for text in (delta.reasoning, delta.text, delta.refusal):
-            if text:
-                self._keep(text, len(text))
-        for call in delta.tool_calls:
-            text = (call.name or "") + call.arguments
-            self._keep(text, len(text))
+    def _read_odd(self, block: bytes, payload: bytes) -> Event:
+        """What is no JSON to us goes on as it came. Where other readers make sense of it (NaN, half a surrogate pair), its usage and its
+        end count."""
+        event = Event(raw=block, count=1)
+        with suppress(ValueError, RecursionError):
+            pairs = json.loads(payload)
+            if type(pairs) is dict and type(pairs.get("choices")) is list:
+                choices = [choice for choice in pairs["choices"] if type(choice) is dict]
+                event.is_final = any(choice.get("finish_reason") for choice in choices)
+                self._is_final = self._is_final or event.is_final
+                self._read_usage(pairs, choices, event)
+        return event
 
     # --- chunks -------------------------------------------------------------------------------------------------------------
 
@@ -204,7 +136,8 @@ class ChatStreamReader:
         choices = pairs.pop("choices", None)
         choices = [choice for choice in choices if type(choice) is dict] if type(choices) is list else None
         self._read_usage(pairs, choices or (), event)
-        error = pairs.pop("error", None)
+        error = error_in(pairs)
+        pairs.pop("error", None)
         if error:
             event.error = read_error_object(error)
             self._has_failed = True
@@ -217,7 +150,7 @@ class ChatStreamReader:
         reply_id = reply_id if isinstance(reply_id, str) else ""
         event.chunk = Chunk(
             reply_id,
-            int(created) if isinstance(created, int | float) else 0,
+            read_time(created),
             model if isinstance(model, str) else "",
             [self._read_choice(choice, reply_id) for choice in choices or ()],
             pairs,
@@ -247,9 +180,10 @@ class ChatStreamReader:
         index = index if type(index) is int else 0
         fields = choice.pop("delta", None)
         if type(fields) is not dict:
-            fields = {}
+            fields = choice.pop("message", None)  # a whole reply where a stream was due
+            fields = fields if type(fields) is dict else {}
         finish_reason = choice.pop("finish_reason", None)
-        finish_reason = finish_reason if isinstance(finish_reason, str) else None
+        finish_reason = finish_reason if isinstance(finish_reason, str) and finish_reason else None  # "" on every chunk ends nothing
         logprobs = choice.pop("logprobs") if choice.get("logprobs") is not None else None
         role = fields.pop("role", None)
         role = role if isinstance(role, str) else None
@@ -323,13 +257,3 @@ class ChatStreamReader:
         if given_id:
             return given_id != known.given_id
         return name is not None and known.has_name and self._quirks.mints_tool_ids
-
-
-def kept_text(piece: bytes | str) -> str:
-    """A kept piece as text: a decoded string, or insides of JSON strings joined by LF."""
-    if isinstance(piece, str):
-        return piece
-    try:
-        return _decode(b'"' + piece.replace(b"\n", b"") + b'"', type=str)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return piece.decode("utf-8", "replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 
 from aigate.core.neutral import Bag, Choice, Part, Reasoning, Refusal, Reply, Text, ToolCall
 from aigate.core.target import Quirks, Target
-from aigate.dialects.body import is_array
+from aigate.dialects.body import is_array, read_time
 from aigate.dialects.dialect import OpenedReply, Settlement
 from aigate.dialects.openai_chat_details import DETAILS, write_details
 from aigate.dialects.openai_chat_message import (
@@ -23,7 +24,7 @@ from aigate.dialects.openai_chat_message import (
     write_annotation,
     write_parts,
 )
-from aigate.dialects.openai_errors import read_error_object
+from aigate.dialects.openai_errors import error_in, read_error_object
 from aigate.dialects.openai_usage import open_pairs, read_usage_object, write_usage
 from aigate.dialects.think import split_thinking
 from aigate.errors import ClientError, ProviderError
@@ -33,6 +34,8 @@ _encode = msgspec.json.encode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _SAID = (Text, Refusal, Reasoning, ToolCall)  # the parts an answer of this format is made of
+_CONTENT_IN_PARTS = re.compile(rb'"content"\s*:\s*\[')
+_ARGUMENTS_NO_TEXT = re.compile(rb'"arguments"\s*:\s*[^"\s]')
 _ESCAPED_LETTER = b"\\u00"  # keys and tags may be spelt with it
 
 
@@ -71,6 +74,8 @@ def _needs_mending(text: bytes, quirks: Quirks) -> bool:
     """Whether the text of the choices shows what only the neutral form puts right. May say yes for nothing; never no wrongly."""
     if b'"reasoning"' in text or (b"\\" in text and _ESCAPED_LETTER in text):
         return True
+    if text.count(b"[") > 1 and _CONTENT_IN_PARTS.search(text):
+        return True
     field = quirks.reasoning_field
     if field == "parts" and b'"thinking"' in text:
         return True
@@ -78,7 +83,9 @@ def _needs_mending(text: bytes, quirks: Quirks) -> bool:
         return True
     if b'"function"' not in text:
         return False
-    return quirks.mints_tool_ids or b'"type"' not in text or b'""' in text  # calls without type or id, or whose id may be empty
+    if quirks.mints_tool_ids or b'"type"' not in text or b'""' in text:  # calls without type or id, or whose id may be empty
+        return True
+    return _ARGUMENTS_NO_TEXT.search(text) is not None
 
 
 # --- the neutral form -----------------------------------------------------------------------------------------------------
@@ -91,8 +98,8 @@ def read_reply(body: bytes, target: Target) -> Reply:
         raise _bad_reply(body) from None
     choices = pairs.pop("choices", None) if type(pairs) is dict else None
     if type(choices) is not list or any(type(choice) is not dict for choice in choices):
-        if type(pairs) is dict and pairs.get("error"):
-            raise read_error_object(pairs["error"])
+        if error := error_in(pairs):
+            raise read_error_object(error)
         raise _bad_reply(body)
     quirks = target.quirks
     for key in (*quirks.drops, "object"):
@@ -106,7 +113,7 @@ def read_reply(body: bytes, target: Target) -> Reply:
         raise _bad_reply(body) from None
     return Reply(
         reply_id,
-        int(created) if isinstance(created, int | float) else 0,
+        read_time(created),
         model if isinstance(model, str) else "",
         read,
         read_usage_object(usage, quirks) if type(usage) is dict else None,

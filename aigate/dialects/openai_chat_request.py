@@ -15,9 +15,9 @@ from msgspec import Meta, Raw
 from aigate.core.call import Call
 from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Bag, Message, Request, Tool
-from aigate.core.params import GATEWAY_FIELDS, MAX_OUTPUT_TOKENS
+from aigate.core.params import GATEWAY_FIELDS, MAX_ASKED_TOKENS, MAX_OUTPUT_TOKENS
 from aigate.core.target import Quirks, Target
-from aigate.dialects.body import check_fields, read_pairs, typed, wrong
+from aigate.dialects.body import check_fields, read_fallbacks, read_pairs, read_tools, typed, wrong
 from aigate.dialects.dialect import Head
 from aigate.dialects.openai_chat_message import NAME, read_message, write_message
 from aigate.dialects.proof import MARK
@@ -28,6 +28,7 @@ OWN_KEYS: Mapping[str, str] = {MAX_OUTPUT_TOKENS: "max_tokens"}  # which of seve
 _OTHER_KEYS: Mapping[str, str] = {MAX_OUTPUT_TOKENS: "max_completion_tokens"}
 MAX_MODELS = 16
 MAX_CHOICES = 128
+COUNT = f"a whole number from 1 to {MAX_ASKED_TOKENS}"
 
 ACTED_ON = frozenset(
     {
@@ -53,16 +54,14 @@ def _decoder(kind: Any) -> Any:
 
 _models = _decoder(str | Annotated[list[str], Meta(min_length=1, max_length=MAX_MODELS)] | None)
 _flag = _decoder(bool | None)
-_count = _decoder(Annotated[int, Meta(ge=1)] | None)
+_count = _decoder(Annotated[int, Meta(ge=1, le=MAX_ASKED_TOKENS)] | None)
 _choices = _decoder(Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None)
 _string = _decoder(str | None)
 _stream_options = _decoder(_StreamOptions | None)
 _thinking = _decoder(_Thinking | None)
-_fallbacks = _decoder(bool | list[str] | None)
 _MARK = MARK.encode()
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
-_decode_fields = _decoder(dict[str, Raw])
 
 
 # --- the narrow look ------------------------------------------------------------------------------------------------------
@@ -81,7 +80,7 @@ def _read_models(text: bytes) -> tuple[str, ...]:
         return ()
     models = (asked,) if isinstance(asked, str) else tuple(asked)  # type: ignore[arg-type]
     if "" in models:
-        raise ClientError("model must not be an empty string; leave it out to have one chosen", param="model")
+        raise ClientError("model must not be an empty string; name one as provider/model", param="model")
     return models
 
 
@@ -116,20 +115,17 @@ def read_options(call: Call) -> None:
         thinking = typed(pairs, "thinking", _thinking, "an object with a type (string) and budget_tokens (a whole number from 0)")
         if thinking is not None:
             call.thinking_budget = 0 if thinking.type == "disabled" else thinking.budget_tokens  # type: ignore[attr-defined]
-    if "fallbacks" in pairs:
-        fallbacks = typed(pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
-        call.allows_fallback = fallbacks is not False
-        call.fallbacks = tuple(fallbacks) if isinstance(fallbacks, list) else ()
+    read_fallbacks(call)
 
 
 def _read_max_output_tokens(pairs: dict[str, Raw]) -> int | None:
     """One parameter under two keys. Given both, the smaller holds and the other is taken out of `pairs`."""
     if "max_completion_tokens" not in pairs:
-        return typed(pairs, "max_tokens", _count, "a whole number from 1")  # type: ignore[return-value]
-    new = typed(pairs, "max_completion_tokens", _count, "a whole number from 1")
+        return typed(pairs, "max_tokens", _count, COUNT)  # type: ignore[return-value]
+    new = typed(pairs, "max_completion_tokens", _count, COUNT)
     if "max_tokens" not in pairs:
         return new  # type: ignore[return-value]
-    old = typed(pairs, "max_tokens", _count, "a whole number from 1")
+    old = typed(pairs, "max_tokens", _count, COUNT)
     keeps_old = new is None or (old is not None and old < new)  # type: ignore[operator]
     del pairs["max_completion_tokens" if keeps_old else "max_tokens"]
     return old if keeps_old else new  # type: ignore[return-value]
@@ -250,15 +246,10 @@ def read_request(call: Call) -> Request:
         bag["stream"] = pairs["stream"]
     if "response_format" in pairs:
         _check_format(pairs["response_format"])
-    tools = pairs.get("tools")
-    if tools is not None:
-        value = _decode(tools)
-        if value is None:
-            bag["tools"] = tools
-        elif type(value) is not list or any(type(tool) is not dict for tool in value):
-            raise wrong("tools", "an array of tools", tools)
-        else:
-            request.tools = [_read_tool(tool, f"tools[{place}]") for place, tool in enumerate(value)]
+    if "tools" in pairs:
+        request.tools = read_tools(pairs["tools"], _read_tool)
+        if request.tools is None:
+            bag["tools"] = pairs["tools"]
     if bag:
         request.bags[NAME] = bag
     return request

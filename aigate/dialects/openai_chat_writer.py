@@ -53,7 +53,12 @@ class ChatStreamWriter:
         self._begun_to_say: set[int] = set()
 
     def write(self, events: Sequence[Event]) -> bytes:
-        return self._write_event(events[0]) if len(events) == 1 else b"".join([self._write_event(event) for event in events])
+        if len(events) != 1:
+            return b"".join([self._write_event(event) for event in events])
+        event = events[0]
+        if event.texts is not None and event.chunk is self._template and self._template.dialect == NAME:  # as nearly all come
+            return self._head + self._joint.join(event.texts) + self._tail
+        return self._write_event(event)
 
     def _write_event(self, event: Event) -> bytes:
         chunk, texts = event.chunk, event.texts

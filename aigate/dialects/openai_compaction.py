@@ -7,23 +7,23 @@ and words again (openai_responses_items.py) wherever the conversation goes on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from aigate.core.call import Call, Warning
+from aigate.core.call import Call
 from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Media, Message, Part, Refusal, Reply, Request, Text, ToolCall, ToolResult
 from aigate.core.target import Target
-from aigate.dialects import openai_errors
-from aigate.dialects.body import is_array, read_pairs, typed, wrong
-from aigate.dialects.dialect import Head, OpenedReply, Settlement, StreamReader, StreamWriter
+from aigate.dialects.body import is_array, read_fallbacks, read_pairs, typed, wrong
+from aigate.dialects.dialect import Head, OpenedReply, Settlement
 from aigate.dialects.openai_chat_request import read_models
 from aigate.dialects.openai_responses_items import SUMMARY, ItemWriter, kind_of, read_items, seal_summary
 from aigate.dialects.openai_responses_reply import open_reply, response_id, write_usage
 from aigate.dialects.proof import MARK
+from aigate.dialects.unstreamed import Unstreamed
 from aigate.errors import ClientError, ProviderError
 
 NAME = "openai-compaction"
@@ -40,19 +40,14 @@ _ASK = (
 
 _string = msgspec.json.Decoder(str | None).decode
 _flag = msgspec.json.Decoder(bool | None).decode
-_fallbacks = msgspec.json.Decoder(bool | list[str] | None).decode
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
 
-class OpenAICompaction:
+class OpenAICompaction(Unstreamed):
     """Keeps `Dialect` (dialects/dialect.py) for endpoint compact."""
 
     name = NAME
-    id_header = b""
-    params: Mapping[str, str] = {}
-    read_error = staticmethod(openai_errors.read_error)
-    write_error = staticmethod(openai_errors.write_error)
 
     # --- the request ---
 
@@ -68,18 +63,10 @@ class OpenAICompaction:
             raise wrong("input", "a string or an array of items", given)
         if typed(pairs, "stream", _flag, "true or false"):
             raise ClientError("stream: a compaction comes whole; leave stream out", param="stream", code="unsupported_parameter")
-        fallbacks = typed(pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
-        return Call(
-            NAME,
-            endpoint,
-            pairs,
-            len(body),
-            read_models(pairs),
-            allows_fallback=fallbacks is not False,
-            fallbacks=tuple(fallbacks) if isinstance(fallbacks, list) else (),
-            holds_proofs=_MARK in bytes(pairs["input"]),
-            previous_response=previous,  # type: ignore[arg-type]
-        )
+        call = Call(NAME, endpoint, pairs, len(body), read_models(pairs), holds_proofs=_MARK in bytes(pairs["input"]))
+        call.previous_response = previous  # type: ignore[assignment]
+        read_fallbacks(call)
+        return call
 
     def edit_pairs(self, call: Call, edits: Sequence[Edit], target: Target) -> bytes:
         pairs = apply_to_pairs(call.pairs, edits, self.params, {})
@@ -100,9 +87,6 @@ class OpenAICompaction:
     def write_request(self, request: Request, target: Target) -> bytes:
         return _encode({"model": target.upstream_model, **request.bags[_OWN]})
 
-    def lost(self, request: Request, target: Target) -> list[Warning]:
-        return []
-
     # --- the reply ---
 
     def open_reply(self, body: bytes, target: Target) -> OpenedReply:
@@ -111,20 +95,11 @@ class OpenAICompaction:
     def splice_reply(self, opened: OpenedReply, target: Target, asked: str, settlement: Settlement) -> bytes:
         return opened.body if opened.pairs is None else _encode({**opened.pairs, "usage": write_usage(settlement)})
 
-    def read_reply(self, body: bytes, target: Target) -> Reply:
-        return Reply("", 0, "", [], bags={NAME: open_reply(body, target).pairs or {}}, dialect=NAME)
-
     def write_reply(self, reply: Reply, asked: str, settlement: Settlement) -> bytes:
         own = reply.bags.get(NAME)
         if own is None:
             own = _compacted(reply)
         return _encode({**own, "usage": write_usage(settlement)})
-
-    def stream_reader(self, target: Target, is_spliced: bool) -> StreamReader:
-        raise ClientError("a compaction is not streamed", param="stream")
-
-    def stream_writer(self, call: Call, asked: str, reply_id: str) -> StreamWriter:
-        raise ClientError("a compaction is not streamed", param="stream")
 
 
 def _told(messages: Sequence[Message], instructions: str | None) -> list[Message]:

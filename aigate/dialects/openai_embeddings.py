@@ -11,36 +11,31 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aigate.core.call import Call, Warning
+from aigate.core.call import Call
 from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Reply, Request
 from aigate.core.target import Target
-from aigate.dialects import openai_errors
-from aigate.dialects.body import read_pairs, typed, wrong
-from aigate.dialects.dialect import Head, OpenedReply, Settlement, StreamReader, StreamWriter
+from aigate.dialects.body import read_fallbacks, read_pairs, typed, wrong
+from aigate.dialects.dialect import Head, OpenedReply, Settlement
 from aigate.dialects.openai_chat_request import read_models
 from aigate.dialects.openai_usage import open_pairs, write_usage_object
+from aigate.dialects.unstreamed import Unstreamed
 from aigate.errors import ClientError, ProviderError
 
 NAME = "openai-embeddings"
 ACTED_ON = frozenset({"model", "input", "encoding_format", "dimensions", "fallbacks"})
-MAX_INPUTS = 2048  # contract: items in one call
+MAX_INPUTS = 2048  # in one call
 
 _inputs = msgspec.json.Decoder(str | list[str | int | list[int]]).decode
 _formats = msgspec.json.Decoder(str | None).decode
 _dimensions = msgspec.json.Decoder(int | None).decode
-_fallbacks = msgspec.json.Decoder(bool | list[str] | None).decode
 _INPUT_FORMS = "a string, an array of strings, an array of token numbers or an array of such arrays"
 
 
-class OpenAIEmbeddings:
+class OpenAIEmbeddings(Unstreamed):
     """Keeps `Dialect` (dialects/dialect.py) for endpoint embeddings."""
 
     name = NAME
-    id_header = b""
-    params: Mapping[str, str] = {}
-    read_error = staticmethod(openai_errors.read_error)
-    write_error = staticmethod(openai_errors.write_error)
 
     def read_call(self, body: bytes, endpoint: str, head: Head) -> Call:
         pairs = read_pairs(body, ACTED_ON)
@@ -53,16 +48,9 @@ class OpenAIEmbeddings:
         dimensions = typed(pairs, "dimensions", _dimensions, "a whole number from 1")
         if dimensions is not None and dimensions < 1:  # type: ignore[operator]
             raise wrong("dimensions", "a whole number from 1", pairs["dimensions"])
-        fallbacks = typed(pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
-        return Call(
-            NAME,
-            endpoint,
-            pairs,
-            len(body),
-            read_models(pairs),
-            allows_fallback=fallbacks is not False,
-            fallbacks=tuple(fallbacks) if isinstance(fallbacks, list) else (),
-        )
+        call = Call(NAME, endpoint, pairs, len(body), read_models(pairs))
+        read_fallbacks(call)
+        return call
 
     def edit_pairs(self, call: Call, edits: Sequence[Edit], target: Target) -> bytes:
         pairs: dict[str, Any] = apply_to_pairs(call.pairs, edits, self.params, {})
@@ -72,15 +60,12 @@ class OpenAIEmbeddings:
     def read_request(self, call: Call) -> Request:
         return Request(call.models[0] if call.models else "", [], params=apply_to_pairs(call.pairs, (), self.params, {}), dialect=NAME)
 
-    def lost(self, request: Request, target: Target) -> list[Warning]:
-        return []
-
     def write_request(self, request: Request, target: Target) -> bytes:
         spelling = target.quirks.spelling
         return msgspec.json.encode({**{spelling.get(k, k): v for k, v in request.params.items()}, "model": target.upstream_model})
 
     def open_reply(self, body: bytes, target: Target) -> OpenedReply:
-        opened = open_pairs(body, target, "data")
+        opened = open_pairs(body, target, "data", makes_tokens=False)
         if opened is None:
             raise ProviderError(f"the provider's reply of {len(body)} bytes holds no embeddings", kind="bad_reply", provider_status=200)
         return opened
@@ -88,17 +73,8 @@ class OpenAIEmbeddings:
     def splice_reply(self, opened: OpenedReply, target: Target, asked: str, settlement: Settlement) -> bytes:
         return opened.body if opened.pairs is None else _write(opened.pairs, asked, settlement)
 
-    def read_reply(self, body: bytes, target: Target) -> Reply:
-        return Reply("", 0, "", [], bags={NAME: self.open_reply(body, target).pairs or {}}, dialect=NAME)
-
     def write_reply(self, reply: Reply, asked: str, settlement: Settlement) -> bytes:
         return _write(reply.bags[NAME], asked, settlement)
-
-    def stream_reader(self, target: Target, is_spliced: bool) -> StreamReader:
-        raise ClientError("embeddings are not streamed", param="stream")
-
-    def stream_writer(self, call: Call, asked: str, reply_id: str) -> StreamWriter:
-        raise ClientError("embeddings are not streamed", param="stream")
 
 
 def _write(pairs: Mapping[str, Any], asked: str, settlement: Settlement) -> bytes:

@@ -1,4 +1,4 @@
-"""Errors on OpenAI surfaces: what a provider's error body means, and our own envelope (contract §7). Also the redactor. Pure.
+"""Errors on OpenAI surfaces: what a provider's error body means, and our own envelope. Also the redactor. Pure.
 
 Provider bodies come in every shape (an object, an array of one, a string, HTML, nothing); none may raise here. Whether to retry is said
 by the status and a few known codes, never by who sent it.
@@ -78,9 +78,13 @@ def write_error(error: GateError, request_id: str) -> bytes:
 
 def read_error(status: int, headers: Mapping[bytes, bytes], body: bytes) -> ProviderError:
     """A provider's refusal. Its message is kept, capped, for the caller; the spine redacts it with the secrets it knows."""
+    return _read_error(f"the provider answered {status}", status, headers, body)
+
+
+def _read_error(how: str, status: int, headers: Mapping[bytes, bytes], body: bytes) -> ProviderError:
     said, code, kind_of_error, param = _read_body(body)
     fields = _classify(status, {code.lower(), kind_of_error.lower()})
-    message = f"the provider answered {status}" + (" to the gateway's own credential" if fields["kind"] == "auth" else "")
+    message = how + (" to the gateway's own credential" if fields["kind"] == "auth" else "")
     if code:
         fields["provider_code"] = code[:200]
     if fields["kind"] == "rejected" and _PARAM.fullmatch(param):
@@ -90,16 +94,33 @@ def read_error(status: int, headers: Mapping[bytes, bytes], body: bytes) -> Prov
     return ProviderError(f"{message}: {said}" if said else message, provider_status=status, **fields)  # type: ignore[arg-type]
 
 
+def error_in(fields: object) -> object:
+    """The error that an object under status 200 is about, or something false: one under `error`, or the object itself (vLLM of old)."""
+    if type(fields) is not dict:
+        return None
+    return fields.get("error") or (fields if fields.get("object") == "error" else None)
+
+
 def read_error_object(fields: object, status: int = 0) -> ProviderError:
     """An error inside a stream or a reply of status 200: a numeric code in it that is an HTTP status counts as one."""
     for key in ("status_code", "code", "status"):
         value = fields.get(key) if type(fields) is dict else None
-        if isinstance(value, str) and value.isdecimal():
+        if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
             value = int(value)
         if type(value) is int and 400 <= value <= 599:
             status = value
             break
-    return read_error(status or 502, {}, msgspec.json.encode({"error": fields}))
+    how = f"the provider answered {status}" if status else "the provider answered with an error"
+    return _read_error(how, status or 502, {}, msgspec.json.encode({"error": fields}))
+
+
+def read_error_event(payload: bytes) -> ProviderError:
+    """The data of an event named `error` that is no error of this format: an object that is one by itself, or text."""
+    try:
+        fields = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        fields = None
+    return read_error_object(fields) if type(fields) is dict else read_error(502, {}, payload)
 
 
 def _classify(status: int, words: set[str]) -> dict[str, object]:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from aigate.core.call import Call
+from aigate.dialects.body import decode_pairs
 from aigate.dialects.openai_responses_kept import read_finished
 from aigate.dialects.openai_responses_reply import echo, kept_state
 
@@ -21,7 +21,6 @@ _NOTE = b'{"aig_run_by":'
 _JOURNAL = re.compile(rb'\{"aig_run_by":"(jrn_[0-9A-Za-z]{1,64})"')
 
 _encode = msgspec.json.encode
-_decode_pairs = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def begun(call: Call, response_id: str, run_by: str) -> bytes:
@@ -42,25 +41,25 @@ def shown(body: bytes) -> bytes:
     """As a caller sees it."""
     if not body.startswith(_NOTE):
         return body
-    fields = _decode_pairs(body)
+    fields = decode_pairs(body)
     del fields["aig_run_by"]
     return _encode(fields)
 
 
 def is_background(body: bytes) -> bool:
-    return bytes(_decode_pairs(body).get("background", b"")) == b"true"
+    return bytes(decode_pairs(body).get("background", b"")) == b"true"
 
 
 def ended(sent: bytes, response_id: str) -> bytes:
     """The finished response, of the last events of its stream, under the id that its caller has. ValueError for what is none."""
     _, body = read_finished(sent)
-    return _encode({**_decode_pairs(body), "id": response_id, "background": True})
+    return _encode({**decode_pairs(body), "id": response_id, "background": True})
 
 
 def stopped(body: bytes, status: str, error: Mapping[str, Any] | None = None) -> bytes:
     """A response that did not come to its end: `status` failed (with what went wrong) or cancelled."""
     told = None if error is None else {"code": str(error.get("code") or "server_error"), "message": str(error.get("message") or "")}
-    return _encode({**_decode_pairs(shown(body)), "status": status, "error": told})
+    return _encode({**decode_pairs(shown(body)), "status": status, "error": told})
 
 
 def read_problem(sent: bytes) -> Mapping[str, Any] | None:

@@ -1,7 +1,7 @@
 """Streams of OpenAI Responses, from provider bytes to events. Pure; one reader per attempt.
 
 Each event of the wire becomes one chunk: what it adds in the neutral form, and in its bag the whole event, for a writer of this same format.
-Deltas that differ only in their text and number travel as plain runs (openai_chat_splice.py).
+Deltas that differ only in their text and number travel as plain runs (template.py).
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from msgspec import Raw
 
 from aigate.core.events import Event
 from aigate.core.neutral import Bag, Chunk, Citation, Delta, Opaque, ToolCallDelta
-from aigate.core.sse import BlockSplitter, read_block
+from aigate.core.sse import read_block
 from aigate.core.target import Target
-from aigate.dialects.openai_chat_reader import KEPT_BYTES, MAX_EVENT_BYTES, MAX_LESSONS, kept_text
-from aigate.dialects.openai_chat_splice import Template, learn
+from aigate.dialects.block_reader import BlockReader
+from aigate.dialects.body import read_time
 from aigate.dialects.openai_responses_items import CALL_INPUTS, NAME, kind_of, read_annotation, reasoning_proof
 from aigate.dialects.openai_responses_reply import finish_reason, read_failure
 from aigate.dialects.openai_usage import read_usage_object
-from aigate.errors import ProviderError
 
 _PADDING = re.compile(rb',"obfuscation": ?"[^"\\]*"')
 _NUMBER = re.compile(rb'"sequence_number": ?\d+')  # in a string its quotes would be escaped: only the key itself matches
@@ -34,24 +33,15 @@ _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
 
-class ResponsesStreamReader:
-    __slots__ = (
-        "_quirks", "_is_spliced", "_blocks", "_template", "_lessons", "_kept", "_kept_bytes", "_more_bytes", "_calls", "_called",
-        "_thought", "_is_done", "_has_failed",
-    )  # fmt: skip
+class ResponsesStreamReader(BlockReader):
+    __slots__ = ("_quirks", "_calls", "_called", "_thought")
 
     def __init__(self, target: Target, is_spliced: bool):
+        super().__init__(is_spliced)
         self._quirks = target.quirks
-        self._is_spliced = is_spliced
-        self._blocks = BlockSplitter()
-        self._template: Template | None = None
-        self._lessons = 0
-        self._kept: list[bytes | str] = []
-        self._kept_bytes = self._more_bytes = 0
         self._calls: dict[int, tuple[int, str]] = {}  # output_index → (index of the tool call, kind)
         self._called: set[int] = set()  # output_index of calls of which an argument came
         self._thought: set[int] = set()  # output_index of reasoning items of which a text came
-        self._is_done = self._has_failed = False
 
     def feed(self, data: bytes) -> list[Event]:
         run = self._blocks.feed(data)
@@ -63,75 +53,16 @@ class ResponsesStreamReader:
             run = _NUMBER.sub(_NO_NUMBER, run)  # a writer of this format numbers anew
         return self._read_blocks(run)
 
-    def close(self) -> list[Event]:
-        rest = self._blocks.close()
-        events = [] if self._is_done or not rest else self._read_blocks(rest + b"\n\n")
-        if not self._is_done and not self._has_failed:
-            events.append(Event(error=ProviderError("the provider's stream ended before it was complete", kind="cut")))
-        return events
-
-    def text_so_far(self) -> tuple[str, int]:
-        return "".join(kept_text(piece) for piece in self._kept), self._more_bytes
-
-    def _keep(self, piece: bytes | str, size: int) -> None:
-        if self._kept_bytes < KEPT_BYTES:
-            self._kept.append(piece)
-            self._kept_bytes += size
-        else:
-            self._more_bytes += size
-
-    def _check_size(self) -> list[Event]:
-        if self._blocks.held_bytes <= MAX_EVENT_BYTES or self._has_failed:
-            return []
-        self._has_failed = True
-        return [Event(error=ProviderError(f"the provider sent an event of more than {MAX_EVENT_BYTES} bytes", kind="bad_reply"))]
-
-    def _read_blocks(self, run: bytes) -> list[Event]:
-        events: list[Event] = []
-        at, end = 0, len(run)
-        refused = None  # the template whose events are taken one by one, lest each of many looks at all that is left
-        while at < end and not self._is_done:
-            template = self._template
-            if template is not None and run.startswith(template.head, at):
-                found = None if template is refused else template.match_run(run, at)
-                if found is None:
-                    refused = template
-                    found = template.match_first(run, at)
-                if found is not None:
-                    texts, joined, at = found
-                    self._lessons = 0
-                    self._keep(joined, len(joined))
-                    last = events[-1] if events else None
-                    if last is not None and last.texts is not None and last.chunk is template.chunk:
-                        last.texts += texts
-                        last.count += len(texts)
-                    else:
-                        events.append(Event(b"", len(texts), template.chunk, texts))
-                    continue
-            if run[at] == 0x0A:  # more blank lines than one
-                at += 1
-                continue
-            stop = run.find(b"\n\n", at) + 2
-            block, at = run[at:stop], stop
-            payload = read_block(block)
-            event = self._read_payload(payload) if payload else None
-            if event is not None:
-                events.append(event)
-                if event.chunk is not None and event.chunk.deltas:
-                    self._note(block, event.chunk)
-        return events
-
-    def _note(self, block: bytes, chunk: Chunk) -> None:
-        """Keeps the text of a delta, and learns what its likes look like."""
-        delta = chunk.deltas[0]
-        for text in (delta.text, delta.reasoning, delta.refusal, *(call.arguments for call in delta.tool_calls)):
-            if text:
-                self._keep(text, len(text))
-        if self._is_spliced and self._lessons < MAX_LESSONS and chunk.bag["type"].endswith(".delta"):
-            template = learn(block, chunk, self._read_again)
-            if template is not None:
-                self._template = template
-                self._lessons += 1
+    def _read_block(self, block: bytes) -> Event | None:
+        payload = read_block(block)
+        event = self._read_payload(payload) if payload else None
+        chunk = None if event is None else event.chunk
+        if chunk is not None and chunk.deltas:
+            delta = chunk.deltas[0]
+            self._keep(delta.text, delta.reasoning, delta.refusal, *(call.arguments for call in delta.tool_calls))
+            if chunk.bag["type"].endswith(".delta"):
+                self._learn(block, chunk)
+        return event
 
     def _read_again(self, block: bytes) -> Chunk | None:
         payload = read_block(block)
@@ -172,7 +103,7 @@ class ResponsesStreamReader:
         assert chunk is not None
         reply_id, created, model = response.get("id"), response.get("created_at"), response.get("model")
         chunk.id = reply_id if isinstance(reply_id, str) else ""
-        chunk.created = int(created) if isinstance(created, int | float) else 0
+        chunk.created = read_time(created)
         chunk.model = model if isinstance(model, str) else ""
         usage = response.get("usage")
         if type(usage) is dict and usage:

@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from aigate.core.neutral import Bag, Choice, Message, Part, Reply, Text, ToolCall
 from aigate.core.target import Target
-from aigate.dialects.body import is_array
+from aigate.dialects.body import is_array, read_time
 from aigate.dialects.dialect import OpenedReply, Settlement
 from aigate.dialects.openai_errors import read_error_object
 from aigate.dialects.openai_responses_items import NAME, ItemWriter, give_proofs, objects, read_item
@@ -85,7 +85,7 @@ def read_reply(body: bytes, target: Target) -> Reply:
     choice = Choice(0, parts, finish_reason(fields, parts), {"content": tokens} if tokens else None)
     return Reply(
         reply_id if isinstance(reply_id, str) else "",
-        int(created) if isinstance(created, int | float) else 0,
+        read_time(created),
         model if isinstance(model, str) else "",
         [choice],
         read_usage_object(usage, target.quirks) if type(usage) is dict else None,

@@ -16,9 +16,9 @@ from msgspec import Meta, Raw
 from aigate.core.call import Call, Warning
 from aigate.core.edits import Edit, apply_to_pairs
 from aigate.core.neutral import Bag, Media, Message, Opaque, Part, Reasoning, Request, Text, Tool, ToolResult
-from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_OUTPUT_TOKENS
+from aigate.core.params import EFFORT, GATEWAY_FIELDS, MAX_ASKED_TOKENS, MAX_OUTPUT_TOKENS
 from aigate.core.target import Target
-from aigate.dialects.body import is_array, read_pairs, typed, wrong
+from aigate.dialects.body import is_array, read_fallbacks, read_pairs, read_tools, typed, wrong
 from aigate.dialects.dialect import Head
 from aigate.dialects.openai_chat_request import read_models
 from aigate.dialects.openai_responses_items import INSTRUCTIONS, NAME, ItemWriter, is_taken, objects, read_items
@@ -68,10 +68,9 @@ def _decoder(kind: Any) -> Any:
 
 
 _flag = _decoder(bool | None)
-_count = _decoder(Annotated[int, Meta(ge=1)] | None)
+_count = _decoder(Annotated[int, Meta(ge=1, le=MAX_ASKED_TOKENS)] | None)
 _string = _decoder(str | None)
 _object = _decoder(dict[str, Raw] | None)
-_fallbacks = _decoder(bool | list[str] | None)
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
@@ -87,7 +86,7 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
     if "stream" in pairs:
         call.is_stream = bool(typed(pairs, "stream", _flag, "true or false"))
     if "max_output_tokens" in pairs:
-        call.max_output_tokens = typed(pairs, "max_output_tokens", _count, "a whole number from 1")  # type: ignore[assignment]
+        call.max_output_tokens = typed(pairs, "max_output_tokens", _count, f"a whole number from 1 to {MAX_ASKED_TOKENS}")  # type: ignore[assignment]
     if "previous_response_id" in pairs:
         call.previous_response = typed(pairs, "previous_response_id", _string, "the id of an earlier response") or ""  # type: ignore[assignment]
     call.is_kept = "store" not in pairs or typed(pairs, "store", _flag, "true or false") is not False
@@ -97,10 +96,7 @@ def read_call(body: bytes, endpoint: str, head: Head) -> Call:
     typed(pairs, "text.format", _object, "an object")
     if "reasoning.effort" in pairs:
         call.effort = typed(pairs, "reasoning.effort", _string, "a string")  # type: ignore[assignment]
-    if "fallbacks" in pairs:
-        fallbacks = typed(pairs, "fallbacks", _fallbacks, "true, false or an array of model names")
-        call.allows_fallback = fallbacks is not False
-        call.fallbacks = tuple(fallbacks) if isinstance(fallbacks, list) else ()
+    read_fallbacks(call)
     return call
 
 
@@ -195,15 +191,10 @@ def read_request(call: Call) -> Request:
         bag["tool_choice"] = request.params.pop("tool_choice")
     if "include" in bag and _LOGPROBS.encode() in bytes(bag["include"]):
         request.params["logprobs"] = Raw(b"true")
-    tools = pairs.get("tools")
-    if tools is not None:
-        value = _decode(tools)
-        if value is None:
-            bag["tools"] = tools
-        elif type(value) is not list or any(type(tool) is not dict for tool in value):
-            raise wrong("tools", "an array of tools", tools)
-        else:
-            request.tools = [_read_tool(tool, f"tools[{place}]") for place, tool in enumerate(value)]
+    if "tools" in pairs:
+        request.tools = read_tools(pairs["tools"], _read_tool)
+        if request.tools is None:
+            bag["tools"] = pairs["tools"]
     if bag:
         request.bags[NAME] = bag
     return request

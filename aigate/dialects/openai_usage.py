@@ -6,6 +6,7 @@ does is told by its quirks, never by its name.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -17,9 +18,10 @@ from aigate.core.target import Quirks, Target
 from aigate.core.usage import REPORTED, Usage
 from aigate.dialects.body import open_object
 from aigate.dialects.dialect import OpenedReply, Settlement
-from aigate.dialects.openai_errors import read_error_object
+from aigate.dialects.openai_errors import error_in, read_error_object
 
 MAX_TOKENS = 1 << 40  # of one call: keeps sums and costs far inside 64 bits
+_MAX_DIGITS = 13  # of a count in a string
 
 _decode = msgspec.json.decode
 _decode_string = msgspec.json.Decoder(str).decode
@@ -62,35 +64,49 @@ _decode_reported = msgspec.json.Decoder(_Reported).decode
 _NO_DETAILS = _Details()
 
 
-def _whole(value: object) -> int:
-    """A whole number above zero that can be true, or 0 for anything else."""
-    return value if type(value) is int and 0 < value <= MAX_TOKENS else 0
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_TOKENS
+
+
+def _count(value: object) -> int | None:
+    """A count that can be true, also as `12.0` or `"12"`; None for anything else."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    elif type(value) is str and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
+        value = int(value)
+    return value if _is_count(value) else None  # type: ignore[return-value]
+
+
+def count_of(value: object) -> int:
+    """A count of a format that spells it in one way; 0 for what cannot be true."""
+    return value if _is_count(value) else 0  # type: ignore[return-value]
 
 
 def _read_leniently(fields: Mapping[str, object]) -> _Reported:
-    """Counts that cannot be true read as 0, details that are no object as none."""
+    """Counts that cannot be true read as not told, details that are no object as none."""
     reported: dict[str, Any] = {}
     for key in _Reported.__struct_fields__:
         value = fields.get(key)
         if not key.endswith("_details"):
             if key in fields:
-                reported[key] = _whole(value)
+                reported[key] = _count(value)
         elif type(value) is dict:
-            reported[key] = _Details(**{name: _whole(value.get(name)) for name in _Details.__struct_fields__})
+            reported[key] = _Details(**{name: _count(value.get(name)) for name in _Details.__struct_fields__})
     return _Reported(**reported)
 
 
 def read_usage_object(fields: Mapping[str, object], quirks: Quirks) -> Usage | None:
-    """Neutral usage; None for an object that reports no token count at all."""
+    """Neutral usage; None for an object from which nobody can tell what was used: then it is counted."""
     return _to_usage(_read_leniently(fields), quirks)
 
 
-def _to_usage(reported: _Reported, quirks: Quirks) -> Usage | None:
-    prompt = reported.prompt_tokens or reported.input_tokens or 0
-    completion = reported.completion_tokens or reported.output_tokens or 0
-    total = reported.total_tokens or 0
-    if not (prompt or completion or total) and reported.prompt_tokens is UNSET and reported.completion_tokens is UNSET:
-        return None
+def _to_usage(reported: _Reported, quirks: Quirks, makes_tokens: bool = True) -> Usage | None:
+    prompt, completion, total = reported.prompt_tokens, reported.completion_tokens, reported.total_tokens or 0
+    if not prompt or not completion:
+        found = _find_counts(reported, makes_tokens)
+        if found is None:
+            return None
+        prompt, completion = found
     inside = reported.prompt_tokens_details or reported.prompt_token_details or reported.input_tokens_details or _NO_DETAILS
     made = reported.completion_tokens_details or reported.output_tokens_details or _NO_DETAILS
     cached = inside.cached_tokens or reported.prompt_cache_hit_tokens or reported.num_cached_tokens or reported.cached_tokens or 0
@@ -116,6 +132,28 @@ def _to_usage(reported: _Reported, quirks: Quirks) -> Usage | None:
     )
 
 
+def _find_counts(reported: _Reported, makes_tokens: bool) -> tuple[int, int] | None:
+    """(prompt, completion) where they are not both under their first names: the other names, then what the total leaves for one of
+    them. None where one stays unknown: to take it as 0 would give it away."""
+    prompt = _told(reported.prompt_tokens, reported.input_tokens)
+    completion = _told(reported.completion_tokens, reported.output_tokens)
+    if completion is None and not makes_tokens:
+        completion = 0
+    total = reported.total_tokens
+    if total is not None:
+        if prompt is None and completion is not None:
+            prompt = total - completion
+        elif completion is None and prompt is not None:
+            completion = total - prompt
+    if prompt is None or completion is None or prompt < 0 or completion < 0:
+        return None
+    return prompt, completion
+
+
+def _told(first: int | None | UnsetType, second: int | None) -> int | None:
+    return first or second or (0 if first == 0 or second == 0 else None)
+
+
 def _is_whole(reported: _Reported, usage: Usage) -> bool:
     """Whether a client finds in the provider's own object all that `write_usage_object` would fill in, and nothing in the cost's place."""
     if not reported.prompt_tokens or not reported.completion_tokens or not reported.total_tokens or reported.cost is not UNSET:
@@ -137,20 +175,22 @@ def _output(prompt: int, completion: int, total: int, reasoning: int, where: str
     return completion
 
 
-def open_pairs(body: bytes, target: Target, content: str) -> OpenedReply | None:
-    """A plain reply whose answer is under the key `content`; None where there is none. Raises the error that came under status 200."""
+def open_pairs(body: bytes, target: Target, content: str, *, makes_tokens: bool = True) -> OpenedReply | None:
+    """A plain reply whose answer is under the key `content`; None where there is none. Raises the error that came under status 200.
+    `makes_tokens`: the endpoint generates, so an output that is not told is not 0."""
+    body = body.removeprefix(codecs.BOM_UTF8)
     try:
         pairs = open_object(body, content)
+        error = None if content in pairs else error_in(_decode(body))
     except _UNREADABLE:
         return _open_leniently(body, target, content)
     if content not in pairs:
-        error = _decode(pairs["error"]) if "error" in pairs else None
         if error:
             raise read_error_object(error)
         return None
     tier = _decode_tier(pairs["service_tier"]) if "service_tier" in pairs else ""
     raw = pairs.get("usage")
-    usage, is_whole = (None, False) if raw is None else _read_usage(raw, target.quirks)
+    usage, is_whole = (None, False) if raw is None else _read_usage(raw, target.quirks, makes_tokens)
     if usage is None:
         return OpenedReply(body, pairs, service_tier=tier)
     return OpenedReply(body, pairs, usage, bytes(raw), is_whole, REPORTED, tier)  # type: ignore[arg-type]
@@ -163,14 +203,14 @@ def _decode_tier(raw: Raw) -> str:
         return ""
 
 
-def _read_usage(raw: Raw, quirks: Quirks) -> tuple[Usage | None, bool]:
+def _read_usage(raw: Raw, quirks: Quirks, makes_tokens: bool) -> tuple[Usage | None, bool]:
     """What is reported, and whether the provider's object lacks nothing but the cost."""
     try:
         reported = _decode_reported(raw)
     except msgspec.ValidationError:
         fields = _decode(raw)
-        return read_usage_object(fields, quirks) if type(fields) is dict else None, False
-    usage = _to_usage(reported, quirks)
+        return _to_usage(_read_leniently(fields), quirks, makes_tokens) if type(fields) is dict else None, False
+    usage = _to_usage(reported, quirks, makes_tokens)
     return usage, usage is not None and _is_whole(reported, usage)
 
 
@@ -202,11 +242,11 @@ def write_usage_object(settlement: Settlement, has_output: bool = True) -> dict[
     own = _decode(settlement.raw_usage) if settlement.raw_usage else {}
     usage = settlement.usage
     fields: dict[str, object] = own if "prompt_tokens" in own or ("total_tokens" in own and "input_tokens" not in own) else {}
-    if fields.get("prompt_tokens") is None:
+    if not _is_count(fields.get("prompt_tokens")):
         fields["prompt_tokens"] = usage.input_tokens
-    if fields.get("completion_tokens") is None and (has_output or usage.output_tokens):
+    if not _is_count(fields.get("completion_tokens")) and (has_output or usage.output_tokens):
         fields["completion_tokens"] = usage.output_tokens
-    if fields.get("total_tokens") is None:
+    if not _is_count(fields.get("total_tokens")):
         fields["total_tokens"] = usage.input_tokens + usage.output_tokens
     # Details only where they are parts of the total beside them: some leave reasoning out of completion_tokens.
     if usage.cached_tokens and fields["prompt_tokens"] == usage.input_tokens:

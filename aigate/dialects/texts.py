@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 KEPT_BYTES = 65_536
-MAX_EVENT_BYTES = 16 << 20  # of one event of a provider's stream
 
 
 class KeptText:
@@ -24,6 +23,10 @@ class KeptText:
             self._kept_bytes += size
         else:
             self.more_bytes += size
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._kept_bytes
 
     def text(self) -> str:
         return "".join(map(_decoded, self._pieces))

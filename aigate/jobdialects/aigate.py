@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from aigate.core.job import FIELDS, JobRequest
 from aigate.core.target import Target
-from aigate.jobdialects.dialect import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, Polled, Result, Submitted
+from aigate.jobdialects.dialect import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, Polled, Result
 from aigate.jobdialects.family import (
     MAX_RESULTS,
-    Family,
+    Resource,
     bad_reply,
     dig,
     failure,
     fraction,
     number_of,
     post_json,
-    read_object,
-    required,
     result_at,
     segment,
+    state_of,
     text_of,
 )
 
@@ -30,9 +29,10 @@ _STATES = {"queued": QUEUED, "processing": PROCESSING, "running": PROCESSING, "c
 _REJECTED = "content_rejected"
 
 
-class Aigate(Family):
+class Aigate(Resource):
     name = "aigate"
     modalities = ("video", "music", "3d")
+    path = "/jobs"
     has_idempotency_key = True
     takes_webhook = True
 
@@ -44,39 +44,26 @@ class Aigate(Family):
         written = post_json(_PATHS[request.modality], body)
         return HttpRequest(method="POST", url=written.url, headers={**written.headers, "idempotency-key": key}, body=written.body)
 
-    def read_submit(self, reply: HttpReply, request: JobRequest, target: Target) -> Submitted:
-        job = read_object(reply)
-        return Submitted(handle=required(job.get("id"), reply, "id"), polled=_stand(job, reply, target))
-
-    def write_poll(self, handle: str, target: Target) -> HttpRequest:
-        return HttpRequest(url=f"/jobs/{segment(handle)}")
-
-    def read_poll(self, reply: HttpReply, handle: str, target: Target) -> Polled:
-        return _stand(read_object(reply), reply, target)
+    def _read_job(self, job: dict, reply: HttpReply, handle: str, target: Target) -> Polled:
+        state = state_of(job.get("status"), _STATES, reply)
+        if state == FAILED:
+            code = text_of(job.get("error_code"))
+            if code == CANCELLED:
+                return Polled(state=CANCELLED)
+            return Polled(state=FAILED, failure=failure(job.get("error"), code if code == _REJECTED else "provider_failed"))
+        if state != COMPLETED:
+            return Polled(state=state, progress=fraction(job.get("progress")))
+        result = job.get("result")
+        files = dig(result, "files")
+        entries = files if type(files) is list and files else [result]
+        found = (_file(entry, target.endpoint) for entry in entries[:MAX_RESULTS])
+        results = tuple(file for file in found if file is not None)
+        if not results:
+            raise bad_reply(reply, "a completed job without a file")
+        return Polled(state=COMPLETED, progress=1.0, results=results)
 
     def write_cancel(self, handle: str, target: Target) -> HttpRequest | None:
         return HttpRequest(method="POST", url=f"/jobs/{segment(handle)}/cancel")
-
-
-def _stand(job: dict, reply: HttpReply, target: Target) -> Polled:
-    state = _STATES.get(text_of(job.get("status")))
-    if state is None:
-        raise bad_reply(reply, "no status")
-    if state == FAILED:
-        code = text_of(job.get("error_code"))
-        if code == CANCELLED:
-            return Polled(state=CANCELLED)
-        return Polled(state=FAILED, failure=failure(job.get("error"), code if code == _REJECTED else "provider_failed"))
-    if state != COMPLETED:
-        return Polled(state=state, progress=fraction(job.get("progress")))
-    result = job.get("result")
-    files = dig(result, "files")
-    entries = files if type(files) is list and files else [result]
-    found = (_file(entry, target.endpoint) for entry in entries[:MAX_RESULTS])
-    results = tuple(file for file in found if file is not None)
-    if not results:
-        raise bad_reply(reply, "a completed job without a file")
-    return Polled(state=COMPLETED, progress=1.0, results=results)
 
 
 def _file(entry: object, modality: str) -> Result | None:

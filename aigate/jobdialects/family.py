@@ -16,10 +16,11 @@ from urllib.parse import quote
 
 import msgspec
 
+from aigate.core.job import JobRequest
 from aigate.core.target import Target
 from aigate.dialects.openai_errors import read_error
 from aigate.errors import ClientError, ProviderError
-from aigate.jobdialects.dialect import HttpReply, HttpRequest, JobFailure, Result, Submitted
+from aigate.jobdialects.dialect import HttpReply, HttpRequest, JobFailure, Polled, Result, Submitted
 
 MAX_RESULTS = 8  # files of one job
 MAX_TEXT = 2000
@@ -46,6 +47,26 @@ class Family:
 
     def write_cancel(self, handle: str, target: Target) -> HttpRequest | None:
         return None
+
+
+class Resource(Family):
+    """Base of those who show a job at `path`/{id}, and answer a submission with the same object."""
+
+    path = ""
+
+    def read_submit(self, reply: HttpReply, request: JobRequest, target: Target) -> Submitted:
+        job = read_object(reply)
+        handle = required(job.get("id"), reply, "id")
+        return Submitted(handle=handle, polled=self._read_job(job, reply, handle, target))
+
+    def write_poll(self, handle: str, target: Target) -> HttpRequest:
+        return HttpRequest(url=f"{self.path}/{segment(handle)}")
+
+    def read_poll(self, reply: HttpReply, handle: str, target: Target) -> Polled:
+        return self._read_job(read_object(reply), reply, handle, target)
+
+    def _read_job(self, job: dict[str, Any], reply: HttpReply, handle: str, target: Target) -> Polled:
+        raise LookupError(f"{self.name} does not say where a job stands")
 
 
 class Synchronous(Family):
@@ -152,6 +173,14 @@ def required(value: object, reply: HttpReply, what: str) -> str:
     if type(value) is int:
         return str(value)
     raise bad_reply(reply, f"no {what}")
+
+
+def state_of(word: object, states: Mapping[str, str], reply: HttpReply) -> str:
+    """Ours, for the provider's word."""
+    state = states.get(text_of(word))
+    if state is None:
+        raise bad_reply(reply, "no status")
+    return state
 
 
 def dig(value: object, *path: str | int) -> Any:

@@ -11,22 +11,20 @@ import re
 
 from aigate.core.job import JobRequest
 from aigate.core.target import Target
-from aigate.jobdialects.dialect import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, Polled, Result, Submitted
+from aigate.jobdialects.dialect import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, Polled, Result
 from aigate.jobdialects.family import (
     MAX_RESULTS,
-    Family,
-    bad_reply,
+    Resource,
     decode_picture,
     decoded,
     dig,
     failure,
     post_json,
-    read_object,
     rejection,
-    required,
     result_at,
     said,
     segment,
+    state_of,
     text_of,
     whole,
 )
@@ -38,9 +36,10 @@ _STATES = {
 _FILE = re.compile(r"(https://[^/?#]+/[^?#]*files/[^/?#:]+)")  # one of its Files API, named without the way to its bytes
 
 
-class GoogleOmni(Family):
+class GoogleOmni(Resource):
     name = "google-omni"
     modalities = ("video",)
+    path = "/interactions"
     takes_webhook = True
 
     def write_submit(self, request: JobRequest, target: Target, key: str, webhook_url: str | None) -> HttpRequest:
@@ -58,34 +57,21 @@ class GoogleOmni(Family):
             body["webhook_config"] = {"uris": [webhook_url]}
         return post_json("/interactions", body)
 
-    def read_submit(self, reply: HttpReply, request: JobRequest, target: Target) -> Submitted:
-        interaction = read_object(reply)
-        return Submitted(handle=required(interaction.get("id"), reply, "id"), polled=_stand(interaction, reply))
-
-    def write_poll(self, handle: str, target: Target) -> HttpRequest:
-        return HttpRequest(url=f"/interactions/{segment(handle)}")
-
-    def read_poll(self, reply: HttpReply, handle: str, target: Target) -> Polled:
-        return _stand(read_object(reply), reply)
+    def _read_job(self, job: dict, reply: HttpReply, handle: str, target: Target) -> Polled:
+        state = state_of(job.get("status"), _STATES, reply)
+        if state in (QUEUED, PROCESSING, CANCELLED):
+            return Polled(state=state)
+        results, said_instead = _output(job)
+        if state == COMPLETED and results:
+            return Polled(state=COMPLETED, progress=1.0, results=results)
+        error = job.get("error") or next((found for step in _steps(job) if (found := step.get("error"))), None)
+        message = text_of(dig(error, "message")) or said_instead or f"the provider ended with {text_of(job['status'])}"
+        if state == COMPLETED:  # it answered in words instead
+            return Polled(state=FAILED, failure=failure(message, "content_rejected"))
+        return Polled(state=FAILED, failure=rejection(message, dig(error, "code"), ("safety", "prohibited", "policy")))
 
     def write_cancel(self, handle: str, target: Target) -> HttpRequest | None:
         return post_json(f"/interactions/{segment(handle)}/cancel", {})
-
-
-def _stand(interaction: dict, reply: HttpReply) -> Polled:
-    state = _STATES.get(text_of(interaction.get("status")))
-    if state is None:
-        raise bad_reply(reply, "no status")
-    if state in (QUEUED, PROCESSING, CANCELLED):
-        return Polled(state=state)
-    results, said_instead = _output(interaction)
-    if state == COMPLETED and results:
-        return Polled(state=COMPLETED, progress=1.0, results=results)
-    error = interaction.get("error") or next((found for step in _steps(interaction) if (found := step.get("error"))), None)
-    message = text_of(dig(error, "message")) or said_instead or f"the provider ended with {text_of(interaction['status'])}"
-    if state == COMPLETED:  # it answered in words instead
-        return Polled(state=FAILED, failure=failure(message, "content_rejected"))
-    return Polled(state=FAILED, failure=rejection(message, dig(error, "code"), ("safety", "prohibited", "policy")))
 
 
 def _steps(interaction: dict) -> list[dict]:

@@ -10,30 +10,28 @@ from __future__ import annotations
 
 from aigate.core.job import JobRequest
 from aigate.core.target import Target
-from aigate.jobdialects.dialect import COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, Polled, Submitted
+from aigate.jobdialects.dialect import COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, Polled
 from aigate.jobdialects.family import (
     MAX_RESULTS,
-    Family,
+    Resource,
     bad_reply,
     decode_picture,
     dig,
     post_json,
-    read_object,
     rejection,
-    required,
     result_at,
     said,
-    segment,
-    text_of,
+    state_of,
     whole,
 )
 
 _STATES = {"queued": QUEUED, "pending": QUEUED, "processing": PROCESSING, "completed": COMPLETED, "failed": FAILED}
 
 
-class Luma(Family):
+class Luma(Resource):
     name = "luma"
     modalities = ("video",)
+    path = "/generations"
 
     def write_submit(self, request: JobRequest, target: Target, key: str, webhook_url: str | None) -> HttpRequest:
         extra = dict(request.extra)
@@ -45,15 +43,18 @@ class Luma(Family):
         body = said(model=target.upstream_model, type="video", prompt=request.prompt, aspect_ratio=request.aspect_ratio)
         return post_json("/generations", {**extra, **body, "video": {**(options if type(options) is dict else {}), **video}})
 
-    def read_submit(self, reply: HttpReply, request: JobRequest, target: Target) -> Submitted:
-        generation = read_object(reply)
-        return Submitted(handle=required(generation.get("id"), reply, "id"), polled=_stand(generation, reply))
-
-    def write_poll(self, handle: str, target: Target) -> HttpRequest:
-        return HttpRequest(url=f"/generations/{segment(handle)}")
-
-    def read_poll(self, reply: HttpReply, handle: str, target: Target) -> Polled:
-        return _stand(read_object(reply), reply)
+    def _read_job(self, job: dict, reply: HttpReply, handle: str, target: Target) -> Polled:
+        state = state_of(job.get("state"), _STATES, reply)
+        if state == FAILED:
+            return Polled(state=FAILED, failure=rejection(job.get("failure_reason"), job.get("failure_code"), ("moderated",)))
+        if state != COMPLETED:
+            return Polled(state=state)
+        output = job.get("output")
+        found = output if type(output) is list else []
+        results = tuple(result for entry in found[:MAX_RESULTS] if (result := result_at(dig(entry, "url"), "video")) is not None)
+        if not results:
+            raise bad_reply(reply, "a finished generation without output")
+        return Polled(state=COMPLETED, progress=1.0, results=results)
 
 
 def _picture(url: str) -> dict[str, object]:
@@ -61,19 +62,3 @@ def _picture(url: str) -> dict[str, object]:
         return {"url": url}
     media_type, data = decode_picture(url)
     return {"data": data, "media_type": media_type}
-
-
-def _stand(generation: dict, reply: HttpReply) -> Polled:
-    state = _STATES.get(text_of(generation.get("state")))
-    if state is None:
-        raise bad_reply(reply, "no state")
-    if state == FAILED:
-        return Polled(state=FAILED, failure=rejection(generation.get("failure_reason"), generation.get("failure_code"), ("moderated",)))
-    if state != COMPLETED:
-        return Polled(state=state)
-    output = generation.get("output")
-    found = output if type(output) is list else []
-    results = tuple(result for entry in found[:MAX_RESULTS] if (result := result_at(dig(entry, "url"), "video")) is not None)
-    if not results:
-        raise bad_reply(reply, "a finished generation without output")
-    return Polled(state=COMPLETED, progress=1.0, results=results)

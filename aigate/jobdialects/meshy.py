@@ -26,7 +26,7 @@ from aigate.jobdialects.family import (
     result_at,
     said,
     segment,
-    text_of,
+    state_of,
 )
 
 _STATES = {
@@ -57,9 +57,7 @@ class Meshy(Family):
 
     def read_poll(self, reply: HttpReply, handle: str, target: Target) -> Polled:
         task = read_object(reply)
-        state = _STATES.get(text_of(task.get("status")))
-        if state is None:
-            raise bad_reply(reply, "no status")
+        state = state_of(task.get("status"), _STATES, reply)
         if state == FAILED:
             return Polled(state=FAILED, failure=failure(dig(task, "task_error", "message")))
         if state != COMPLETED:

@@ -11,20 +11,18 @@ import re
 
 from aigate.core.job import JobRequest
 from aigate.core.target import Target
-from aigate.jobdialects.dialect import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, Polled, Result, Submitted
+from aigate.jobdialects.dialect import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, Polled, Result
 from aigate.jobdialects.family import (
-    Family,
-    bad_reply,
+    Resource,
     decode_picture,
     dig,
     fraction,
     multipart,
     number_of,
-    read_object,
     rejection,
-    required,
     said,
     segment,
+    state_of,
     text_of,
 )
 
@@ -33,9 +31,10 @@ _LINES = re.compile(r"(\d{3,4})p?")
 _ASPECT = re.compile(r"(\d{1,3}):(\d{1,3})")
 
 
-class OpenAIVideos(Family):
+class OpenAIVideos(Resource):
     name = "openai-videos"
     modalities = ("video",)
+    path = "/videos"
 
     def write_submit(self, request: JobRequest, target: Target, key: str, webhook_url: str | None) -> HttpRequest:
         seconds = None if request.duration is None else f"{request.duration:g}"  # text, as the API has it
@@ -47,34 +46,20 @@ class OpenAIVideos(Family):
             fields["input_reference[image_url]"] = request.image_url
         return multipart("/videos", {**request.extra, **fields}, files, key)
 
-    def read_submit(self, reply: HttpReply, request: JobRequest, target: Target) -> Submitted:
-        video = read_object(reply)
-        handle = required(video.get("id"), reply, "id")
-        return Submitted(handle=handle, polled=_stand(video, handle, reply))
-
-    def write_poll(self, handle: str, target: Target) -> HttpRequest:
-        return HttpRequest(url=f"/videos/{segment(handle)}")
-
-    def read_poll(self, reply: HttpReply, handle: str, target: Target) -> Polled:
-        return _stand(read_object(reply), handle, reply)
+    def _read_job(self, job: dict, reply: HttpReply, handle: str, target: Target) -> Polled:
+        state = state_of(job.get("status"), _STATES, reply)
+        if state == FAILED:
+            code = dig(job, "error", "code")
+            return Polled(state=FAILED, failure=rejection(dig(job, "error", "message"), code, ("moderation", "content_policy", "safety")))
+        if state != COMPLETED:
+            return Polled(state=state, progress=fraction(job.get("progress"), of=100))
+        fetch = HttpRequest(url=f"/videos/{segment(handle)}/content", is_media=True)
+        size = text_of(job.get("size")) or None
+        return Polled(state=COMPLETED, progress=1.0, results=(Result(request=fetch, duration_s=number_of(job.get("seconds")), resolution=size),))
 
     def write_cancel(self, handle: str, target: Target) -> HttpRequest | None:
         # Documented for finished videos; servers of the same form stop running ones by it.
         return HttpRequest(method="DELETE", url=f"/videos/{segment(handle)}")
-
-
-def _stand(video: dict, handle: str, reply: HttpReply) -> Polled:
-    state = _STATES.get(text_of(video.get("status")))
-    if state is None:
-        raise bad_reply(reply, "no status")
-    if state == FAILED:
-        code = dig(video, "error", "code")
-        return Polled(state=FAILED, failure=rejection(dig(video, "error", "message"), code, ("moderation", "content_policy", "safety")))
-    if state != COMPLETED:
-        return Polled(state=state, progress=fraction(video.get("progress"), of=100))
-    fetch = HttpRequest(url=f"/videos/{segment(handle)}/content", is_media=True)
-    size = text_of(video.get("size")) or None
-    return Polled(state=COMPLETED, progress=1.0, results=(Result(request=fetch, duration_s=number_of(video.get("seconds")), resolution=size),))
 
 
 def _size(request: JobRequest) -> str | None:

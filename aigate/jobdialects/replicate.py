@@ -11,17 +11,15 @@ from collections.abc import Iterator
 
 from aigate.core.job import JobRequest
 from aigate.core.target import Target
-from aigate.jobdialects.dialect import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, Polled, Submitted
+from aigate.jobdialects.dialect import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, Polled
 from aigate.jobdialects.family import (
     MAX_RESULTS,
-    Family,
-    bad_reply,
+    Resource,
     failure,
     post_json,
-    read_object,
-    required,
     result_at,
     segment,
+    state_of,
     text_of,
 )
 from aigate.jobdialects.inputs import model_input
@@ -33,9 +31,10 @@ _REJECTED = ("nsfw", "safety", "sensitive", "flagged", "content policy", "e005")
 _MAX_DEPTH = 4
 
 
-class Replicate(Family):
+class Replicate(Resource):
     name = "replicate"
     modalities = ("video", "music", "3d")
+    path = "/predictions"
     takes_webhook = True
 
     def write_submit(self, request: JobRequest, target: Target, key: str, webhook_url: str | None) -> HttpRequest:
@@ -44,35 +43,22 @@ class Replicate(Family):
             body |= {"webhook": webhook_url, "webhook_events_filter": ["completed"]}
         return post_json("/predictions", body)
 
-    def read_submit(self, reply: HttpReply, request: JobRequest, target: Target) -> Submitted:
-        prediction = read_object(reply)
-        return Submitted(handle=required(prediction.get("id"), reply, "id"), polled=_stand(prediction, reply, target))
-
-    def write_poll(self, handle: str, target: Target) -> HttpRequest:
-        return HttpRequest(url=f"/predictions/{segment(handle)}")
-
-    def read_poll(self, reply: HttpReply, handle: str, target: Target) -> Polled:
-        return _stand(read_object(reply), reply, target)
+    def _read_job(self, job: dict, reply: HttpReply, handle: str, target: Target) -> Polled:
+        state = state_of(job.get("status"), _STATES, reply)
+        if state == FAILED:
+            message = text_of(job.get("error"))
+            is_rejected = any(mark in message.lower() for mark in _REJECTED)  # it has no codes: the model's own words are all there is
+            return Polled(state=FAILED, failure=failure(message, "content_rejected" if is_rejected else "provider_failed"))
+        if state != COMPLETED:
+            return Polled(state=state)
+        found = (result_at(url, target.endpoint) for url in _urls(job.get("output"), 0))
+        results = tuple(result for result in found if result is not None)[:MAX_RESULTS]
+        if not results:
+            return Polled(state=FAILED, failure=failure("the model ended well, but its output has no file"))
+        return Polled(state=COMPLETED, progress=1.0, results=results)
 
     def write_cancel(self, handle: str, target: Target) -> HttpRequest | None:
         return HttpRequest(method="POST", url=f"/predictions/{segment(handle)}/cancel")
-
-
-def _stand(prediction: dict, reply: HttpReply, target: Target) -> Polled:
-    state = _STATES.get(text_of(prediction.get("status")))
-    if state is None:
-        raise bad_reply(reply, "no status")
-    if state == FAILED:
-        message = text_of(prediction.get("error"))
-        is_rejected = any(mark in message.lower() for mark in _REJECTED)  # it has no codes: the model's own words are all there is
-        return Polled(state=FAILED, failure=failure(message, "content_rejected" if is_rejected else "provider_failed"))
-    if state != COMPLETED:
-        return Polled(state=state)
-    found = (result_at(url, target.endpoint) for url in _urls(prediction.get("output"), 0))
-    results = tuple(result for result in found if result is not None)[:MAX_RESULTS]
-    if not results:
-        return Polled(state=FAILED, failure=failure("the model ended well, but its output has no file"))
-    return Polled(state=COMPLETED, progress=1.0, results=results)
 
 
 def _urls(output: object, depth: int) -> Iterator[str]:

@@ -12,7 +12,7 @@ from aigate.core.target import Target
 from aigate.jobdialects.dialect import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, HttpReply, HttpRequest, Polled, Submitted
 from aigate.jobdialects.family import (
     MAX_RESULTS,
-    Family,
+    Resource,
     bad_reply,
     fraction,
     post_json,
@@ -22,7 +22,7 @@ from aigate.jobdialects.family import (
     result_at,
     said,
     segment,
-    text_of,
+    state_of,
     whole,
 )
 
@@ -37,9 +37,10 @@ _RATIOS = {
 }  # fmt: skip
 
 
-class Runway(Family):
+class Runway(Resource):
     name = "runway"
     modalities = ("video",)
+    path = "/tasks"
 
     def write_submit(self, request: JobRequest, target: Target, key: str, webhook_url: str | None) -> HttpRequest:
         shapes = _RATIOS.get(request.aspect_ratio or "")
@@ -53,19 +54,13 @@ class Runway(Family):
     def read_submit(self, reply: HttpReply, request: JobRequest, target: Target) -> Submitted:
         return Submitted(handle=required(read_object(reply).get("id"), reply, "id"))
 
-    def write_poll(self, handle: str, target: Target) -> HttpRequest:
-        return HttpRequest(url=f"/tasks/{segment(handle)}")
-
-    def read_poll(self, reply: HttpReply, handle: str, target: Target) -> Polled:
-        task = read_object(reply)
-        state = _STATES.get(text_of(task.get("status")))
-        if state is None:
-            raise bad_reply(reply, "no status")
+    def _read_job(self, job: dict, reply: HttpReply, handle: str, target: Target) -> Polled:
+        state = state_of(job.get("status"), _STATES, reply)
         if state == FAILED:
-            return Polled(state=FAILED, failure=rejection(task.get("failure"), task.get("failureCode"), ("safety", "moderation")))
+            return Polled(state=FAILED, failure=rejection(job.get("failure"), job.get("failureCode"), ("safety", "moderation")))
         if state != COMPLETED:
-            return Polled(state=state, progress=fraction(task.get("progress")))
-        output = task.get("output")
+            return Polled(state=state, progress=fraction(job.get("progress")))
+        output = job.get("output")
         urls = output if type(output) is list else []
         results = tuple(result for url in urls[:MAX_RESULTS] if (result := result_at(url, "video")) is not None)
         if not results:

@@ -1,8 +1,9 @@
 """The journal of one worker process: owns its folder, its lock and the order of its records. Called only from the event loop.
 
-Each append is one `pwrite` at our own offset into preallocated room. Every open intent has a slot reserved for its settled record,
-so running attempts settle when the disk is full: only intents are refused. Spare segments are made and data is synced by `run_sync`
-in a thread. A failed write or sync is never retried in place: it stops intents for the life of the process.
+Records are appended by `pwrite` at our own offset into preallocated room; where `holds` says so, all records of a turn of the loop in
+one, by `flush`. Every open intent has a slot reserved for its settled record, so running attempts settle when the disk is full: only
+intents are refused. Spare segments are made and data is synced by `run_sync` in a thread. A failed write or sync is never retried in
+place: it stops intents for the life of the process.
 Not for network file systems (locks and syncs mean nothing there).
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from zlib import crc32
 
 from aigate.core.budget import Lease
-from aigate.errors import ledger_unavailable
+from aigate.errors import GatewayError, ledger_unavailable
 from aigate.journal.records import (
     ADOPTED,
     CALL_END,
@@ -46,13 +47,18 @@ from aigate.journal.segment import (
 MIN_SEGMENT_BYTES = 2 * MAX_RECORD_BYTES
 _pack_prefix, _pack_inner, _pwrite = FRAME_PREFIX.pack, FRAME_INNER.pack, os.pwrite
 
+Refuse = Callable[[GatewayError], None]
+_Held = tuple[int, bytes, Refuse | None]  # kind, body, and for an intent who is told that it could not be written
+
 
 class JournalWriter:
-    """`intent` may raise GatewayError (503 ledger_unavailable) and then nothing may be sent; `settled` and `call_end` never raise:
-    what they could not write is counted in `lost_records` and said by `trouble`."""
+    """`intent` may raise GatewayError (503 ledger_unavailable), or say so later by `refuse`, and then nothing may be sent; `settled` and
+    `call_end` never raise: what they could not write is counted in `lost_records` and said by `trouble`.
+
+    `holds`: asked before each record; True promises a `flush` before anything is sent that relies on the record."""
 
     __slots__ = (
-        "folder", "journal_id", "segment_bytes", "trouble", "lost_records", "open_intents", "is_closed",
+        "folder", "journal_id", "segment_bytes", "trouble", "lost_records", "open_intents", "is_closed", "holds", "_held", "_written_to",
         "_lock_fd", "_fd", "_offset", "_seq", "_spares", "_spare_slots", "_slots_per_segment", "_retired", "_is_dirty", "_next_number",
         "_sync_file", "_written",
     )  # fmt: skip
@@ -74,7 +80,9 @@ class JournalWriter:
         self.lost_records = 0
         self.open_intents = 0
         self.is_closed = False
-        self._seq = 0
+        self.holds: Callable[[], bool] = lambda: False
+        self._held: list[_Held] = []
+        self._seq = 0  # of the next record that is written
         self._next_number = 1
         self._spares: deque[int] = deque()
         self._slots_per_segment = (segment_bytes - SEGMENT_HEADER_BYTES) // SLOT_BYTES
@@ -85,7 +93,7 @@ class JournalWriter:
         self.folder = Path(folder) / journal_id
         self._lock_fd = self._create_folder()
         self._fd = self._create_segment()
-        self._offset = SEGMENT_HEADER_BYTES
+        self._offset = self._written_to = SEGMENT_HEADER_BYTES  # where the next record goes; where those held begin
         self._add_spare(self._create_segment())
 
     # --- records ----------------------------------------------------------------------------------------------------------
@@ -101,19 +109,19 @@ class JournalWriter:
             return self.trouble
         return "no room in the journal for another settled record"
 
-    def intent(self, body: bytes) -> None:
+    def intent(self, body: bytes, refuse: Refuse | None = None) -> None:
         """On disk's way before the attempt is sent; reserves the room of its settled record."""
         size = FRAME_HEAD_BYTES + len(body)
         if self.trouble:
-            raise ledger_unavailable(f"The ledger's journal cannot be written: {self.trouble}. Nothing was sent; retry later.")
+            raise self._refusal()
         if size > MAX_RECORD_BYTES:
             raise ledger_unavailable(f"The attempt's record has {size} bytes, at most {MAX_RECORD_BYTES} fit the journal. Nothing was sent.")
         # Almost always each spare slot suffices and the record fits the segment; else it is counted exactly.
         is_plenty = self.open_intents < self._spare_slots and self._offset + size <= self.segment_bytes
         if not is_plenty and not self._has_room(size, self.open_intents + 1):
             raise ledger_unavailable("The ledger's journal is full. Nothing was sent; retry shortly.")
-        if not self._append(INTENT, body):
-            raise ledger_unavailable(f"The ledger's journal cannot be written: {self.trouble}. Nothing was sent; retry later.")
+        if not self._append(INTENT, body, refuse):
+            raise self._refusal()
         self.open_intents += 1
 
     def settled(self, body: bytes) -> None:
@@ -133,13 +141,14 @@ class JournalWriter:
             self.lost_records += 1
 
     def move_leases(self, kind: int, leases: Sequence[Lease]) -> bool:
-        """RETURNED, ADOPTED or RESTATED, in as many records as it takes. False where they are not all written: nobody may rely on them."""
+        """RETURNED, ADOPTED or RESTATED, in as many records as it takes. False where they are not all written: nobody may rely on them.
+        They are not held: the keeper is told of them at once."""
         for start in range(0, max(len(leases), 1), MAX_LEASES):
             body = encode_record(Leases(tuple(leases[start : start + MAX_LEASES])))
             size = FRAME_HEAD_BYTES + len(body)
             if start and kind == RESTATED:
                 kind = ADOPTED  # a second RESTATED would void the first
-            if self.trouble or not self._has_room(size, self.open_intents) or not self._append(kind, body):
+            if self.trouble or not self._has_room(size, self.open_intents) or not self._append(kind, body, may_wait=False):
                 return False
         return True
 
@@ -150,36 +159,82 @@ class JournalWriter:
             return left // SLOT_BYTES + self._spare_slots >= open_intents
         return bool(self._spares) and self._spare_slots - -(-size // SLOT_BYTES) >= open_intents
 
-    def _append(self, kind: int, body: bytes) -> bool:
+    def _append(self, kind: int, body: bytes, refuse: Refuse | None = None, *, may_wait: bool = True) -> bool:
+        """False: it is not written, and never will be. True: it is, or it is held."""
+        size = FRAME_HEAD_BYTES + len(body)
+        if self._offset + size > self.segment_bytes and not self._rotate():
+            return False
+        if may_wait and self.holds():
+            self._held.append((kind, body, refuse))
+            self._offset += size
+            return True
+        self.flush()
+        return self._write(((kind, body, None),), size) == size
+
+    def flush(self) -> None:
+        """Writes what is held."""
+        held = self._held
+        if held:
+            self._held = []
+            size = self._offset - self._written_to
+            self._offset = self._written_to
+            written = self._write(held, size)
+            if written != size:
+                self._write_rest(held, written)
+
+    def _write(self, records: Sequence[_Held], size: int) -> int:
+        """How many of the `size` bytes of the records' frames were written at the offset, which moves on if it was all of them."""
         seq, offset = self._seq, self._offset
-        inner = _pack_inner(seq, kind) + body
-        size = len(inner)
-        end = offset + size + 8
-        if end > self.segment_bytes:
-            if not self._rotate():
-                return False
-            offset = self._offset
-            end = offset + size + 8
+        frames = []
+        for kind, body, _ in records:
+            inner = _pack_inner(seq, kind) + body
+            length = len(inner)
+            frames.append(_pack_prefix(length, crc32(inner, length)))
+            frames.append(inner)
+            seq += 1
         try:
-            written = _pwrite(self._fd, _pack_prefix(size, crc32(inner, size)) + inner, offset)
+            written = _pwrite(self._fd, b"".join(frames), offset)
         except OSError as error:
-            return self._fail(f"write failed ({error.strerror})")
-        if written != end - offset:  # the offset stands: a later settled record overwrites the torn one
-            return self._fail(f"only {written} of {end - offset} bytes were written")
-        self._offset, self._seq = end, seq + 1
+            self._fail(f"write failed ({error.strerror})")
+            return 0
+        if written != size:  # the offset stands: a later settled record overwrites the torn one
+            self._fail(f"only {written} of {size} bytes were written")
+            return written
+        self._offset = self._written_to = offset + size
+        self._seq = seq
         if not self._is_dirty:
             self._is_dirty = True
             self._written.set()
-        return True
+        return size
+
+    def _write_rest(self, held: list[_Held], written: int) -> None:
+        """After a write that came short: the records that are whole stand, intents behind them are refused, ends of attempts are
+        written again into their reserved room."""
+        for kind, body, refuse in held:
+            size = FRAME_HEAD_BYTES + len(body)
+            written -= size
+            if written >= 0:
+                self._seq += 1
+                self._offset = self._written_to = self._offset + size
+            elif kind == INTENT:
+                self.open_intents -= 1
+                if refuse is not None:
+                    refuse(self._refusal())
+            elif kind != SETTLED or self._write(((kind, body, None),), size) != size:
+                self.lost_records += 1
+
+    def _refusal(self) -> GatewayError:
+        return ledger_unavailable(f"The ledger's journal cannot be written: {self.trouble}. Nothing was sent; retry later.")
 
     def _rotate(self) -> bool:
         """To the next prepared segment. There is one whenever a slot is reserved (`_has_room`)."""
+        self.flush()
         if not self._spares:
             return self._fail("no prepared segment is left")
         self._retired.append(self._fd)
         self._fd = self._spares.popleft()
         self._spare_slots -= self._slots_per_segment
-        self._offset = SEGMENT_HEADER_BYTES
+        self._offset = self._written_to = SEGMENT_HEADER_BYTES
         return True
 
     def _fail(self, trouble: str) -> bool:
@@ -266,6 +321,7 @@ class JournalWriter:
         if self.is_closed:
             return
         self.is_closed = True
+        self.flush()
         try:
             if not self.trouble:
                 self._sync(self._retired, self._fd)

@@ -56,7 +56,7 @@ from aigate.keeper.usage import UsageStore
 from aigate.keeper.vault import Vault
 from aigate.keeper.webhooks.deliver import Policy
 from aigate.keeper.webhooks.service import Webhooks
-from aigate.process import ChildOptions, say_ready, watch_life
+from aigate.process import ChildOptions, say_ready, settle_memory, watch_life
 
 log = logging.getLogger("aigate.keeper")
 
@@ -149,6 +149,7 @@ class Keeper:
         others = [loop.create_task(work) for work in upkeep]
         serving = loop.create_task(http.serve([control]))
         say_ready(options.ready_fd)
+        settle_memory()
         await asyncio.wait((serving, shipping), return_when=asyncio.FIRST_COMPLETED)
         if shipping.done():
             shipping.result()  # raises: a keeper that cannot ship is of no use, and the next one starts clean
@@ -210,9 +211,11 @@ class Keeper:
             database = "ok"
         except SQLAlchemyError:
             database = "does not answer"
+        unwritable = self._messages.unwritable_journals()
+        journals = f"{len(problems)} cannot be shipped" if problems else f"{unwritable} cannot be written" if unwritable else "ok"
         return {
             "database": database,
-            "journals": f"{len(problems)} cannot be shipped" if problems else "ok",
+            "journals": journals,
             "workers": "ok" if self._messages.worker_count() else "none is connected",
         }
 
@@ -260,7 +263,7 @@ def _http_server(app: FastAPI) -> _HttpServer:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # its warnings are about requests, and a caller could fill the log with them
             access_log=False,
             proxy_headers=False,
             server_header=False,

@@ -98,14 +98,13 @@ class Archive:
         if self._places is not None:
             self._left += self._read_on(path)
             self._places.pop(path.name, None)
-        bodies = [body for _, body in read_frames(data)]
-        if bodies:
+        if next(read_frames(data), None) is not None:
             folder = self._folder / f"{days}d"
             folder.mkdir(mode=0o700, exist_ok=True)
             draft = folder / f"{secrets.token_hex(8)}.draft"
             try:
                 with draft.open("xb") as file:
-                    count, span = write_segment(file, bodies)
+                    count, span = write_segment(file, data)
                     file.flush()
                     os.fsync(file.fileno())
                 # Named after the spool: one that was taken over before, and not deleted, is not there twice.
@@ -119,8 +118,8 @@ class Archive:
         found = None
         for path in self._spool_files():
             with contextlib.suppress(FileNotFoundError):  # it has become a segment
-                for known, body in read_frames(path.read_bytes()):
-                    if known == call_id:
+                for head, body in read_frames(path.read_bytes()):
+                    if head.call_id == call_id:
                         found = decode_call(body)
         return found or self._find_in_segments(call_id, started_ms)
 

@@ -35,6 +35,7 @@ from aigate.keeper.db.engine import Database
 from aigate.keeper.db.fates import ENDED, NEVER_SENT, RUNNING, Fate, read_fate
 from aigate.keeper.shipper import Shipper
 
+RUNNING_AT_ONCE = 256
 CONNECT_WAIT_S = 20.0  # for a worker that is being restarted
 CONNECT_PAUSE_S = 0.1
 STATE_S = 10.0  # a worker's word on one call
@@ -79,7 +80,7 @@ class OutcomeUnknown(GatewayError):
 
 
 class DataPlane:
-    """`slots`: places for workers in the tree. `journals`: those of connected workers, journal id → worker. `max_running`: calls at a time."""
+    """`slots`: places for workers in the tree. `journals`: those of connected workers, journal id → worker."""
 
     def __init__(
         self,
@@ -90,7 +91,6 @@ class DataPlane:
         database: Database,
         shipper: Shipper,
         journals: Callable[[], Mapping[str, str]],
-        max_running: int = 256,
     ):
         self._run_dir = run_dir
         self._secret = secret.encode()
@@ -99,7 +99,7 @@ class DataPlane:
         self._shipper = shipper
         self._journals = journals
         self._epoch = time.monotonic_ns()
-        self._turn = asyncio.Semaphore(max_running)
+        self._turn = asyncio.Semaphore(RUNNING_AT_ONCE)
         self._idle: dict[int, list[_Wire]] = {slot: [] for slot in range(1, slots + 1)}
 
     async def call(

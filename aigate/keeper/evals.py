@@ -6,7 +6,6 @@ How one is run is eval_run.py's. All that is known of a running eval is in its r
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -25,6 +24,7 @@ from aigate.keeper.db.evals import delete_old_evals, end_eval, find_alias, get_e
 from aigate.keeper.db.holds import InForce
 from aigate.keeper.eval_bounds import Bounds
 from aigate.keeper.eval_run import EvalRun, Lane
+from aigate.keeper.running import Running
 from aigate.messages import FindEval, FoundEval
 
 log = logging.getLogger("aigate.keeper")
@@ -48,9 +48,8 @@ class EvalStore:
         self._lane = lane
         self._desk = desk
         self._bounds = bounds
-        self._ends: dict[str, asyncio.Event] = {}  # of evals made here that still run
+        self._running = Running()
         self._runs: dict[str, EvalRun] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- for callers ------------------------------------------------------------------------------------------------------------
 
@@ -61,17 +60,12 @@ class EvalStore:
         new = replace(new, summary={"answers": new.dataset_size * len(new.candidates), "answered": 0})
         new = replace(new, reserved_nanousd=self._bounds.of_eval(new, items))
         await self._desk.write(lambda connection, in_force: place_eval(connection, in_force, new, items, owners), now_ms, what="eval")
-        self._ends[new.id] = asyncio.Event()
         self._start(new.id)
         return new
 
     async def wait(self, which: Eval, limit_s: float) -> Eval:
         """As it is when it ends, or after so long."""
-        end = self._ends.get(which.id)
-        if end is not None:
-            with contextlib.suppress(TimeoutError):  # then it is told as it runs
-                async with asyncio.timeout(limit_s):
-                    await end.wait()
+        await self._running.wait(which.id, limit_s)
         return await self.get(which.account_id, None, which.id) or which
 
     async def get(self, account_id: str, owner_id: str | None, eval_id: str) -> Eval | None:
@@ -97,9 +91,7 @@ class EvalStore:
                 self._start(eval_id)
             await asyncio.Event().wait()
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._running.cancel()
 
     async def _read_running(self) -> list[str]:
         while True:
@@ -110,13 +102,11 @@ class EvalStore:
                 await asyncio.sleep(AGAIN_S)
 
     def _start(self, eval_id: str) -> None:
-        if eval_id not in self._runs:
+        if eval_id not in self._running:
             run = self._runs[eval_id] = EvalRun(
                 eval_id, self._database, lane=self._lane, bounds=self._bounds, concurrency=self.settings.concurrency
             )
-            task = asyncio.get_running_loop().create_task(self._run(eval_id, run))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._running.start(eval_id, self._run(eval_id, run))
 
     async def _run(self, eval_id: str, run: EvalRun) -> None:
         try:
@@ -124,9 +114,6 @@ class EvalStore:
                 await asyncio.sleep(AGAIN_S)
         finally:
             del self._runs[eval_id]
-            end = self._ends.pop(eval_id, None)
-            if end is not None:
-                end.set()
 
     async def _has_ended(self, eval_id: str, run: EvalRun) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Uploaded files: bytes in the blob store, a row each, within what one file and one owner may take. Sweeps what has expired.
+"""Uploaded files: bytes in the blob store, a row each, within what one file and one tenant may take. Sweeps what has expired.
 
 A row is written before the first byte and says a day; the last step makes it a file. So whatever dies when, the sweep finds every blob.
 """
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from aigate.core.account import Tenant
 from aigate.core.file import FileFields, Listing, StoredFile
 from aigate.errors import ClientError
 from aigate.keeper.blobs import Blobs
@@ -28,11 +29,9 @@ log = logging.getLogger("aigate.keeper")
 UPLOAD_MS = 86_400_000  # the longest that an upload may take
 SWEEP_S = 600.0
 
-Owner = tuple[str, str]  # account, owner: core/account.py keeper_of
-
 
 class FileStore:
-    """`max_bytes`: of one file. `max_tenant_bytes`: of all files of an owner; what a batch writes is kept all the same. 0: no limit."""
+    """`max_bytes`: of one file. `max_tenant_bytes`: of all files of a tenant; what a batch writes is kept all the same. 0: no limit."""
 
     def __init__(self, database: Database, blobs: Blobs, *, max_bytes: int, max_tenant_bytes: int):
         self._database = database
@@ -41,10 +40,10 @@ class FileStore:
         self._max_tenant_bytes = max_tenant_bytes
         self._swept = asyncio.Event()
 
-    async def add(self, owner: Owner, pieces: AsyncIterable[bytes], describe: Callable[[], FileFields]) -> StoredFile:
+    async def add(self, tenant: Tenant, pieces: AsyncIterable[bytes], describe: Callable[[], FileFields]) -> StoredFile:
         """`describe` is asked once the pieces have ended. Raises its ClientErrors, and 413."""
         now_ms = int(time.time() * 1000)
-        account_id, owner_id = owner
+        account_id, owner_id = tenant
         draft = StoredFile(
             id=new_file_id(now_ms),
             account_id=account_id,
@@ -55,7 +54,7 @@ class FileStore:
             created_ms=now_ms,
             expires_ms=now_ms + UPLOAD_MS,
         )
-        used = await self._database.read(bytes_of, *owner, now_ms)
+        used = await self._database.read(bytes_of, *tenant, now_ms)
         await self._database.write(put_file, draft)
         try:
             size = await self._blobs.put(blob_key(draft.id), self._within_limits(pieces, used))
@@ -78,17 +77,17 @@ class FileStore:
         await self._database.write(put_file, file)
         return file
 
-    async def get(self, owner: Owner, file_id: str) -> StoredFile | None:
-        return await self._database.read(get_file, *owner, file_id, int(time.time() * 1000))
+    async def get(self, tenant: Tenant, file_id: str) -> StoredFile | None:
+        return await self._database.read(get_file, *tenant, file_id, int(time.time() * 1000))
 
-    async def list(self, owner: Owner, page: Listing, purpose: str | None) -> list[StoredFile]:
-        return await self._database.read(list_files, owner, page, purpose, int(time.time() * 1000))
+    async def list(self, tenant: Tenant, page: Listing, purpose: str | None) -> list[StoredFile]:
+        return await self._database.read(list_files, tenant, page, purpose, int(time.time() * 1000))
 
     async def read(self, file_id: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         return await self._blobs.open(blob_key(file_id), start, end)
 
-    async def delete(self, owner: Owner, file_id: str) -> bool:
-        if not await self._database.write(expire_file, *owner, file_id, int(time.time() * 1000)):
+    async def delete(self, tenant: Tenant, file_id: str) -> bool:
+        if not await self._database.write(expire_file, *tenant, file_id, int(time.time() * 1000)):
             return False
         self._swept.set()
         return True

@@ -1,7 +1,7 @@
 """Where the keeper's own work (jobs, whole runs) gets its money: tries the transaction that holds, and sees to it when that is refused.
 
 What only unused leases of workers stand in the way of is recalled and tried again; a limit that changes at this moment is waited for; what
-does not fit is the caller's 402 (design M13, as for calls).
+does not fit is the caller's 402, as for calls.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The keeper's desk for leases: answers workers' asks, recalls what is unused, and sees limits come into force (design M11–M15).
+"""The keeper's desk for leases: answers workers' asks, recalls what is unused, and sees limits come into force.
 
 Owns who waits and for what; the rows are db/grants.py's. Asks that arrive together share a transaction. One that only leases stand in the
 way of waits its turn for a while: every worker is recalled, its journal shipped, and the ask tried again. Nothing is granted before every
@@ -75,13 +75,14 @@ class InForce(NamedTuple):
 
 
 class LeaseDesk:
-    """`find_month`: by whose clock a window is chosen."""
+    """`find_month`: by whose clock a window is chosen. `look_s`: between two looks at it."""
 
-    def __init__(self, database: Database, shipper: Shipper, *, find_month: FindMonth = month_now):
+    def __init__(self, database: Database, shipper: Shipper, *, find_month: FindMonth = month_now, look_s: float = LOOK_S):
         self._database = database
         self._shipper = shipper
         self._find_month = find_month
-        self._month = ""
+        self._look_s = look_s
+        self._month = ""  # nothing is granted before it is known: a look that came after it had ended would recall nothing
         self._workers: dict[Worker, str] = {}  # → its journal
         self._registered: set[str] = set()  # journals that are welcome
         self._unheard: set[str] | None = None  # journals found at the start that have not registered yet; None: not started
@@ -96,20 +97,20 @@ class LeaseDesk:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:
-        """Until cancelled: opens the desk, then watches the months."""
+        """Until cancelled: watches the months, and opens the desk once it knows the first."""
         loop = asyncio.get_running_loop()
         cleared_at = loop.time()
         while True:
             try:
+                await self._watch_month()
                 if self._unheard is None:
                     await self._open()
-                await self._watch_month()
                 if loop.time() - cleared_at > CLEAR_S:
                     cleared_at = loop.time()
                     await self._database.write(forget_grants)
             except (SQLAlchemyError, OSError) as error:
                 log.error("leases: the database does not answer: %s", type(error).__name__)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._look_s)
 
     # --- called by the connections --------------------------------------------------------------------------------------------
 
@@ -124,6 +125,7 @@ class LeaseDesk:
             worker.send(Refused(grant.number, UNAVAILABLE, retry_after_s=RETRY_S))
             return
         self._waiters.append(_Waiter(worker, journal_id, grant, asyncio.get_running_loop().time()))
+        self._shipper.note_grant()
         self._wake()
 
     def closed(self, worker: Worker) -> None:
@@ -172,7 +174,7 @@ class LeaseDesk:
                 await self._register(worker, hello)
             except (SQLAlchemyError, OSError) as error:
                 log.error("a worker waits for its welcome, the database does not answer: %s", type(error).__name__)
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(self._look_s)
             else:
                 return
 
@@ -193,6 +195,7 @@ class LeaseDesk:
             if self._unheard:
                 self._unheard.discard(hello.journal_id)
                 self._settled.set()
+            worker.tell(lambda number: Recall(number, (), self._month))  # an earlier keeper may have ended with the month
             worker.send(Welcome())
             self._wake()
 
@@ -251,9 +254,8 @@ class LeaseDesk:
     async def _watch_month(self) -> None:
         month = await self._database.read(self._find_month)
         if month != self._month:
-            if self._month:
-                await self._recall((), before=month)
             self._month = month
+            await self._recall((), before=month)
         self._look_at_settling()
 
     # --- grants ---------------------------------------------------------------------------------------------------------------

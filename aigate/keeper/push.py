@@ -144,8 +144,15 @@ class MessageServer:
 
     def targets(self) -> list[dict[str, dict[str, object]]]:
         """What each living worker says of its targets."""
+        return [report.targets for report in self._living_reports()]
+
+    def unwritable_journals(self) -> int:
+        """How many living workers say that their journal takes no more: they refuse calls."""
+        return sum(not report.counters.get("journal_healthy", 1) for report in self._living_reports())
+
+    def _living_reports(self) -> list[Health]:
         living = (connection.hello.journal_id for connection in self._connections if connection.hello)
-        return [self._reports[journal_id].targets for journal_id in living if journal_id in self._reports]
+        return [self._reports[journal_id] for journal_id in living if journal_id in self._reports]
 
     def close(self) -> None:
         for connection in list(self._connections):

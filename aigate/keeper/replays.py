@@ -7,7 +7,6 @@ once. Shadows follow the archive's spools, never the data path: what they cannot
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -29,6 +28,7 @@ from aigate.keeper.db import replays as queries
 from aigate.keeper.db.engine import Database
 from aigate.keeper.once import Answer, error_words, until_free
 from aigate.keeper.replay_text import output_of, request_for
+from aigate.keeper.running import Running
 
 log = logging.getLogger("aigate.keeper")
 
@@ -57,8 +57,7 @@ class ReplayStore:
         self._archive = archive
         self._shipper = shipper
         self._retention_days = retention_days
-        self._ends: dict[str, asyncio.Event] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running = Running()
         self._mirroring = 0
 
     # --- for callers ------------------------------------------------------------------------------------------------------------
@@ -78,11 +77,7 @@ class ReplayStore:
 
     async def wait(self, which: Replay, limit_s: float) -> Replay:
         """As it is when it ends, or after so long."""
-        end = self._ends.get(which.id)
-        if end is not None:
-            with contextlib.suppress(TimeoutError):  # then it is told as it runs
-                async with asyncio.timeout(limit_s):
-                    await end.wait()
+        await self._running.wait(which.id, limit_s)
         return await self.get(which.account_id, None, which.id) or which
 
     async def get(self, account_id: str, owner_id: str | None, replay_id: str) -> Replay | None:
@@ -125,16 +120,12 @@ class ReplayStore:
                     log.error("replays: %s", type(error).__name__)
                 await asyncio.sleep(FOLLOW_S)
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._running.cancel()
 
     def _start(self, replay: Replay) -> None:
-        self._ends[replay.id] = asyncio.Event()
-        self._mirroring += replay.shadow_id is not None
-        task = asyncio.get_running_loop().create_task(self._run(replay))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if replay.id not in self._running:
+            self._mirroring += replay.shadow_id is not None
+            self._running.start(replay.id, self._run(replay))
 
     async def _run(self, replay: Replay) -> None:
         try:
@@ -150,7 +141,6 @@ class ReplayStore:
             log.error("replay %s waits for the next start: %s", replay.id, type(error).__name__)
         finally:
             self._mirroring -= replay.shadow_id is not None
-            self._ends.pop(replay.id).set()
 
     async def _compare(self, replay: Replay) -> dict[str, Any]:
         """What changes of a replay that has its answer. Raises GateError where it has none."""

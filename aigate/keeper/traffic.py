@@ -31,9 +31,7 @@ def _picker(fields: Iterable[str], *names: str) -> Callable[[tuple], tuple]:
 
 
 _call_end = _picker(CallEnd.__struct_fields__, "served_by", "asked_model", "status")
-_attempt_end = _picker(_ATTEMPT_FIELDS, "model", "end")
-_duration = _picker(_ATTEMPT_FIELDS, "model", "latency_ms")
-_first_byte = _picker(_ATTEMPT_FIELDS, "model", "ttft_ms")
+_attempt_end = _picker(_ATTEMPT_FIELDS, "model", "end", "latency_ms", "ttft_ms")
 
 
 class _Times:
@@ -72,17 +70,18 @@ class Traffic(Collector):
         with self._lock:
             for (served_by, asked_model, status), count in Counter(map(_call_end, batch.calls)).items():
                 self._calls[self._label(served_by or asked_model), str(status)] += count
-            for (model, end), count in Counter(map(_attempt_end, batch.attempts)).items():
-                self._attempts[self._label(model), end] += count
+            for (model, end, latency_ms, ttft_ms), count in Counter(map(_attempt_end, batch.attempts)).items():
+                label = self._label(model)
+                self._attempts[label, end] += count
+                if latency_ms >= 0:
+                    self._durations[label].add(latency_ms, count)
+                if ttft_ms >= 0:
+                    self._first_bytes[label].add(ttft_ms, count)
             for share, (_, _, cost_nanousd, input_tokens, output_tokens, _) in batch.totals.items():
                 if cost_nanousd or input_tokens or output_tokens:
                     sums = self._sums[self._label(share.model)]
                     for place, amount in enumerate((cost_nanousd, input_tokens, output_tokens)):
                         sums[place] += amount
-            for pick, times in ((_duration, self._durations), (_first_byte, self._first_bytes)):
-                for (model, time_ms), count in Counter(map(pick, batch.attempts)).items():
-                    if time_ms >= 0:
-                        times[self._label(model)].add(time_ms, count)
 
     def _label(self, model: str) -> str:
         if model in self._models:

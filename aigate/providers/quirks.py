@@ -177,7 +177,8 @@ _MOONSHOT = Quirks(spelling=_MAX_COMPLETION_TOKENS, schema_keys_dropped=frozense
 # K-series: sampling is fixed, other values are answered with 400.
 _KIMI = replace(
     _MOONSHOT,
-    unsupported=frozenset({"temperature", "top_p", "n", "presence_penalty", "frequency_penalty"}),
+    unsupported=frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty"}),
+    clamps={"n": (1, 1)},
     effort=(),
 )
 MOONSHOT: QuirkRows = (

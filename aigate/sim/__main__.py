@@ -106,9 +106,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = msgspec.json.decode(sys.stdin.buffer.read(), type=_ChildConfig)
         options.jobs = str(Path(config.server.data_dir) / JOBS_FILE) if config.server.data_dir else None
     try:
+        for path in filter(None, (options.bill, options.jobs)):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
         sock = listening_socket(options)
     except OSError as error:
-        sys.stderr.write(f"aigate sim cannot listen: {error}\n")
+        sys.stderr.write(f"aigate sim cannot start: {error}\n")
         return 1
     uvloop.run(serve(options, sock))
     if options.unix is not None:

@@ -7,7 +7,7 @@ a typing error in a test is a 404 and not a silent success.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -74,20 +74,16 @@ class UnknownBehaviour(ValueError):
     """A name of several parts has one nobody knows."""
 
 
-class _Part(msgspec.Struct, frozen=True):
+class Part(msgspec.Struct, frozen=True):
     """One row: what it looks like, what it does, and how the groups of its pattern become fields of Behaviour."""
 
     example: str
     says: str
-    pattern: re.Pattern[str]
+    pattern: str
     fields: Callable[..., dict[str, object]]
 
 
-def _part(example: str, says: str, pattern: str, fields: Callable[..., dict[str, object]]) -> _Part:
-    return _Part(example, says, re.compile(pattern), fields)
-
-
-def _always(**fields: object) -> Callable[[], dict[str, object]]:
+def always(**fields: object) -> Callable[[], dict[str, object]]:
     return lambda: fields
 
 
@@ -104,45 +100,45 @@ _COUNT = r"(?:-(\d{1,7}))?"
 _DELAY = r"(?:-(\d{1,6})(ms|s))?"
 _STATUS = r"([45]\d\d)"
 
-PARTS: tuple[_Part, ...] = (
-    _part("echo", "says what it is and repeats the last user message", "echo", _always()),
-    _part("slow-50ms", "waits before the first token and between chunks", "slow" + _DELAY,
+PARTS: tuple[Part, ...] = (
+    Part("echo", "says what it is and repeats the last user message", "echo", always()),
+    Part("slow-50ms", "waits before the first token and between chunks", "slow" + _DELAY,
           lambda number, unit: {"first_delay_s": _seconds(number, unit), "chunk_delay_s": _seconds(number, unit)}),
-    _part("ttft-200ms", "waits before the first token only", "ttft" + _DELAY, lambda number, unit: {"first_delay_s": _seconds(number, unit)}),
-    _part("long-1000", "answers in exactly so many tokens", "long" + _COUNT, _number("length", 200)),
-    _part("tools", "calls the first tool given, answers from its result; tools-2 calls the first two at once (one twice)", "tools" + _COUNT, _number("tool_calls", 1, most=MAX_TOOL_CALLS)),
-    _part("reasoning", "reasons before it answers", "reasoning" + _COUNT, _number("reasoning", 24)),
-    _part("embed", "a name for embeddings (any name embeds)", "embed", _always()),
-    _part("cached", "half of the prompt counts as cached", "cached", _always(cached=True)),
-    _part("bills-all", "bills a whole stream even when its reader leaves", "bills-all", _always(bills_all=True)),
-    _part("429", "fails with this status (any 4xx, 5xx)", _STATUS, lambda status: {"status": int(status)}),
-    _part("429-then-ok-2", "fails so many times for one prompt, then answers", _STATUS + "-then-ok" + _COUNT,
+    Part("ttft-200ms", "waits before the first token only", "ttft" + _DELAY, lambda number, unit: {"first_delay_s": _seconds(number, unit)}),
+    Part("long-1000", "answers in exactly so many tokens", "long" + _COUNT, _number("length", 200)),
+    Part("tools", "calls the first tool given, answers from its result; tools-2 calls the first two at once (one twice)", "tools" + _COUNT, _number("tool_calls", 1, most=MAX_TOOL_CALLS)),
+    Part("reasoning", "reasons before it answers", "reasoning" + _COUNT, _number("reasoning", 24)),
+    Part("embed", "a name for embeddings (any name embeds)", "embed", always()),
+    Part("cached", "half of the prompt counts as cached", "cached", always(cached=True)),
+    Part("bills-all", "bills a whole stream even when its reader leaves", "bills-all", always(bills_all=True)),
+    Part("429", "fails with this status (any 4xx, 5xx)", _STATUS, lambda status: {"status": int(status)}),
+    Part("429-then-ok-2", "fails so many times for one prompt, then answers", _STATUS + "-then-ok" + _COUNT,
           lambda status, count: {"status": int(status), "failures": int(count or 1)}),
-    _part("retry-after-3", "names these seconds in Retry-After (429 and 503 say 1)", r"retry-after-(\d{1,6})",
+    Part("retry-after-3", "names these seconds in Retry-After (429 and 503 say 1)", r"retry-after-(\d{1,6})",
           lambda seconds: {"retry_after_s": int(seconds)}),
-    _part("html-502", "fails with a web page", "html-" + _STATUS, lambda status: {"status": int(status), "is_html": True}),
-    _part("garbage", "a reply, or one chunk, that is not JSON", "garbage", _always(is_garbage=True)),
-    _part("wrong-type", "says text/plain", "wrong-type", _always(is_wrong_type=True)),
-    _part("cut-5", "ends the connection after so many tokens, the reply unfinished", "cut" + _COUNT, _number("cut_after", 3)),
-    _part("cut-head", "ends the connection instead of answering", "cut-head", _always(cut_after=CUT_BEFORE_HEAD)),
-    _part("reset-5", "resets the connection (RST) after so many tokens", "reset" + _COUNT, _number("reset_after", 3)),
-    _part("reset-head", "resets the connection instead of answering", "reset-head", _always(reset_after=CUT_BEFORE_HEAD)),
-    _part("stall-5", "falls silent after so many tokens", "stall" + _COUNT, _number("stall_after", 3)),
-    _part("hang", "never answers", "hang", _always(hangs=True)),
-    _part("error-midstream-5", "an error event after so many tokens, and the end", "error-midstream" + _COUNT, _number("error_after", 3)),
-    _part("no-usage", "never reports usage", "no-usage", _always(usage="none")),
-    _part("usage-finish", "usage (asked or not) on the chunk with the finish reason; also usage-first, usage-every, usage-groq "
+    Part("html-502", "fails with a web page", "html-" + _STATUS, lambda status: {"status": int(status), "is_html": True}),
+    Part("garbage", "a reply, or one chunk, that is not JSON", "garbage", always(is_garbage=True)),
+    Part("wrong-type", "says text/plain", "wrong-type", always(is_wrong_type=True)),
+    Part("cut-5", "ends the connection after so many tokens, the reply unfinished", "cut" + _COUNT, _number("cut_after", 3)),
+    Part("cut-head", "ends the connection instead of answering", "cut-head", always(cut_after=CUT_BEFORE_HEAD)),
+    Part("reset-5", "resets the connection (RST) after so many tokens", "reset" + _COUNT, _number("reset_after", 3)),
+    Part("reset-head", "resets the connection instead of answering", "reset-head", always(reset_after=CUT_BEFORE_HEAD)),
+    Part("stall-5", "falls silent after so many tokens", "stall" + _COUNT, _number("stall_after", 3)),
+    Part("hang", "never answers", "hang", always(hangs=True)),
+    Part("error-midstream-5", "an error event after so many tokens, and the end", "error-midstream" + _COUNT, _number("error_after", 3)),
+    Part("no-usage", "never reports usage", "no-usage", always(usage="none")),
+    Part("usage-finish", "usage (asked or not) on the chunk with the finish reason; also usage-first, usage-every, usage-groq "
           "(x_groq.usage), usage-choices (choices[0].usage and again in a last chunk)",
           "usage-(first|every|finish|groq|choices)", lambda place: {"usage": place}),
-    _part("no-done", "no [DONE] at the end", "no-done", _always(sends_done=False)),
-    _part("crlf", "CR LF between lines of a stream", "crlf", _always(newline=b"\r\n")),
-    _part("one-byte", "one byte a write", "one-byte", _always(dribbles=True)),
-    _part("gzip", "compresses, asked or not", "gzip", _always(is_gzip=True)),
-    _part("big-100MB", "a reply, or one chunk, of this size (also KB, B)", r"big-(\d{1,6})(B|KB|MB)",
+    Part("no-done", "no [DONE] at the end", "no-done", always(sends_done=False)),
+    Part("crlf", "CR LF between lines of a stream", "crlf", always(newline=b"\r\n")),
+    Part("one-byte", "one byte a write", "one-byte", always(dribbles=True)),
+    Part("gzip", "compresses, asked or not", "gzip", always(is_gzip=True)),
+    Part("big-100MB", "a reply, or one chunk, of this size (also KB, B)", r"big-(\d{1,6})(B|KB|MB)",
           lambda number, unit: {"pad_bytes": int(number) * _UNITS[unit]}),
-    _part("early-103", "103 Early Hints first", "early-103", _always(sends_103=True)),
-    _part("extra-bytes", "bytes after the end of the reply", "extra-bytes", _always(sends_extra=True)),
-    _part("close-delimited", "no length: the end of the connection ends the reply", "close-delimited", _always(is_close_delimited=True)),
+    Part("early-103", "103 Early Hints first", "early-103", always(sends_103=True)),
+    Part("extra-bytes", "bytes after the end of the reply", "extra-bytes", always(sends_extra=True)),
+    Part("close-delimited", "no length: the end of the connection ends the reply", "close-delimited", always(is_close_delimited=True)),
 )
 
 
@@ -152,7 +148,7 @@ def read_behaviour(model: str) -> Behaviour:
     fields: dict[str, object] = {}
     parts = model.split("+")
     for part in parts:
-        found = _fields_of(part)
+        found = fields_of(part, PARTS)
         if found is not None:
             fields.update(found)
         elif len(parts) > 1:
@@ -160,9 +156,9 @@ def read_behaviour(model: str) -> Behaviour:
     return Behaviour(**fields)
 
 
-def _fields_of(part: str) -> dict[str, object] | None:
-    for row in PARTS:
-        match = row.pattern.fullmatch(part)
+def fields_of(part: str, table: Sequence[Part]) -> dict[str, object] | None:
+    for row in table:
+        match = re.fullmatch(row.pattern, part)
         if match:
             return row.fields(*match.groups())
     return None

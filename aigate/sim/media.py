@@ -211,7 +211,7 @@ class MediaService:
             raise _Refused(422, error_body(422, "'prompt' must be a text.", param="prompt"))
         return Submission(
             id=self.desk.new_id(), form=form, model=model, created_s=self.desk.now(), prompt=_text(prompt or ""), seconds=seconds, seed=seed,
-            shape=_text(fields["shape"]), resolution=_text(fields["lines"]), has_picture=bool(fields.get("image_url") or fields.get("input_reference")),
+            shape=_text(fields["shape"]), resolution=_text(fields["lines"]),
             key=request.header(b"idempotency-key"), attempt=request.header(b"x-aig-attempt"),
         )  # fmt: skip
 

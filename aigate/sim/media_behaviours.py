@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
 
-from aigate.sim.behaviours import NEVER, UnknownBehaviour
+from aigate.sim.behaviours import NEVER, Part, UnknownBehaviour, always, fields_of
 
 KINDS = {
     "video": "makes a little MP4 that says it is simulated, in about two seconds",
@@ -34,43 +32,28 @@ class MediaBehaviour(msgspec.Struct, frozen=True, kw_only=True):
     is_flaky: bool = False  # every second look at a job is answered 503
 
 
-class _Part(msgspec.Struct, frozen=True):
-    example: str
-    says: str
-    pattern: re.Pattern[str]
-    fields: Callable[..., dict[str, object]]
-
-
-def _part(example: str, says: str, pattern: str, fields: Callable[..., dict[str, object]]) -> _Part:
-    return _Part(example, says, re.compile(pattern), fields)
-
-
-def _always(**fields: object) -> Callable[[], dict[str, object]]:
-    return lambda: fields
-
-
 _UNITS = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
-MEDIA_PARTS: tuple[_Part, ...] = (
-    _part("video+fast", "done at once", "fast", _always(takes_s=0.0)),
-    _part("video+slow-30s", "done after this long (also ms)", r"slow-(\d{1,6})(ms|s)",
+MEDIA_PARTS: tuple[Part, ...] = (
+    Part("video+fast", "done at once", "fast", always(takes_s=0.0)),
+    Part("video+slow-30s", "done after this long (also ms)", r"slow-(\d{1,6})(ms|s)",
           lambda number, unit: {"takes_s": int(number) / (1000 if unit == "ms" else 1)}),
-    _part("video+fails", "taken, then fails at once", "fails", _always(ends="early")),
-    _part("video+fails-late", "fails when it should be done", "fails-late", _always(ends="late")),
-    _part("video+blocked", "fails when it should be done, as its content is not allowed", "blocked", _always(ends="blocked")),
-    _part("video+stalls", "never ends", "stalls", _always(ends="never")),
-    _part("video+503", "refused with this status (any 4xx, 5xx)", r"([45]\d\d)", lambda status: {"status": int(status)}),
-    _part("video+429-then-ok-2", "refused so many times for one prompt, then taken", r"([45]\d\d)-then-ok(?:-(\d{1,4}))?",
+    Part("video+fails", "taken, then fails at once", "fails", always(ends="early")),
+    Part("video+fails-late", "fails when it should be done", "fails-late", always(ends="late")),
+    Part("video+blocked", "fails when it should be done, as its content is not allowed", "blocked", always(ends="blocked")),
+    Part("video+stalls", "never ends", "stalls", always(ends="never")),
+    Part("video+503", "refused with this status (any 4xx, 5xx)", r"([45]\d\d)", lambda status: {"status": int(status)}),
+    Part("video+429-then-ok-2", "refused so many times for one prompt, then taken", r"([45]\d\d)-then-ok(?:-(\d{1,4}))?",
           lambda status, count: {"status": int(status), "failures": int(count or 1)}),
-    _part("video+lost-reply", "taken, but the connection ends before the reply", "lost-reply", _always(loses="reply")),
-    _part("video+lost-request", "not taken: the connection ends", "lost-request", _always(loses="request")),
-    _part("video+keyless", "pays no heed to an Idempotency-Key", "keyless", _always(is_keyless=True)),
-    _part("video+no-hook", "never calls the webhook", "no-hook", _always(posts=0)),
-    _part("video+hook-twice", "calls the webhook twice", "hook-twice", _always(posts=2)),
-    _part("video+big-50MB", "a file larger by this much (also KB, GB)", r"big-(\d{1,6})(KB|MB|GB)",
+    Part("video+lost-reply", "taken, but the connection ends before the reply", "lost-reply", always(loses="reply")),
+    Part("video+lost-request", "not taken: the connection ends", "lost-request", always(loses="request")),
+    Part("video+keyless", "pays no heed to an Idempotency-Key", "keyless", always(is_keyless=True)),
+    Part("video+no-hook", "never calls the webhook", "no-hook", always(posts=0)),
+    Part("video+hook-twice", "calls the webhook twice", "hook-twice", always(posts=2)),
+    Part("video+big-50MB", "a file larger by this much (also KB, GB)", r"big-(\d{1,6})(KB|MB|GB)",
           lambda number, unit: {"pad_bytes": min(int(number) * _UNITS[unit], _MOST_BYTES)}),
-    _part("video+cut-file", "the first fetch of the file ends in the middle", "cut-file", _always(cuts_file=True)),
-    _part("video+flaky", "every second look at a job is answered 503", "flaky", _always(is_flaky=True)),
+    Part("video+cut-file", "the first fetch of the file ends in the middle", "cut-file", always(cuts_file=True)),
+    Part("video+flaky", "every second look at a job is answered 503", "flaky", always(is_flaky=True)),
 )
 
 
@@ -82,7 +65,7 @@ def read_media_behaviour(model: str) -> MediaBehaviour:
         raise UnknownBehaviour(f"The simulated provider makes no media with {model!r}: names are {', '.join(KINDS)}, with +behaviours.")
     fields: dict[str, object] = {}
     for part in parts:
-        found = next((row.fields(*match.groups()) for row in MEDIA_PARTS if (match := row.pattern.fullmatch(part))), None)
+        found = fields_of(part, MEDIA_PARTS)
         if found is None:
             raise UnknownBehaviour(f"The simulated provider knows no behaviour {part!r} (of the model name {model!r}).")
         fields.update(found)

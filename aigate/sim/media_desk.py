@@ -35,7 +35,6 @@ class Submission(msgspec.Struct, kw_only=True, omit_defaults=True):
     shape: str = "16:9"
     resolution: str = "720p"
     seed: int = 0
-    has_picture: bool = False
     key: str = ""
     attempt: str = ""
     webhook: str = ""

@@ -42,7 +42,7 @@ class Admission:
     """One per worker; takes over the words of money on `link`. `limits`: owners whose limit a principal may not know of; empty in most
     gateways, so that a call without budgets pays a test for it and no more. Until the keeper has told them it is not: all calls are
     admitted then, that is, they wait. `unlimited`: attempts that run without a hold, for a limit that comes while they do. `raised`: models
-    that cost more than was held → what their bounds are multiplied by since, in thousandths (M14); each worker learns it for itself."""
+    that cost more than was held → what their bounds are multiplied by since, in thousandths; each worker learns it for itself."""
 
     def __init__(self, *, link: KeeperLink, journal: JournalWriter, default_max_output_tokens: int, loop: asyncio.AbstractEventLoop):
         self.unlimited: dict[str, tuple[Run, Attempt]] = {}
@@ -258,7 +258,7 @@ class Admission:
         self._link.send(self.hello())
 
     def _limit(self, message: Limits) -> None:
-        """In force once acknowledged: from here on every hold counts on it, those that run included (M12). Without room in the journal
+        """In force once acknowledged: from here on every hold counts on it, those that run included. Without room in the journal
         for what they hold it is as if the message had not come yet, nor any after it."""
         if message.changes:
             for run, attempt in self.unlimited.values():

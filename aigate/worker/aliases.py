@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from aigate.core.account import keeper_of
+from aigate.core.account import tenant_of
 from aigate.core.call import Call, Principal
 from aigate.core.evals import ALIAS, COMPLETED, RUNNING
 from aigate.core.target import Target
-from aigate.errors import ClientError, GatewayError, model_not_found
+from aigate.errors import ClientError, model_not_found
 from aigate.messages import FindEval, FoundEval
 from aigate.worker.link import KeeperLink
+from aigate.worker.questions import WAIT_S, Questions
 
-WAIT_S = 2.0
 MAX_KNOWN = 10_000
 MAX_ID_CHARS = 64
 
@@ -28,14 +28,9 @@ class Aliases:
 
     def __init__(self, resolve: Callable[[str, str], Target], link: KeeperLink, loop: asyncio.AbstractEventLoop, *, wait_s: float = WAIT_S):
         self.resolve = resolve
-        self._link = link
-        self._loop = loop
-        self._wait_s = wait_s
-        self._number = 0
         self._winners: dict[_Which, str] = {}
-        self._asked: dict[int, tuple[FindEval, asyncio.Future[FoundEval]]] = {}
-        link.handlers[FoundEval] = self._found
-        link.on_opened.append(self._say_again)
+        self._questions = Questions(link, loop, wait_s=wait_s)
+        link.handlers[FoundEval] = self._questions.answer
 
     async def put_in(self, call: Call, principal: Principal) -> None:
         """Winners in the place of the evals that `call` names. Raises ClientError where one cannot be used, 503 where nobody answers."""
@@ -45,7 +40,7 @@ class Aliases:
     async def _model(self, name: str, principal: Principal) -> str:
         if not name.startswith(ALIAS):
             return name
-        which = (*keeper_of(principal), name.removeprefix(ALIAS))
+        which = (*tenant_of(principal), name.removeprefix(ALIAS))
         winner = self._winners.get(which)
         if winner is None:
             winner = _winner(name, await self._ask(which) if len(which[2]) <= MAX_ID_CHARS else FoundEval(0))
@@ -55,28 +50,7 @@ class Aliases:
         return winner
 
     async def _ask(self, which: _Which) -> FoundEval:
-        self._number += 1
-        asked = FindEval(self._number, *which)
-        answer: asyncio.Future[FoundEval] = self._loop.create_future()
-        self._asked[asked.number] = asked, answer
-        self._link.send(asked)
-        try:
-            await asyncio.wait((answer,), timeout=self._wait_s)
-        finally:
-            del self._asked[asked.number]
-        if not answer.done():
-            words = "The winner of the eval cannot be looked up: the keeper does not answer."
-            raise GatewayError(words, status=503, code="capacity_exceeded", retryable=True, retry_after_s=1)
-        return answer.result()
-
-    def _found(self, message: FoundEval) -> None:
-        asked = self._asked.get(message.number)
-        if asked is not None and not asked[1].done():
-            asked[1].set_result(message)
-
-    def _say_again(self) -> None:
-        for asked, _ in self._asked.values():
-            self._link.send(asked)
+        return await self._questions.ask(FindEval(self._questions.next_number(), *which), "The winner of the eval cannot be looked up")
 
 
 def _winner(name: str, found: FoundEval) -> str:

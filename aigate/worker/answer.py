@@ -1,4 +1,4 @@
-"""The header fields of our replies, from what is known of the call (contract §1.4, §7). Pure.
+"""The header fields of our replies, from what is known of the call. Pure.
 
 What never changes for a target is encoded once; the rest of a common reply is one formatting of values that are ours.
 """

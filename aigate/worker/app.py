@@ -6,7 +6,6 @@ The worker serves the inference routes and /healthz itself and pipes every other
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import secrets
 import signal
@@ -29,7 +28,7 @@ from aigate.guard import Guard
 from aigate.inner import inner_secret, slot_of_worker, socket_path
 from aigate.journal.writer import JournalWriter
 from aigate.messages import Health, Hello
-from aigate.process import ChildOptions, child_options, read_config, say_ready, watch_life
+from aigate.process import ChildOptions, child_options, read_config, say_ready, settle_memory, watch_life
 from aigate.worker.admit import Admission
 from aigate.worker.aliases import Aliases
 from aigate.worker.attempt import Attempts, Limits
@@ -53,11 +52,11 @@ from aigate.worker.rates import RateGate
 from aigate.worker.spine import Enter, Spine
 from aigate.worker.tape import Shelf
 from aigate.worker.tokens import Tokens
+from aigate.worker.turn import Turn
 
 BACKLOG = 4096
 TICK_S = 1.0
 FORM_BYTES = 1 << 20  # what a form may add to its file
-GC_THRESHOLD = 20_000  # a call leaves no cycles behind, so a collection mostly looks at calls that are running
 
 
 def main(argv: Sequence[str]) -> int:
@@ -97,6 +96,8 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
         watch_life(loop, self.options.life_fd)
+        self.turn = Turn(loop, self.journal.flush)
+        self.journal.holds = self.turn.holds
         self.kept = KeptResponses(self.link, loop, is_on=self.config.responses.retention_days > 0)
         admission = Admission(
             link=self.link, journal=self.journal, default_max_output_tokens=self.config.ledger.default_max_output_tokens, loop=loop
@@ -104,7 +105,7 @@ class Worker:
         spine = self._spine(loop, admission)
         spine.keeping = Keeping(self.spool, self.shelf, days=self.config.archive.retention_days if self.config.archive.bodies == "on" else 0)
         self.background = Background(spine, self.kept, self.link, DIALECTS["openai-responses"], self.journal.journal_id)
-        listener, inner = self._listeners(spine, loop)
+        listener, inner = self._listeners(spine)
         inner_path = socket_path(self.run_dir, slot_of_worker(self.options.name))
         inner_server = await listen_inner(inner_path, inner.protocol, loop)
         server = await loop.create_server(listener.protocol, sock=self._socket(), backlog=BACKLOG)
@@ -115,9 +116,7 @@ class Worker:
             loop.create_task(self.tokens.run()),
             loop.create_task(self._say_ready(admission)),
         ]
-        gc.collect()
-        gc.freeze()  # what was built so far stays: no collection need look at it again
-        gc.set_threshold(GC_THRESHOLD)
+        settle_memory()
         await stopping.wait()
         server.close()
         drain_s = self.config.server.drain_s
@@ -135,7 +134,7 @@ class Worker:
         catalog = load_catalog(config, sim_base_url=socket_url(os.path.abspath(os.path.join(self.run_dir, "sim.sock"))))
         upstream = config.upstream
         tls = tls_context(upstream.ca_file, verify=upstream.tls_verify)
-        pool = Pool(connect_timeout_s=upstream.connect_timeout_s, idle_s=upstream.idle_s, tls=tls, loop=loop)
+        pool = Pool(connect_timeout_s=upstream.connect_timeout_s, idle_s=upstream.idle_s, tls=tls, turn=self.turn, loop=loop)
         origins = Origins(catalog.providers.values())
         self.tokens = Tokens(catalog.providers.values(), pool, origins.take_token, loop)
         attempts = Attempts(
@@ -169,7 +168,7 @@ class Worker:
             own_keys=OwnKeys(catalog, self.link, loop),
         )
 
-    def _listeners(self, spine: Spine, loop: asyncio.AbstractEventLoop) -> tuple[Listener, Listener]:
+    def _listeners(self, spine: Spine) -> tuple[Listener, Listener]:
         """For clients, and for the keeper's own calls: the same routes."""
         routes, find_gemini_route = self._routes(spine)
         server, wrap = self.config.server, self.inner.wrap
@@ -187,7 +186,7 @@ class Worker:
             limits=limits,
             write_error=_write_error,
             find_route=find_gemini_route,
-            loop=loop,
+            turn=self.turn,
         )
         inner = Listener(
             {route: wrap(handler) for route, handler in routes.items()},
@@ -195,7 +194,7 @@ class Worker:
             limits=msgspec.structs.replace(limits, allowed_hosts=frozenset()),
             write_error=_write_error,
             find_route=lambda exchange: self.inner.find_route(exchange, find_gemini_route),
-            loop=loop,
+            turn=self.turn,
         )
         return public, inner
 

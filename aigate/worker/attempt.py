@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from email.utils import formatdate
 
 import msgspec
 
@@ -30,7 +31,7 @@ from aigate.journal.writer import JournalWriter
 from aigate.worker.admit import Admission
 from aigate.worker.answer import reply_fields, stream_fields
 from aigate.worker.client import Connection, Pool, decode_body
-from aigate.worker.count import count_usage
+from aigate.worker.count import believed_usage, reply_text
 from aigate.worker.count_call import count_prompt_aside
 from aigate.worker.fetch import Fetcher
 from aigate.worker.origins import Origins
@@ -41,6 +42,7 @@ from aigate.worker.tokens import Tokens
 from aigate.worker.upstream_connection import Head
 
 MAX_ERROR_BYTES = 1 << 20  # of a provider's error body that we read
+_EVENT_STARTS = (b"data:", b"event:", b":")
 ERROR_BODY_S = 10.0  # silence in it that we bear
 
 
@@ -116,7 +118,7 @@ class Attempts:
             connection = self._idle(target) or await self._connect(target)
             if exchange.is_gone:
                 raise ClientError("the client closed the connection", status=CLIENT_CLOSED, code="client_closed")
-            self._intend(run, attempt)
+            self._intend(run, attempt, connection)
         except ProviderError as error:
             return self._unreached(run, attempt, error)
         except BaseException:  # whatever it is: nothing was sent
@@ -138,15 +140,14 @@ class Attempts:
                 if head.may_have(b"content-encoding"):
                     body = decode_body(body, head.headers.get(b"content-encoding", b""), max_bytes)
                 opened = self._dialects[target.dialect].open_reply(body, target)  # raises bad_reply: what is no reply is not metered
-                if opened.usage is None:
+                if opened.usage is None or (not opened.usage.output_tokens and call.endpoint != "embeddings"):
                     await self._count(run, opened)
                 failure = self._answer(run, attempt, opened)
             is_over = failure is None
         except ProviderError as error:
             failure = self._failed(run, attempt, error)
-        except Exception:  # a bug of ours: the listener answers it, and the attempt must not stay open
-            if not run.has_ended:
-                self.settle(run, attempt, Outcome(end="failed", error_kind="internal"), status=500, error_code="internal_error")
+        except Exception:
+            self._end_unforeseen(run, attempt, connection)
             raise
         finally:
             if is_over or connection.is_complete:
@@ -188,7 +189,7 @@ class Attempts:
                 raise await self._refusal(connection, head, target)
             body = await connection.body(MAX_ERROR_BYTES, target.provider.timeout_s)
         except ProviderError as error:
-            error.message = self._origins.redact(error.message, target.provider)
+            self._origins.clean(error, target.provider)
             raise
         finally:
             if connection.is_complete:
@@ -247,16 +248,17 @@ class Attempts:
         request_id = run.exchange.request_id
         return Attempt(f"att_{request_id[4:]}_{number}", request_id, number, hold, price_id, self._now())
 
-    def _intend(self, run: Run, attempt: Attempt, *, is_reached: bool = True) -> None:
+    def _intend(self, run: Run, attempt: Attempt, connection: Connection | None) -> None:
+        """`connection`: what it is going to be sent on, if it is."""
         self._admission.enter(attempt)
-        write_intent(self._journal, run, attempt, self.unix_offset_s)
-        if run.on_sent is not None and is_reached:
+        write_intent(self._journal, run, attempt, self.unix_offset_s, None if connection is None else connection.refuse)
+        if run.on_sent is not None and connection is not None:
             run.on_sent()
 
     def _unreached(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
         """An attempt at no connection is one all the same: it has its row."""
         try:
-            self._intend(run, attempt, is_reached=False)
+            self._intend(run, attempt, None)
         except GateError:
             self._withdraw(run, attempt, None)
             raise
@@ -269,9 +271,16 @@ class Attempts:
         if connection is not None:
             connection.release()
 
+    def _end_unforeseen(self, run: Run, attempt: Attempt, connection: Connection) -> None:
+        """The journal took the intent back, or a bug of ours: the listener answers that, and the attempt must not stay open."""
+        if connection.is_refused:
+            self._withdraw(run, attempt, None)
+        elif not run.has_ended:
+            self.settle(run, attempt, Outcome(end="failed", error_kind="internal"), status=500, error_code="internal_error")
+
     def _failed(self, run: Run, attempt: Attempt, error: ProviderError) -> Failure:
         target = run.target
-        error.message = self._origins.redact(error.message, target.provider)
+        self._origins.clean(error, target.provider)
         error.extra.setdefault("provider", target.provider.name)
         outcome = Outcome(end="failed", status=error.provider_status, error_kind=error.kind)
         return Failure(error, attempt, outcome)
@@ -285,7 +294,8 @@ class Attempts:
             body = decode_body(body, head.headers.get(b"content-encoding", b""), MAX_ERROR_BYTES)
         except ProviderError:
             body = b""  # the status alone says enough
-        return self._dialects[target.dialect].read_error(head.status, head.headers, body)
+        dated = {b"date": formatdate(self._now() + self.unix_offset_s, usegmt=True).encode(), **head.headers}  # Retry-After may be a date
+        return self._dialects[target.dialect].read_error(head.status, dated, body)
 
     # --- plain replies ------------------------------------------------------------------------------------------------------
 
@@ -293,7 +303,9 @@ class Attempts:
         """The usage that the provider did not report, from the text of its reply."""
         target, body = run.target, opened.body
         text = body.decode(errors="replace") if opened.pairs is None else reply_text(self._dialects[target.dialect].read_reply(body, target))
-        opened.usage, opened.usage_source = await count_usage(run.call, target, text, 0)
+        opened.usage, opened.usage_source = await believed_usage(run.call, target, opened.usage, text, 0)
+        if opened.usage_source != REPORTED:
+            opened.raw_usage, opened.is_usage_whole = b"", False
 
     def _answer(self, run: Run, attempt: Attempt, opened: OpenedReply) -> Failure | None:
         """Price, settled record, then the client's reply. Without `await`: nothing comes in between."""
@@ -349,7 +361,7 @@ class Attempts:
 
     async def _stream(self, run: Run, attempt: Attempt, connection: Connection, head: Head) -> Failure | None:
         target, call, exchange = run.target, run.call, run.exchange
-        await self._check_stream(connection, head, target)
+        whole = await self._whole_in_place(connection, head, target)
         reader = self._dialects[target.dialect].stream_reader(target, is_spliced=not self._limits.force_neutral)
         writer = run.writer or run.surface.stream_writer(call, run.asked, exchange.request_id)
         relay = Relay(exchange, connection, reader, writer, self._loop)
@@ -357,7 +369,10 @@ class Attempts:
         exchange.on_gone, exchange.on_drain = relay.on_gone, relay.on_drain
         self._relays.add(relay)
         try:
-            connection.stream(relay.on_data, relay.on_end, target.provider.timeout_s)
+            if whole:
+                relay.on_whole(whole)
+            else:
+                connection.stream(relay.on_data, relay.on_end, target.provider.timeout_s)
             if exchange.is_gone:
                 relay.on_gone()
             has_begun = await relay.opened
@@ -375,18 +390,19 @@ class Attempts:
             exchange.on_gone = exchange.on_drain = None
         return await self._end_stream(run, attempt, relay)
 
-    async def _check_stream(self, connection: Connection, head: Head, target: Target) -> None:
-        """A 200 that is no event stream: some providers answer errors so. Raises what it says, else bad_reply."""
+    async def _whole_in_place(self, connection: Connection, head: Head, target: Target) -> bytes:
+        """The body of a 200 that does not call itself a stream, unless it says an error: then that is raised. b"" for a stream."""
         kind = head.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         encoding = head.headers.get(b"content-encoding", b"identity")
         if kind in (b"application/json", b"text/html"):
-            body = await connection.body(MAX_ERROR_BYTES, min(ERROR_BODY_S, target.provider.timeout_s))
-            body = decode_body(body, encoding, MAX_ERROR_BYTES)
-            if kind == b"application/json":
-                self._dialects[target.dialect].open_reply(body, target)  # raises what an error in it says, as in a plain call
-            raise ProviderError(f"the provider answered {kind.decode()} where a stream was due", kind="bad_reply", provider_status=200)
+            max_bytes = self._limits.max_reply_bytes
+            body = decode_body(await connection.body(max_bytes, target.provider.timeout_s), encoding, max_bytes)
+            if body.lstrip().startswith(_EVENT_STARTS):  # a stream by another name
+                return body
+            return self._dialects[target.dialect].open_reply(body, target).body  # raises what an error in it says, as in a plain call
         if encoding not in (b"identity", b""):
             raise ProviderError("the provider compressed a stream unasked", kind="bad_reply", provider_status=200)
+        return b""
 
     def _open(self, run: Run, relay: Relay) -> None:
         exchange = run.exchange
@@ -399,9 +415,10 @@ class Attempts:
         target, call, exchange = run.target, run.call, run.exchange
         if relay.first_byte_at >= 0:
             run.first_byte_ms = attempt.first_byte_ms = int((relay.first_byte_at - exchange.started_at) * 1000)
-        usage, source = relay.usage, REPORTED
-        if usage is None:
-            usage, source = await count_usage(call, target, *relay.reader.text_so_far())
+        usage, source, raw_usage = relay.usage, REPORTED, relay.raw_usage
+        if usage is None or not usage.output_tokens:
+            usage, source = await believed_usage(call, target, usage, *relay.reader.text_so_far())
+            raw_usage = raw_usage if source == REPORTED else b""
         error = relay.error
         cost_nanousd = set_price(run, attempt, relay.service_tier, usage)
         outcome = Outcome(
@@ -410,7 +427,7 @@ class Attempts:
             error_kind=error.kind if error else "",
             usage=usage,
             usage_source=source,
-            raw_usage=relay.raw_usage,
+            raw_usage=raw_usage,
             cost_nanousd=cost_nanousd,
         )
         failure = self._failed(run, attempt, error) if error else None
@@ -422,7 +439,7 @@ class Attempts:
             if error:
                 last = relay.writer.fail(error, exchange.request_id)
             else:
-                last = relay.writer.finish(Settlement(usage, cost_nanousd, relay.raw_usage, source))
+                last = relay.writer.finish(Settlement(usage, cost_nanousd, raw_usage, source))
                 if run.keep is not None:
                     run.keep(last)
             if not exchange.is_started:
@@ -473,13 +490,3 @@ def _strict_refusal(run: Run) -> ClientError:
         param=run.warnings[0].param,
         code="unsupported_parameter",
     )
-
-
-def reply_text(reply: Reply) -> str:
-    """The generated text of a neutral reply, reasoning and tool arguments included: what a tokenizer would have produced."""
-    parts: list[str] = []
-    for choice in reply.choices:
-        for part in choice.parts:
-            parts.append(getattr(part, "text", None) or getattr(part, "arguments", ""))
-    return "".join(parts)
-

@@ -19,6 +19,7 @@ import msgspec
 
 from aigate.errors import ProviderError
 from aigate.worker.tls import TlsConnection
+from aigate.worker.turn import Turn
 from aigate.worker.upstream_connection import Connection
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -100,9 +101,11 @@ class Pool:
         idle_s: float = 30.0,
         tls: ssl.SSLContext | None = None,
         sweep_s: float = SWEEP_S,
+        turn: Turn | None = None,
         loop: asyncio.AbstractEventLoop,
     ):
         self.loop = loop
+        self.turn = turn or Turn(loop)
         self.idle_s = idle_s
         self.is_open = True
         self._connect_timeout_s = connect_timeout_s

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_AHEAD_BYTES = 64 << 10  # requests sent ahead of their turn
 MAX_UNSENT_BYTES = 64 << 10  # reply bytes not yet taken: `is_full`
+MAX_HELD_BYTES = 16 << 10  # in one piece: more is sent at once, so that `is_full` is known at once
 MIN_BODY_RATE = 64 << 10  # bytes a second that earn a body more time than its timeout
 LINGER_S = 5.0  # what a refused client still sends is read and dropped this long: a reset would eat our answer
 
@@ -29,7 +30,7 @@ LINGER_S = 5.0  # what a refused client still sends is read and dropped this lon
 class Connection(asyncio.Protocol):
     __slots__ = (
         # for life
-        "listener", "write", "is_full", "_transport", "_heads", "_head_buffer", "_ahead", "_deadline", "_is_closing", "_closes",
+        "listener", "is_full", "_transport", "_turn", "_held", "_heads", "_head_buffer", "_ahead", "_deadline", "_is_closing", "_closes",
         "_is_reading_paused", "_unsent_bytes", "_unsent_since",
         # for one request
         "_exchange", "_handler", "_started_at", "_body", "_pieces", "_stream", "_body_bytes", "_body_limit", "_body_since",
@@ -37,6 +38,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, listener: Listener):
         self.listener = listener
+        self._turn = listener.turn
+        self._held: list[bytes] = []  # to be sent at the end of the turn
         self._heads = HeadMemory()
         self._head_buffer: HeadBuffer | None = None  # a head that has begun
         self._ahead = b""
@@ -58,7 +61,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self.write = transport.write
         transport.set_write_buffer_limits(MAX_UNSENT_BYTES)
         self.listener.add(self)
         self._deadline = self.listener.now + self.listener.limits.keep_alive_s
@@ -76,6 +78,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """A client that says it will send no more is taken to have left: that is how leaving looks while a call runs."""
+        self._send_all()
         self._is_closing = True  # the transport closes itself, once what we wrote is sent
         self._deadline = 0.0
         self._leave()
@@ -233,6 +236,29 @@ class Connection(asyncio.Protocol):
 
     # --- for the exchange and its stream ---
 
+    def write(self, data: bytes) -> None:
+        """Sent in its order, at the latest at the end of the turn."""
+        if len(data) > MAX_HELD_BYTES:
+            self._turn.flush()
+            self._transport.write(data)
+        elif self._held or self._turn.takes(self):
+            self._held.append(data)
+        else:
+            self._transport.write(data)
+
+    def send_held(self) -> None:
+        held = self._held
+        if held:
+            data = held[0] if len(held) == 1 else b"".join(held)
+            held.clear()
+            if not self._transport.is_closing():
+                self._transport.write(data)
+
+    def _send_all(self) -> None:
+        """Before the connection ends: what is held is sent, behind the records that go before it."""
+        if self._held:
+            self._turn.flush()
+
     def option(self, exchange: Exchange, must_close: bool = False) -> bytes:
         """The Connection field of the reply head that is about to be written; decides what becomes of the connection."""
         if not exchange.head.keeps_alive or must_close or self._body is not None or self.listener.is_draining or self._closes:
@@ -283,6 +309,7 @@ class Connection(asyncio.Protocol):
 
     def cut(self, is_ambiguous: bool) -> None:
         """Closes without an end to the reply; where only a reset can tell that from an end (`is_ambiguous`), by a reset."""
+        self._send_all()
         self._exchange = None
         self._is_closing = True
         if is_ambiguous:
@@ -344,6 +371,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self, lingers: bool) -> None:
         """Once what we wrote is sent. `lingers`: what the client still sends is read out first, as a reset would eat our answer."""
+        self._send_all()
         self._is_closing = True
         self._pieces = []
         transport = self._transport

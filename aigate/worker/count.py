@@ -12,10 +12,12 @@ from collections.abc import Callable
 import msgspec
 
 from aigate.core.call import Call
+from aigate.core.neutral import Reply
 from aigate.core.target import Target
-from aigate.core.usage import COUNTED, ESTIMATED, Usage
+from aigate.core.usage import COUNTED, ESTIMATED, REPORTED, Usage
 from aigate.core.words import MESSAGE_OVERHEAD, count_words, message_texts
 
+_PROMPTS = ("messages", "contents", "input", "prompt", "instructions")
 BYTES_PER_TOKEN = 4  # English text under byte-pair vocabularies; only for rows marked `estimated`
 
 
@@ -52,7 +54,10 @@ def _messages(call: Call) -> int:
 def count_text(call: Call, target: Target, text: str, more_bytes: int) -> tuple[Usage, str]:
     """Usage of a call that produced `text` and `more_bytes` of text beyond it, and how it was obtained."""
     count = load_tokenizer(target.quirks.tokenizer)
-    inputs = input_texts(call)
+    try:
+        inputs = input_texts(call)
+    except msgspec.DecodeError:  # a value that only its provider could read; the tokens were used all the same
+        inputs = [str(call.pairs[key], "utf-8", "replace") for key in _PROMPTS if key in call.pairs]
     overhead = MESSAGE_OVERHEAD * _messages(call)
     if count is None or more_bytes:
         in_bytes = sum(len(part.encode(errors="replace")) for part in inputs)
@@ -64,3 +69,23 @@ def count_text(call: Call, target: Target, text: str, more_bytes: int) -> tuple[
 async def count_usage(call: Call, target: Target, text: str, more_bytes: int) -> tuple[Usage, str]:
     """`count_text` in a thread."""
     return await asyncio.get_running_loop().run_in_executor(None, count_text, call, target, text, more_bytes)
+
+
+async def believed_usage(call: Call, target: Target, reported: Usage | None, text: str, more_bytes: int) -> tuple[Usage, str]:
+    """What to settle by, and how it was obtained: what is reported, unless that knows nothing of the text there is (no usage at all, one
+    of zeros, one of the prompt alone from before a stream broke off)."""
+    if reported is not None and (reported.output_tokens or not (text or more_bytes)):
+        return reported, REPORTED
+    counted, how = await count_usage(call, target, text, more_bytes)
+    if reported is not None and reported.input_tokens:
+        counted = msgspec.structs.replace(reported, output_tokens=counted.output_tokens)
+    return counted, how
+
+
+def reply_text(reply: Reply) -> str:
+    """The generated text of a neutral reply, reasoning and tool arguments included: what a tokenizer would have produced."""
+    parts: list[str] = []
+    for choice in reply.choices:
+        for part in choice.parts:
+            parts.append(getattr(part, "text", None) or getattr(part, "arguments", ""))
+    return "".join(parts)

@@ -100,12 +100,14 @@ class Exchange:
         self._is_bodiless = has_no_body or self.method == "HEAD"
         connection.write(head)
 
-    def send(self, data: bytes) -> None:
-        """One piece of a streamed reply, in one write."""
+    def send(self, data: bytes) -> bool:
+        """One piece of a streamed reply, in one write. Returns `is_full`."""
+        connection = self._connection
         if data and not self.is_gone and not self.is_ended and not self._is_bodiless:
             if self.tape is not None:
                 self.tape.add(data)
-            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+            connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+        return connection.is_full
 
     def end(self) -> None:
         self.end_with(b"")

@@ -2,7 +2,7 @@
 
 One function for each direction, and both refuse what could split a message: CR, LF and NUL anywhere, names that are not
 tokens, and the fields that say how a body is framed, which only these functions write. A refusal is a ValueError, raised
-before a byte exists: it means a bug of ours, as values that come from outside go through `sf_string` or an allow-list first.
+before a byte exists: it means a bug of ours, as values that come from outside are encoded or checked first.
 """
 
 from __future__ import annotations
@@ -86,25 +86,6 @@ def error_fields(error: GateError, request_id: str) -> list[tuple[bytes, bytes]]
     if error.retry_after_s is not None:
         fields.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
     return fields
-
-
-def sf_string(value: str, limit: int = 4096) -> bytes:
-    """`value` as an RFC 9651 string of at most `limit` bytes: what it may not hold is percent-encoded, what does not fit is cut."""
-    pieces = [b'"']
-    room = limit - 2
-    for byte in value.encode("utf-8", "replace"):
-        if byte == 0x22 or byte == 0x5C:
-            piece = b"\\%c" % byte
-        elif 0x20 <= byte < 0x7F:
-            piece = b"%c" % byte
-        else:
-            piece = b"%%%02X" % byte
-        room -= len(piece)
-        if room < 0:
-            break
-        pieces.append(piece)
-    pieces.append(b'"')
-    return b"".join(pieces)
 
 
 def _encode(fields: Fields) -> bytes:

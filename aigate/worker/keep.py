@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aigate.archive.records import ArchivedCall
 from aigate.archive.spool import Spool
+from aigate.core.switch import read_switch
 from aigate.worker.run import Run
 from aigate.worker.tape import Shelf, Tape
 
@@ -23,25 +24,30 @@ class Keeping:
         self._days = days
 
     def begin(self, run: Run) -> None:
-        """Once it is known who calls."""
+        """Once it is known who calls. Raises ClientError for a header that does not say whether the caller wants it."""
         exchange = run.exchange
         days = run.principal.archive_days
         if days is None:
             days = self._days
-        if days and b"x-aig-archive" in exchange.headers and exchange.headers[b"x-aig-archive"].lower() == b"off":
+        asked = exchange.headers.get(b"x-aig-archive")
+        if asked is not None and not read_switch("x-aig-archive", asked.decode("latin-1") or "on", "on", "off"):
             days = 0
         if days or (exchange.inner is not None and exchange.inner.must_archive):
             exchange.tape = Tape(self.shelf, days)
 
     def end(self, run: Run, unix_offset_s: float) -> None:
         """Once the reply was sent, of a call that `begin` found is to be kept."""
-        exchange, call, principal, target, tape = run.exchange, run.call, run.principal, run.target, run.exchange.tape
+        exchange, principal, target, call = run.exchange, run.principal, run.target, run.call
+        tape = exchange.tape
         assert tape is not None
         exchange.tape = None
-        days, reply = tape.days, tape.take()
+        request, reply, days = exchange.body, tape.take(), tape.days
         if tape.is_lost:
             return
-        is_cut = reply is None or len(exchange.body) > self.shelf.max_body_bytes
+        is_cut = reply is None or len(request) > self.shelf.max_body_bytes
+        if is_cut:
+            request = reply = b""
+        is_inner = exchange.inner is not None
         self.spool.keep(
             ArchivedCall(
                 exchange.request_id,
@@ -57,12 +63,12 @@ class Keeping:
                 "" if target is None else target.slug,
                 exchange.status,
                 call is not None and call.is_stream,
-                b"" if is_cut else exchange.body,
-                b"" if is_cut else reply or b"",
+                request,
+                reply or b"",
                 is_cut,
-                exchange.inner is not None,
+                is_inner,
                 not days,
             ),
             days or OWN_DAYS,
-            at_once=exchange.inner is not None,
+            is_inner,  # at once: the keeper waits for it
         )

@@ -1,7 +1,7 @@
 """Responses kept by the keeper: finished ones are handed over, earlier ones fetched for the calls that go on from them. Shell.
 
 Handing over costs the call no wait. What the keeper has not confirmed is said again on a new connection, for a minute and within bounds;
-what is lost after that is not found later (404), and counted. Which caller sees what is core/account.py's `keeper_of`.
+what is lost after that is not found later (404), and counted. Which caller sees what is core/account.py's `tenant_of`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import asyncio
 from functools import partial
 from math import inf
 
-from aigate.core.account import keeper_of
+from aigate.core.account import tenant_of
 from aigate.core.call import Call
 from aigate.dialects.openai_responses_kept import prepare
-from aigate.errors import ClientError, GatewayError
+from aigate.errors import ClientError
 from aigate.messages import MAX_KEPT_BYTES, FindResponse, FoundResponse, KeepResponse, KeptResponse
 from aigate.worker.link import KeeperLink
+from aigate.worker.questions import Questions
 from aigate.worker.run import Run
 
-WAIT_S = 2.0
 CONFIRMED_S = 60.0
 MAX_HELD_BYTES = 64 << 20  # not confirmed yet
 SMALL_BYTES = 64 << 10
@@ -35,18 +35,16 @@ class KeptResponses:
         self._link = link
         self._loop = loop
         self._is_on = is_on
-        self._number = 0
+        self._questions = Questions(link, loop)
         self._held: dict[int, tuple[float, KeepResponse]] = {}  # number → until when, and what
         self._held_bytes = 0
-        self._confirmations: dict[int, asyncio.Future[None]] = {}
-        self._asked: dict[int, tuple[FindResponse, asyncio.Future[FoundResponse]]] = {}
         link.handlers[KeptResponse] = self._confirmed
-        link.handlers[FoundResponse] = self._found
+        link.handlers[FoundResponse] = self._questions.answer
         link.on_opened.append(self._say_again)
 
     async def enter(self, run: Run) -> Call:
         """The call with what was said before it. `run` is told to hand its reply over, where that is wanted and possible."""
-        call, owner = run.call, keeper_of(run.principal)
+        call, owner = run.call, tenant_of(run.principal)
         given = bytes(call.pairs["input"])
         earlier = None
         if call.previous_response:
@@ -58,26 +56,18 @@ class KeptResponses:
 
     async def begin(self, run: Run, body: bytes, response_id: str) -> tuple[str, str, str]:
         """A response that will be made in the background: kept as begun once this returns. What it is known by."""
-        call, owner = run.call, keeper_of(run.principal)
+        call, owner = run.call, tenant_of(run.principal)
         given = bytes(call.pairs["input"])
         if not self._is_on or len(given) + len(body) > MAX_KEPT_BYTES:
             why = "its input is too large to be kept" if self._is_on else "this gateway keeps no responses"
             raise ClientError(f"background is not possible here: {why}; leave `background` out", param="background", code="unsupported_parameter")
-        message = KeepResponse(self._next(), *owner, call.previous_response or None, given, body)
-        confirmed = self._confirmations[message.number] = self._loop.create_future()
-        self._link.send(message)
-        try:
-            await asyncio.wait((confirmed,), timeout=WAIT_S)
-        finally:
-            del self._confirmations[message.number]
-        if not confirmed.done():
-            words = "The response cannot be kept, so it is not begun: the keeper does not answer."
-            raise GatewayError(words, status=503, code="capacity_exceeded", retryable=True, retry_after_s=1)
+        message = KeepResponse(self._questions.next_number(), *owner, call.previous_response or None, given, body)
+        await self._questions.ask(message, "The response cannot be kept, so it is not begun")
         return (*owner, response_id)
 
     def end(self, key: tuple[str, str, str], body: bytes) -> bool:
         """What it has become. False where that is more than can be handed over."""
-        return self._hand_over(KeepResponse(self._next(), *key[:2], None, b"", body, is_end=True))
+        return self._hand_over(KeepResponse(self._questions.next_number(), *key[:2], None, b"", body, is_end=True))
 
     def tick(self, now: float) -> None:
         """Each second: the keeper may be unable to keep anything."""
@@ -89,11 +79,7 @@ class KeptResponses:
     # --- handing over ---
 
     def _keep(self, owner: tuple[str, str], previous_id: str | None, given: bytes, sent: bytes) -> None:
-        self._hand_over(KeepResponse(self._next(), *owner, previous_id, given, sent))
-
-    def _next(self) -> int:
-        self._number += 1
-        return self._number
+        self._hand_over(KeepResponse(self._questions.next_number(), *owner, previous_id, given, sent))
 
     def _hand_over(self, message: KeepResponse) -> bool:
         size = len(message.input) + len(message.sent)
@@ -109,9 +95,8 @@ class KeptResponses:
     def _confirmed(self, message: KeptResponse) -> None:
         if message.number in self._held:
             self._drop(message.number)
-        confirmed = self._confirmations.get(message.number)
-        if confirmed is not None and not confirmed.done():
-            confirmed.set_result(None)
+        else:
+            self._questions.answer(message)
 
     def _drop(self, number: int) -> None:
         message = self._held.pop(number)[1]
@@ -120,8 +105,6 @@ class KeptResponses:
     def _say_again(self) -> None:
         for _, message in self._held.values():
             self._link.send(message)
-        for asked, _ in self._asked.values():
-            self._link.send(asked)
 
     # --- fetching ---
 
@@ -131,7 +114,8 @@ class KeptResponses:
             raise ClientError(words, param=_FIELD, code="unsupported_parameter")
         found = FoundResponse(0, None, response_id)
         if len(response_id) <= MAX_ID_CHARS:
-            found = await self._ask(owner, response_id)
+            asked = FindResponse(self._questions.next_number(), *owner, response_id)
+            found = await self._questions.ask(asked, "The previous response cannot be fetched")
         if found.items is not None:
             return found.items
         if found.is_running:
@@ -143,22 +127,3 @@ class KeptResponses:
         gone = found.missing_id[:MAX_ID_CHARS]
         words = f"Previous response with id {gone!r} not found: it was never kept, was deleted or is too old; send its items in `input`"
         raise ClientError(words, status=404, param=_FIELD, code="previous_response_not_found")
-
-    async def _ask(self, owner: tuple[str, str], response_id: str) -> FoundResponse:
-        asked = FindResponse(self._next(), *owner, response_id)
-        answer: asyncio.Future[FoundResponse] = self._loop.create_future()
-        self._asked[asked.number] = asked, answer
-        self._link.send(asked)
-        try:
-            await asyncio.wait((answer,), timeout=WAIT_S)
-        finally:
-            del self._asked[asked.number]
-        if not answer.done():
-            words = "The previous response cannot be fetched: the keeper does not answer."
-            raise GatewayError(words, status=503, code="capacity_exceeded", retryable=True, retry_after_s=1)
-        return answer.result()
-
-    def _found(self, message: FoundResponse) -> None:
-        asked = self._asked.get(message.number)
-        if asked is not None and not asked[1].done():
-            asked[1].set_result(message)

@@ -21,6 +21,7 @@ from aigate.worker.drive import Drive
 from aigate.worker.exchange import BodyStream, Exchange
 from aigate.worker.framing import is_allowed_host
 from aigate.worker.heads import error_fields, field_block
+from aigate.worker.turn import Turn
 
 __all__ = ["BodyStream", "Exchange", "Fallback", "FindRoute", "Handler", "Limits", "Listener"]
 
@@ -52,21 +53,25 @@ class Listener:
         limits: Limits,
         write_error: WriteError,
         find_route: FindRoute | None = None,
-        loop: asyncio.AbstractEventLoop | None = None,
+        turn: Turn | None = None,
     ):
         self.limits = limits
         self.write_error = write_error
         self.is_draining = False
+        self._routes = dict(routes)
+        for (method, path), handler in routes.items():
+            if method == "GET":
+                self._routes.setdefault(("HEAD", path), handler)
         self.allowed_methods: dict[str, bytes] = {}  # path → Allow
-        for method, path in routes:
+        for method, path in self._routes:
             known = self.allowed_methods.get(path)
             self.allowed_methods[path] = known + b", " + method.encode() if known else method.encode()
-        self._routes = dict(routes)
         self._find_route = find_route
         self._fallback = fallback
         self._allowed_hosts = frozenset(host.lower() for host in limits.allowed_hosts)
         self._is_allowed_host = lru_cache(1024)(is_allowed_host)
-        self._loop = loop or asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
+        self.turn = turn or Turn(self._loop)
         self.time = self._loop.time
         self.soon = self._loop.call_soon
         self._connections: set[Connection] = set()
@@ -112,14 +117,15 @@ class Listener:
         if self._allowed_hosts and not self._is_allowed_host(headers.get(b"host", b""), self._allowed_hosts):
             raise ClientError("this Host is not served here: the operator lists the names in server.allowed_hosts", status=421)
         head = exchange.head
-        if head.is_websocket:
+        if head.is_websocket and head.path not in self.allowed_methods:
             return None
         head.handler = handler = self._routes.get((head.method, head.path))
         if handler is not None:
             return handler
         if exchange.path in self.allowed_methods:
             allowed = self.allowed_methods[exchange.path].decode()
-            raise ClientError(f"{exchange.method} is not allowed on {exchange.path}, only {allowed}", status=405)
+            words = f"{exchange.method} is not possible on {exchange.path}; use {allowed}."
+            raise ClientError(words, status=405, code="method_not_allowed")
         return None if self._find_route is None else self._find_route(exchange)
 
     def run(self, handler: Handler, exchange: Exchange) -> None:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from aigate import __version__
 from aigate.core.target import GOOGLE_TOKEN, Provider, Target
 from aigate.dialects.openai_errors import redact
+from aigate.errors import ProviderError
 from aigate.worker.client import Origin, parse_base_url
 from aigate.worker.heads import FieldBlock, field_block, request_start, sized_request_head
 
@@ -45,6 +46,15 @@ class Origins:
     def redact(self, text: str, provider: Provider) -> str:
         """`text` without our credentials, the caller's own or anything that looks like one."""
         return redact(text, (*self._secrets, provider.credential) if provider.credential_id else self._secrets)
+
+    def clean(self, error: ProviderError, provider: Provider) -> None:
+        """Redacts every text of the provider's that a client would see."""
+        error.message = self.redact(error.message, provider)
+        if error.param is not None:
+            error.param = self.redact(error.param, provider)
+        for key, value in error.extra.items():
+            if isinstance(value, str):
+                error.extra[key] = self.redact(value, provider)
 
     def head(self, target: Target, attempt_id: str, length: int, forwarded: Fields = (), *, is_stream: bool = False) -> bytes:
         """The request head of one attempt. All but ids and length is made once per target and the client's fields sent on with it."""

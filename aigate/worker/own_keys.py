@@ -18,13 +18,13 @@ from msgspec.structs import replace
 from aigate.catalog.load import Catalog
 from aigate.core.call import Call, Principal
 from aigate.core.target import Target
-from aigate.errors import ClientError, GatewayError
+from aigate.errors import ClientError
 from aigate.messages import OpenedKey, OpenKey
 from aigate.worker.link import KeeperLink
+from aigate.worker.questions import Questions
 from aigate.worker.run import Run
 
 KEPT_S = 60.0  # so long one that was revoked may still be used where the keeper cannot be heard
-WAIT_S = 2.0
 MAX_KEPT = 1_000
 
 _FIELD = "provider_key_id"
@@ -39,12 +39,10 @@ class OwnKeys:
 
     def __init__(self, catalog: Catalog, link: KeeperLink, loop: asyncio.AbstractEventLoop):
         self._catalog = catalog
-        self._link = link
         self._loop = loop
         self._headers = {name: b"x-byok-" + name.encode() for name in catalog.providers}
         self._kept: dict[_Whose, tuple[float, OpenedKey]] = {}
-        self._answers: dict[int, tuple[_Whose, asyncio.Future[OpenedKey]]] = {}
-        self._number = 0
+        self._questions = Questions(link, loop)
         link.handlers[OpenedKey] = self._opened
         link.on_provider_keys = self._forget
 
@@ -99,31 +97,15 @@ class OwnKeys:
         return opened
 
     async def _ask(self, whose: _Whose) -> OpenedKey:
-        self._number += 1
-        number = self._number
-        answer: asyncio.Future[OpenedKey] = self._loop.create_future()
-        self._answers[number] = whose, answer
-        self._link.send(OpenKey(number, *whose))
-        try:
-            await asyncio.wait((answer,), timeout=WAIT_S)
-        finally:
-            del self._answers[number]
-        if not answer.done():
-            raise GatewayError(
-                "The stored key cannot be opened: the keeper does not answer.", status=503, code="capacity_exceeded", retryable=True, retry_after_s=1
-            )
-        return answer.result()
+        return await self._questions.ask(OpenKey(self._questions.next_number(), *whose), "The stored key cannot be opened")
 
     def _opened(self, message: OpenedKey) -> None:
         """Kept here and now: a revocation that is heard next must find it."""
-        whose, answer = self._answers.get(message.number, (None, None))
-        if whose is None or answer is None or answer.done():
-            return
-        if message.key:
+        asked = self._questions.answer(message)
+        if asked is not None and message.key:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            self._kept[whose] = (self._loop.time() + KEPT_S, message)
-        answer.set_result(message)
+            self._kept[asked.account_id, asked.sub_account_id, asked.key_id] = (self._loop.time() + KEPT_S, message)
 
     def _forget(self, key_ids: tuple[str, ...], is_reset: bool) -> None:
         if is_reset or key_ids:

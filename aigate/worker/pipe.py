@@ -7,6 +7,8 @@ are re-written: hop-by-hop fields go, our request id is put in. A 101 turns both
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 
 import httptools
 
@@ -39,11 +41,11 @@ class Pipe:
         task = asyncio.current_task()
         exchange.on_gone = task.cancel
         try:
-            reader, writer = await asyncio.open_unix_connection(self._socket_path, limit=_READ_BYTES)
+            reader, writer, sender = await _connect(self._socket_path)
         except OSError:
             raise _unavailable("the control plane is not reachable", is_repeatable=True) from None
         patience = _Patience(writer.transport, self._patience_s)
-        upload = asyncio.create_task(_upload(exchange, body, writer, patience))
+        upload = asyncio.create_task(_upload(exchange, body, sender, patience))
         try:
             await self._relay(exchange, reader, writer, patience)
         except (OSError, httptools.HttpParserError) as problem:
@@ -56,6 +58,7 @@ class Pipe:
             upload.cancel()
             writer.transport.abort()
             await asyncio.gather(upload, return_exceptions=True)
+            sender.close()
 
     async def _relay(
         self, exchange: Exchange, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: _Patience
@@ -75,6 +78,20 @@ class Pipe:
             if exchange.is_started:
                 patience.stop()
             await room.wait()
+
+
+async def _connect(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, socket.socket]:
+    """A connection to the keeper and, for the request, a second handle on it. A keeper that answers before it has read the whole request
+    closes under our writing; a stream whose write fails forgets what it has not read yet, and its answer would be lost."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    try:
+        sock.connect(path)  # to a Unix socket this never waits: it is done or refused
+    except OSError:
+        sock.close()
+        raise
+    sender = sock.dup()
+    return *await asyncio.open_unix_connection(sock=sock, limit=_READ_BYTES), sender
 
 
 class _Patience:
@@ -168,21 +185,22 @@ class _Reply:
             self._exchange.end()
 
 
-async def _upload(exchange: Exchange, body: BodyStream, writer: asyncio.StreamWriter, patience: _Patience) -> None:
+async def _upload(exchange: Exchange, body: BodyStream, sender: socket.socket, patience: _Patience) -> None:
     """The request, head and body. A body that fails takes the keeper's connection with it, so that no half request is acted on."""
+    send = asyncio.get_running_loop().sock_sendall
     try:
         is_chunked = body.length is None
-        writer.write(_request_head(exchange, body.length))
+        await send(sender, _request_head(exchange, body.length))
         while piece := await body.read():
-            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
             patience.start()
-            await writer.drain()
+            await send(sender, b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
             patience.pause()
         if is_chunked:
-            writer.write(b"0\r\n\r\n")
+            await send(sender, b"0\r\n\r\n")
         patience.start()
     except ClientError:
-        writer.transport.abort()
+        with contextlib.suppress(OSError):  # it has closed already
+            sender.shutdown(socket.SHUT_RDWR)
         raise
     except ConnectionError:
         pass  # the client left, or the keeper closed: each has its own reader who knows

@@ -21,7 +21,7 @@ from aigate.worker.breaker import Breakers
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """Contract §4.2 and §4.12: at most 3 hops inside 8 s; retries from 250 ms, doubled, ±20 %."""
+    """At most 3 hops inside 8 s; retries from 250 ms, doubled, ±20 %."""
 
     max_attempts: int = 3
     budget_s: float = 8.0
@@ -144,9 +144,14 @@ def plan_targets(call: Call, principal: Principal, resolve: Callable[[str, str],
         if not target.model.fallbacks:
             return [target]
     targets: list[Target] = []
-    for slug in call.models + call.fallbacks:
-        target = _resolve(slug, call, resolve)
-        check_allowed(principal, target.slug)
+    for position, slug in enumerate(call.models + call.fallbacks):
+        try:
+            target = _resolve(slug, call, resolve)
+            check_allowed(principal, target.slug)
+        except ClientError as error:
+            if position >= len(call.models):
+                error.param = "fallbacks"
+            raise
         if all(target.slug != other.slug for other in targets):
             targets.append(target)
     if not call.allows_fallback:

@@ -8,6 +8,7 @@ then `ended`, settles, and only then sends the last bytes. The relay never decid
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +17,9 @@ from aigate.core.usage import Usage
 from aigate.dialects.dialect import StreamReader, StreamWriter
 from aigate.errors import ProviderError
 
+log = logging.getLogger("aigate.worker")
+
+MAX_HELD_EVENTS = 64  # that say nothing, before a stream begins all the same
 MAX_DRAIN_BYTES = 64 << 20  # what we read for a client that left, to learn the bill
 
 
@@ -29,7 +33,8 @@ class Sink(Protocol):
 
     @property
     def is_full(self) -> bool: ...
-    def send(self, data: bytes) -> None: ...
+    def send(self, data: bytes) -> bool:
+        """Whether it is full now."""
     def abort(self) -> None: ...
 
 
@@ -42,12 +47,12 @@ class Source(Protocol):
 
 
 class Relay:
-    """`opened`: resolves when the first event is there (True) or the stream ended or failed before one (False). `ended`: resolves
+    """`opened`: resolves when something was said (True) or the stream ended or failed before one (False). `ended`: resolves
     once, when nothing more will come from the provider: then `error` (None when whole), `usage`, `raw_usage` tell how it went."""
 
     __slots__ = (
         "sink", "source", "reader", "writer", "opened", "ended", "error", "usage", "raw_usage", "service_tier", "is_done", "is_aborted",
-        "last_write", "first_byte_at", "stops_on_cancel", "_now", "_drained_bytes", "_pending", "_is_paused", "_is_forwarding",
+        "last_write", "first_byte_at", "stops_on_cancel", "_now", "_drained_bytes", "_held", "_pending", "_is_paused", "_is_forwarding",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +75,7 @@ class Relay:
         self.last_write = loop.time()
         self.first_byte_at = -1.0
         self._drained_bytes = 0
+        self._held: list[Event] | None = []  # what came before anything was said; None from then on
         self._pending = b""
         self._is_paused = False
         self._is_forwarding = False
@@ -79,15 +85,21 @@ class Relay:
     def on_data(self, data: bytes) -> None:
         if self.is_done:
             return  # nothing after the terminal event is the client's
-        events = self.reader.feed(data)
-        if not events:
+        try:
+            events = self.reader.feed(data)
+            if not events:
+                return
+            if len(events) == 1 and events[0].texts is not None and self._held is None:  # a plain run says nothing but its texts
+                data = self.writer.write(events)
+                if self._is_forwarding and data and not self.is_aborted:
+                    self._send(data)
+                else:
+                    self._deliver(data)
+                return
+            self._write(self._note(events))
+        except Exception:  # noqa: BLE001 - whatever it is: nobody else would end the call that waits for this stream
+            self._stumble()
             return
-        if len(events) == 1 and events[0].texts is not None:  # a plain run says nothing but its texts
-            self._deliver(self.writer.write(events))
-            return
-        events = self._note(events)
-        if events:
-            self._deliver(self.writer.write(events))
         if self.is_done or self.error is not None:
             self._end()
 
@@ -98,11 +110,25 @@ class Relay:
         if not self.is_done and self.error is None:
             if error is not None:
                 self.error = error  # how the connection failed says more than that the stream is incomplete
-            events = self._note(self.reader.close())
-            if events:
-                self._deliver(self.writer.write(events))
+            try:
+                self._write(self._note(self.reader.close()))
+            except Exception:  # noqa: BLE001 - as above
+                self._stumble()
             if self.is_done:
                 self.error = None  # it was whole after all
+        self._end()
+
+    def on_whole(self, body: bytes) -> None:
+        """A reply that came whole in place of a stream: most of its own format's readers can tell it as one."""
+        self.on_data(body)
+        self.on_end(None)
+        if self.error is not None and self.error.kind == "cut":
+            self.error = ProviderError("the provider answered application/json where a stream was due", kind="bad_reply", provider_status=200)
+
+    def _stumble(self) -> None:
+        """What the provider sent is beyond our reader: a bug of ours, and its stream ends here as any that cannot be read."""
+        log.exception("a stream could not be read")
+        self._fail(ProviderError("the provider's stream could not be read", kind="bad_reply"))
         self._end()
 
     def _note(self, events: list[Event]) -> list[Event]:
@@ -119,6 +145,17 @@ class Relay:
             if event.is_done:
                 self.is_done = True
         return events
+
+    def _write(self, events: list[Event]) -> None:
+        """What says nothing yet (a role, an empty piece) waits for what does: as long as nothing was said another target may stand in."""
+        held = self._held
+        if held is not None:
+            held += events
+            if not self.is_done and len(held) < MAX_HELD_EVENTS and not any(map(_says_something, events)):
+                return
+            events, self._held = held, None
+        if events:
+            self._deliver(self.writer.write(events))
 
     def _fail(self, error: ProviderError) -> None:
         if self.error is None:
@@ -144,15 +181,17 @@ class Relay:
                 self._end()
                 self.source.abort()
             return
-        sink = self.sink
-        if not self._is_forwarding:
-            self._pending += data
-            if not self.opened.done():
-                self.opened.set_result(True)
+        if self._is_forwarding:
+            self._send(data)
             return
-        sink.send(data)
+        self._pending += data
+        if not self.opened.done():
+            self.opened.set_result(True)
+
+    def _send(self, data: bytes) -> None:
+        is_full = self.sink.send(data)
         self.last_write = self._now()
-        if sink.is_full and not self._is_paused:
+        if is_full and not self._is_paused:
             self._is_paused = True
             self.source.pause()
 
@@ -193,3 +232,14 @@ class Relay:
             if data:
                 sink.send(data)
             self.last_write = now
+
+
+def _says_something(event: Event) -> bool:
+    chunk = event.chunk
+    if chunk is None:
+        return bool(event.raw)
+    return event.texts is not None or any(
+        delta.text or delta.reasoning or delta.refusal or delta.tool_calls or delta.finish_reason or delta.logprobs
+        or delta.signature or delta.encrypted or delta.citations or delta.parts or any(delta.delta_bag.values())
+        for delta in chunk.deltas
+    )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from aigate.core.call import Call, Principal, Warning
 from aigate.core.neutral import Reply
 from aigate.core.rate import Want
+from aigate.core.switch import read_switch
 from aigate.core.tag import read_tag
 from aigate.core.target import Target
 from aigate.core.usage import Usage
@@ -81,13 +82,13 @@ class Run:
         return self.attempts if self.parent is None else self.parent.next_attempt()
 
     def read_headers(self, principal: Principal) -> None:
-        """The request headers that steer a call. Raises ClientError for a bad tag."""
+        """The request headers that steer a call. Raises ClientError for a wrong one."""
         headers = self.exchange.headers
         self.tag = read_tag(headers[b"x-aig-tag"]) if b"x-aig-tag" in headers else principal.default_tag
         if b"x-request-id" in headers and _CLIENT_REQUEST_ID.fullmatch(headers[b"x-request-id"]):
             self.client_request_id = headers[b"x-request-id"]
         if b"x-aig-strict" in headers:
-            self.is_strict = headers[b"x-aig-strict"].lower() == b"true"
+            self.is_strict = read_switch("x-aig-strict", headers[b"x-aig-strict"].decode("latin-1"), "true", "false")
 
     def end_record(self, now: float, unix_offset_s: float, status: int, error_code: str) -> CallEnd:
         """The call's end as the journal keeps it. `now` is the loop's clock; `unix_offset_s` turns it into wall time."""

@@ -1,7 +1,7 @@
 """settle: an ended attempt → its cost and its settled record in the journal. Steps 10 and 11 of the data path.
 
 Plain functions without `await`: nothing can come between the price and the record. Called exactly once per attempt, before the last
-byte goes to the client, so headers, `usage.cost` and ledger never disagree (design §6, M6).
+byte goes to the client, so headers, `usage.cost` and ledger never disagree.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from aigate.core.price import every_price, price_usage, service_price, variant_p
 from aigate.core.target import Price
 from aigate.core.usage import Usage
 from aigate.journal.records import CallEnd, Intent, Settled, encode_record
-from aigate.journal.writer import JournalWriter
+from aigate.journal.writer import JournalWriter, Refuse
 from aigate.worker.run import Run
 
+_decode_string = msgspec.json.Decoder(str).decode
 
-def write_intent(journal: JournalWriter, run: Run, attempt: Attempt, unix_offset_s: float) -> None:
-    """The promise to send, directly before the first byte. Raises GatewayError 503 when the journal cannot take it: then nothing is sent."""
+
+def write_intent(journal: JournalWriter, run: Run, attempt: Attempt, unix_offset_s: float, refuse: Refuse | None) -> None:
+    """The promise to send, directly before the first byte. GatewayError 503 where the journal cannot take it, raised now or told by
+    `refuse` at the end of the turn: then nothing is sent."""
     principal, target = run.principal, run.target
     journal.intent(
         encode_record(
@@ -41,17 +44,21 @@ def write_intent(journal: JournalWriter, run: Run, attempt: Attempt, unix_offset
                 () if attempt.hold is None else attempt.hold.leases,
                 run.call.is_stream,
             )
-        )
+        ),
+        refuse,
     )
 
 
 def hold_price(call: Call, price: Price) -> Price:
     """The price an attempt is held at: of the service tier asked for, the dearest of all where the provider may choose (`auto`)."""
     if price.services and "service_tier" in call.pairs:
-        asked = msgspec.json.decode(call.pairs["service_tier"])
+        try:
+            asked = _decode_string(call.pairs["service_tier"])
+        except msgspec.DecodeError:
+            asked = ""  # no name at all: for the provider to refuse
         if asked == "auto":
             price = max((price, *price.services.values()), key=lambda each: hold_nanousd(each, 1000, 1000))
-        elif isinstance(asked, str):
+        elif asked:
             price = service_price(price, asked)
     return variant_price(price, call.price_variant)
 

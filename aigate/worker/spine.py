@@ -10,11 +10,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from aigate.catalog.load import EvalNamed
 from aigate.core.call import Call
 from aigate.core.target import Target
 from aigate.dialects.dialect import Dialect
-from aigate.errors import GateError
+from aigate.errors import ClientError, GateError
 from aigate.worker.aliases import Aliases
 from aigate.worker.answer import count_fields, error_fields, reply_fields, stream_fields
 from aigate.worker.attempt import Attempts, Failure
@@ -95,6 +97,10 @@ class Spine:
                 await self._answer(run, targets)
         except GateError as error:
             self._fail(run, error)
+        except msgspec.DecodeError as error:
+            if run.has_ended:
+                raise  # a reply that nobody foresaw; a request was read before anything was sent
+            self._fail(run, _unreadable(error))
         finally:
             if self._waiting:
                 self._waiting.pop(run, None)
@@ -179,7 +185,8 @@ class Spine:
                 target = plan_targets(call, principal, self._resolve)[0]
             tokens, how = await self._attempts.count_tokens(run, target)
             exchange.reply(200, count_fields(run, how), write(tokens))
-        except GateError as error:
+        except (GateError, msgspec.DecodeError) as problem:
+            error = problem if isinstance(problem, GateError) else _unreadable(problem)
             if not exchange.is_gone:
                 exchange.reply(error.status, error_fields(run, error), surface.write_error(error, exchange.request_id))
 
@@ -258,3 +265,8 @@ class Spine:
                     exchange.start(200, stream_fields(run))
                 exchange.send(run.surface.stream_writer(run.call, run.asked, exchange.request_id).keep_alive())
                 self._waiting[run] = now
+
+
+def _unreadable(error: msgspec.DecodeError) -> ClientError:
+    """What a caller sent passes as raw text until it is looked at: then a number may turn out to be none."""
+    return ClientError(f"the body holds a value that cannot be read ({error}); numbers must fit 64 bits")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpResponseParser
 
-from aigate.errors import ProviderError
+from aigate.errors import GatewayError, ProviderError
 
 if TYPE_CHECKING:
     from aigate.worker.client import Origin, Pool
@@ -57,16 +57,16 @@ class Head:
 class Connection(asyncio.Protocol):
     """Used by one call at a time: `send`, `head`, then `body` or `stream`, then `release` or `abort`, exactly once.
 
-    `is_reused`: it was idle before this call. `is_complete`: no byte of a reply is outstanding.
+    `is_reused`: it was idle before this call. `is_complete`: no byte of a reply is outstanding. `is_refused`: nothing was sent after all.
     `is_close_delimited`: this reply ends where the connection does, so only its reader can tell whether it is whole."""
 
     # fmt: off
     __slots__ = (
         # for its life
-        "host", "_pool", "_idle", "_loop", "_now", "_transport", "_parser", "_feed", "_pieces", "on_body",
+        "host", "_pool", "_turn", "_idle", "_loop", "_now", "_transport", "_parser", "_feed", "_pieces", "on_body",
         "is_reused", "is_idle", "is_closed",
         # for one call
-        "is_complete", "is_close_delimited", "deadline", "_is_keepable", "_is_head_request", "_is_paused",
+        "is_complete", "is_close_delimited", "is_refused", "deadline", "_held", "_is_keepable", "_is_head_request", "_is_paused",
         "_head", "_raw_head", "_interim_heads", "_written_at", "_timeout_s", "_waiter", "_on_data", "_on_end", "_error",
     )
     # fmt: on
@@ -74,6 +74,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, pool: Pool, origin: Origin, idle: list[Connection]):
         self.host = origin.host
         self._pool = pool
+        self._turn = pool.turn
         self._idle = idle
         self._loop = pool.loop
         self._now = pool.loop.time
@@ -87,7 +88,9 @@ class Connection(asyncio.Protocol):
 
         self.is_complete = True  # nothing was asked yet
         self.is_close_delimited = False
+        self.is_refused = False
         self.deadline = inf
+        self._held = b""  # the request, until the end of the turn
         self._is_keepable = True
         self._is_head_request = False
         self._is_paused = False
@@ -104,8 +107,8 @@ class Connection(asyncio.Protocol):
     # --- the call's side ---
 
     def send(self, request: bytes) -> None:
-        """Writes the whole request, head and body, at once. A failure is told by `head`."""
-        self.is_complete = self._is_keepable = self.is_close_delimited = False
+        """Writes the whole request, head and body, in one piece, at the latest at the end of the turn. A failure is told by `head`."""
+        self.is_complete = self._is_keepable = self.is_close_delimited = self.is_refused = False
         self._is_head_request = request.startswith(b"HEAD ")
         self._head = None
         self._raw_head = b""
@@ -113,8 +116,24 @@ class Connection(asyncio.Protocol):
         self._written_at = self._now()
         if self.is_closed:
             self._error = self._loss()
+        elif self._turn.takes(self):
+            self._held = request
         else:
             self._transport.write(request)
+
+    def send_held(self) -> None:
+        request, self._held = self._held, b""
+        if request and not self.is_closed:
+            self._transport.write(request)
+
+    def refuse(self, error: GatewayError) -> None:
+        """The held request must not be sent: whoever waits for the head gets `error`, and the connection is as good as before."""
+        self._held = b""
+        self.deadline = inf
+        self.is_refused = self.is_complete = self._is_keepable = True
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
 
     def head(self, timeout_s: float) -> asyncio.Future[Head]:
         """The final head, `timeout_s` after `send` at the latest; interim ones (1xx) are skipped."""
@@ -257,8 +276,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self.is_complete:
-            self.abort()  # bytes that nobody asked for
+        if self.is_complete or self._held:
+            self._fail(self._loss())  # bytes that nobody asked for, or not yet
             return
         try:
             if self._head is not None:
@@ -276,7 +295,11 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None:
             self._report()
         elif self._on_data is not None:
-            self._deliver()
+            if len(self._pieces) == 1 and not self.is_complete and self._error is None and not self._is_paused:
+                self.deadline = self._now() + self._timeout_s  # one more piece of a stream, as nearly always
+                self._on_data(self._pieces.pop())
+            else:
+                self._deliver()
 
     def eof_received(self) -> None:
         self._lost(None)

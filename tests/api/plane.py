@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
-import pathlib
-import tempfile
 
 import httpx2
 
@@ -16,7 +13,7 @@ from aigate.journal.records import CallEnd
 from aigate.keeper import metrics
 from aigate.keeper.accounts import AccountStore
 from aigate.keeper.blobs import LocalBlobs
-from aigate.keeper.db.engine import database_url, open_database
+from aigate.keeper.db.engine import open_database
 from aigate.keeper.db.usage import LabelTotals
 from aigate.keeper.files import FileStore
 from aigate.keeper.guarded import GuardedClient
@@ -27,6 +24,7 @@ from aigate.keeper.responses import ResponseStore
 from aigate.keeper.vault import Vault
 from aigate.keeper.webhooks.secrets import WebhookSecrets
 from aigate.keeper.webhooks.store import WebhookStore
+from tests.databases import put_sqlite
 from tests.keeper.batches.world import BatchWorld
 
 ROOT_KEY = "root-secret"
@@ -183,18 +181,9 @@ class Plane:
         return await self.client.post(path, json=body, **options)
 
 
-@functools.cache
-def _fresh_database():
-    """The bytes of one with its schema made: making it again for each test would take longer than the tests."""
-    with tempfile.TemporaryDirectory() as folder:
-        open_database(database_url(folder)).close()
-        return (pathlib.Path(folder) / "gate.sqlite").read_bytes()
-
-
 @contextlib.contextmanager
 def opened(tmp_path):
-    (tmp_path / "gate.sqlite").write_bytes(_fresh_database())
-    database = open_database(database_url(tmp_path))
+    database = open_database(put_sqlite(tmp_path))
     try:
         yield database
     finally:

@@ -42,6 +42,47 @@ def test_an_unknown_path_is_a_404_and_a_wrong_method_a_405_that_says_what_is_all
     run(tmp_path, test)
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completion", "/v1/chat/completions"),
+        ("/v1/Embeddings", "/v1/embeddings"),
+        ("/models", "/v1/models"),
+        ("/v1/usage/recents", "/v1/usage/recent"),
+        ("/v1/nothing", None),
+        ("/", None),
+        ("/" + "x" * 5000, None),
+    ],
+)
+def test_a_path_that_is_nearly_one_of_ours_is_told_it(tmp_path, path, meant):
+    async def test(plane):
+        reply = await plane.get(path)
+        message = error_of(reply)["message"]
+        assert reply.status_code == 404 and len(message) < 300
+        assert (f"did you mean {meant}?" in message) if meant else ("did you mean" not in message)
+
+    run(tmp_path, test)
+
+
+def test_what_can_be_got_has_a_head(tmp_path):
+    async def test(plane):
+        for path, due in (("/readyz", 200), ("/v1/models", 200), ("/v1/models/openai/gpt-5.4", 200), ("/v1/nothing", 404)):
+            got, head = await plane.get(path), await plane.client.head(path)
+            assert (head.status_code, head.headers["content-length"]) == (due, got.headers["content-length"])
+
+    run(tmp_path, test)
+
+
+def test_a_wrong_form_is_told_in_words(tmp_path):
+    async def test(plane):
+        for path, words in (("/v1/usage?month=2026-13", "month: must be a month, YYYY-MM"), ("/v1/usage/by-tag?cursor=x", "cursor: must be the next_cursor")):
+            assert error_of(await plane.get(path))["message"].startswith(words)
+
+    run(tmp_path, test)
+
+
 def test_one_trailing_slash_makes_no_difference(tmp_path):
     async def test(plane):
         assert (await plane.get("/v1/models/")).status_code == 200

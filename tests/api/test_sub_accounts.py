@@ -236,7 +236,7 @@ def test_a_window_that_is_not_is_a_400(tmp_path, window):
         ("allowed_models", ["openai/*", "gpt-5.4"], "allowed_models[1]", "not found"),
         ("default_tag", "t" * 65, "default_tag", "at most 64"),
         ("name", "", "name", "at least 1"),
-        ("name", "a\0b", "name", "match"),
+        ("name", "a\0b", "name", "not allowed here"),
         ("external_ref", "r" * 201, "external_ref", "at most 200"),
         ("webhook", "x", "webhook", "no such field"),
     ],

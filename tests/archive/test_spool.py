@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+import msgspec
+import pytest
+
 from aigate.archive.spool import Spool
 from aigate.keeper.archive import Archive
 from tests.archive.test_segment import a_call
@@ -110,4 +113,17 @@ def test_a_follower_is_told_of_each_call_once_across_rolls(tmp_path):
     spool.keep(a_call(5), 7, at_once=True)
     assert archive.follow_now(True) == []
     spool.close()
+    archive.close()
+
+
+def test_a_call_that_cannot_be_written_down_costs_the_others_nothing(tmp_path):
+    spool, archive = new_spool(tmp_path), Archive(tmp_path)
+    spool.keep(a_call(1), 7)
+    with pytest.raises(UnicodeEncodeError):
+        spool.keep(msgspec.structs.replace(a_call(2), path="/\udc80"), 7)
+    spool.keep(a_call(3), 7)
+    spool.close()
+    archive.take_over()
+    assert archive.kept == 2
+    assert [archive.find_now(a_call(n).call_id, 1_000 + n) for n in (1, 3)] == [a_call(1), a_call(3)]
     archive.close()

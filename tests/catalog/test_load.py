@@ -101,11 +101,30 @@ def test_any_text_is_a_target_or_a_clients_error(slug):
         assert target.url_path.isascii() and target.slug.startswith(target.provider.name + "/")
 
 
-def test_a_bare_name_is_told_its_whole_name():
-    assert "did you mean openai/gpt-5.4?" in refusal(make(), "gpt-5.4").message
+@pytest.mark.parametrize("name", ["gpt-5.4", "gpt-4o-2024-08-06", "gpt-3.5-turbo"])
+def test_a_bare_name_is_told_its_whole_name(name):
+    assert f"names are provider/model; did you mean openai/{name}?" in refusal(make(), name).message
 
 
-@pytest.mark.parametrize(("slug", "near"), [("openai/gpt-5.44", "openai/gpt-5.4"), ("opnai/gpt-5.4", "openai/gpt-5.4"), ("sim/echoo!", None)])
+@pytest.mark.parametrize(
+    ("slug", "near", "variable"),
+    [
+        ("gpt-4o", "openai/gpt-4o", "OPENAI_API_KEY"),
+        ("deepseek-chat", "deepseek/deepseek-chat", "DEEPSEEK_API_KEY"),
+        ("opnai/gpt-4o", "openai/gpt-4o", "OPENAI_API_KEY"),
+        ("claude-sonnet-4-5", "anthropic/claude-sonnet-4-5", "ANTHROPIC_API_KEY"),
+        ("antropic/claude-sonnet-4-5", "anthropic/claude-sonnet-4.5", "ANTHROPIC_API_KEY"),
+    ],
+)
+def test_a_name_of_a_provider_that_is_not_live_is_told_both_things(slug, near, variable):
+    message = refusal(make({"google": "sk-test"}), slug).message
+    assert f"did you mean {near}?" in message and f"{variable} is not set" in message
+
+
+@pytest.mark.parametrize(
+    ("slug", "near"),
+    [("openai/gpt-5.44", "openai/gpt-5.4"), ("opnai/gpt-5.4", "openai/gpt-5.4"), ("OpenAI/GPT-5.4", "openai/gpt-5.4"), ("sim/echoo!", None)],
+)
 def test_an_unknown_name_is_told_its_neighbours(slug, near):
     error = refusal(make(), slug)
     assert error.status == 404

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from aigate import __version__
 from tests.conftest import environment, wait_until
 
 
@@ -20,6 +21,10 @@ def test_help_lists_every_command_and_is_instant(aigate):
     assert min(_cpu_s(aigate) for _ in range(5)) < 0.3
     text = aigate("--help").stdout
     assert [name for name in ("serve", "check-config", "keys", "sub-accounts", "provider-keys", "usage", "call", "models", "ledger", "sim") if name not in text] == []
+
+
+def test_the_version_is_told(aigate):
+    assert aigate("--version").stdout == f"aigate {__version__}\n"
 
 
 def _cpu_s(aigate):
@@ -143,18 +148,19 @@ def test_an_unusable_url_is_one_clear_line(aigate, url):
     assert refused.returncode == 1 and refused.stderr.startswith("aigate: --url") and refused.stderr.count("\n") == 1
 
 
-def test_an_answer_of_something_else_is_one_clear_line(aigate):
+@pytest.mark.parametrize("body", [b"<htm>", b"{}", b"[1]"])
+def test_an_answer_of_something_else_is_one_clear_line(aigate, body):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=_answer_nonsense, args=(listener,), daemon=True).start()
+        threading.Thread(target=_answer_nonsense, args=(listener, body), daemon=True).start()
         refused = aigate("models", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}")
-    assert refused.returncode == 1 and refused.stderr.startswith("aigate: ") and refused.stderr.count("\n") == 1
+    assert refused.returncode == 1 and refused.stderr.endswith(": what answers there is not aigate\n") and refused.stderr.count("\n") == 1
 
 
-def _answer_nonsense(listener):
+def _answer_nonsense(listener, body):
     connection, _ = listener.accept()
     with connection:
         connection.recv(65536)
-        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n<htm>")
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
 
 
 def test_commands_find_the_server_of_their_data_directory(start):

@@ -5,7 +5,7 @@ from aigate.core.call import Warning
 from aigate.core.warnings import LIMIT_CHARS, warning_header
 
 
-def test_the_contracts_own_examples():
+def test_items_are_written_as_documented():
     dropped = Warning("dropped", "logit_bias", "unsupported")
     clamped = Warning("clamped", "max_tokens", "budget", 4096, 512)
     assert warning_header([dropped, clamped]) == (

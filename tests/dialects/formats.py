@@ -4,7 +4,6 @@ its stream adds up to by a reading of our own. A dialect is reached through DIAL
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,11 +20,10 @@ from aigate.dialects.dialect import Dialect, Settlement
 from aigate.dialects.lost import lost_fields
 from aigate.errors import ProviderError
 from tests.dialects import anthropic_recorded, gemini_traffic, streaming
-from tests.dialects.recorded import FOLDER, recorded_target, target
+from tests.dialects.recorded import ALL, FOLDER, recorded_target, target
 from tests.dialects.streaming import slices
 
 ASKED = "mock/asked"
-ALL = bool(os.environ.get("AIGATE_LAWS_ALL"))  # every recording; else a sample that changes nothing of what is covered
 SAMPLE = 4
 
 

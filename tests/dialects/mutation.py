@@ -6,7 +6,10 @@ import copy
 import random
 from typing import Any
 
-JUNK: tuple[Any, ...] = (None, True, 7, -1, 1.5, "", "x", [], [[]], {}, {"type": "text"}, {"type": 3}, [None], ["x"], {"a": {"b": []}})
+JUNK: tuple[Any, ...] = (
+    None, True, 7, -1, 1.5, "", "x", [], [[]], {}, {"type": "text"}, {"type": 3}, [None], ["x"], {"a": {"b": []}},
+    1e300, 10**30, float("nan"), float("-inf"), "9" * 5000, "half \ud800", "\0", {"error": {"code": "9" * 5000}}, {"message": "half \ud800"},
+)  # fmt: skip
 
 
 def damage(value: Any, chance: random.Random) -> Any:

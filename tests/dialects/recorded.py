@@ -15,6 +15,7 @@ from aigate.core.target import Model, Provider, Quirks, Target
 from aigate.providers.table import ROWS
 
 FOLDER = os.environ.get("AIGATE_RECORDINGS", "")
+ALL = bool(os.environ.get("AIGATE_LAWS_ALL"))  # every recording; else a sample that changes nothing of what is covered
 needs_recordings = pytest.mark.skipif(not FOLDER, reason="AIGATE_RECORDINGS names no folder of recordings")
 
 

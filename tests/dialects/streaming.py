@@ -12,9 +12,11 @@ from aigate.core.usage import NOTHING, Usage
 from aigate.dialects import DIALECTS
 from aigate.dialects.dialect import Settlement
 from aigate.errors import ProviderError
+from tests.dialects.recorded import ALL
 
 CHAT = DIALECTS["openai-chat"]
 ASKED = "mock/asked"
+MAX_BYTES_ONE_BY_ONE = 40_000 if ALL else 6_000
 
 
 class Streamed(NamedTuple):
@@ -34,6 +36,11 @@ def slices(data: bytes, sizes: Sequence[int]) -> Iterable[bytes]:
         yield data[at : at + size]
         at += size
         turn += 1
+
+
+def cuts(data: bytes, *sizes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """`sizes`, and byte by byte where that does not take long."""
+    return ((1,), *sizes) if len(data) <= MAX_BYTES_ONE_BY_ONE else sizes
 
 
 def stream_through(

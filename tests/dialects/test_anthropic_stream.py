@@ -17,7 +17,7 @@ from aigate.dialects.proof import unseal
 from aigate.errors import ClientError
 from tests.dialects.anthropic_recorded import MESSAGES, fold, message_streams, messages_target
 from tests.dialects.recorded import needs_recordings, recorded_target, streams, target
-from tests.dialects.streaming import chunk_of, content_chunk, slices, sse
+from tests.dialects.streaming import chunk_of, content_chunk, cuts, slices, sse
 from tests.dialects.streaming import fold as fold_chat
 
 CHAT = DIALECTS["openai-chat"]
@@ -142,7 +142,7 @@ def test_every_recorded_chat_stream_becomes_a_message(record: dict[str, Any]) ->
     calls = [(block["id"], block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"]
     assert calls == [(call["id"], call["name"], json.loads(call["arguments"] or "{}")) for call in wanted["tool_calls"].values()]
     for is_spliced in (True, False):
-        for sizes in ((1,), (7, 300), (1700,)):
+        for sizes in cuts(data, (7, 300), (1700,)):
             assert fold(crossed(data, where, is_spliced=is_spliced, sizes=sizes)) == message
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aigate.dialects.body import MAX_DEPTH, read_pairs
+from aigate.dialects.body import MAX_DEPTH, read_pairs, read_time
 from aigate.errors import ClientError
 
 ACTED_ON = frozenset({"model", "messages"})
@@ -69,3 +69,8 @@ def test_depth_is_counted_outside_strings(depth: int, openers: list[str], leaf: 
         assert "nested" in refusal(body).message
     else:
         assert "x" in read_pairs(body, ACTED_ON)
+
+
+@pytest.mark.parametrize(("value", "time"), [(17, 17), (17.9, 17), (1e300, 0), (10**30, 0), (-1, 0), ("now", 0), (None, 0), (float("nan"), 0)])
+def test_a_time_beyond_the_calendar_is_none(value: object, time: int) -> None:
+    assert read_time(value) == time

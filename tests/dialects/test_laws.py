@@ -18,7 +18,6 @@ from aigate.core.usage import NOTHING, Usage
 from aigate.dialects.dialect import Settlement
 from aigate.errors import ProviderError
 from tests.dialects.formats import (
-    ALL,
     ASKED,
     CROSSINGS,
     FORMATS,
@@ -37,8 +36,9 @@ from tests.dialects.generated import events_of
 from tests.dialects.generated import requests as generated_requests
 from tests.dialects.generated import said as generated_answers
 from tests.dialects.meaning import conversation, finish_told, folded, told
-from tests.dialects.recorded import needs_recordings
+from tests.dialects.recorded import ALL, needs_recordings
 from tests.dialects.sdk_readers import check_stream
+from tests.dialects.streaming import MAX_BYTES_ONE_BY_ONE
 from tests.dialects.wire_meaning import MODEL_KEYS, REPLIES, REQUESTS, USAGE_KEYS
 from tools.losses import loss_of
 
@@ -47,7 +47,6 @@ pytestmark = needs_recordings
 each_format = pytest.mark.parametrize("form", FORMATS.values(), ids=name_of)
 each_pair = pytest.mark.parametrize(("form", "other"), PAIRS, ids=name_of)
 each_crossing = pytest.mark.parametrize(("form", "other"), CROSSINGS, ids=name_of)
-MAX_BYTES_ONE_BY_ONE = 40_000 if ALL else 6_000
 
 
 # --- (a) reading and writing are one identity -----------------------------------------------------------------------------------------

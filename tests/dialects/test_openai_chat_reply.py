@@ -72,6 +72,19 @@ def test_reasoning_is_reasoning_content_wherever_it_sat(message: dict[str, Any],
     assert (said["reasoning_content"], said["content"], said.get("reasoning")) == ("hm", "x", None)
 
 
+def test_arguments_as_an_object_become_text() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    body = reply_of({"content": None, "tool_calls": [call]})
+    assert CHAT.splice_reply(CHAT.open_reply(body, target()), target(), "mock/asked", Settlement(Usage(7, 3), 0)) is None
+    assert answered(body, target())["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == '{"a":1}'
+
+
+def test_content_in_parts_becomes_text_whoever_sends_it() -> None:
+    body = reply_of({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]})
+    assert CHAT.splice_reply(CHAT.open_reply(body, target()), target(), "mock/asked", Settlement(Usage(7, 3), 0)) is None
+    assert answered(body, target())["choices"][0]["message"]["content"] == "ab"
+
+
 @pytest.mark.parametrize("is_known", [True, False])
 def test_tool_calls_without_id_get_the_same_one_every_time(is_known: bool) -> None:
     calls = [{"id": "", "type": "function", "function": {"name": name, "arguments": "{}"}} for name in "fg"]

@@ -255,6 +255,51 @@ def test_an_error_in_the_stream_is_an_error_event(is_spliced: bool, name: bytes)
     assert (error.status, error.retryable, error.message) == (400, False, "the provider answered 400: too long")
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        b'data: {"object":"error","message":"engine died","type":"InternalServerError","param":null,"code":500}\n\n',
+        b"event: error\ndata: engine died\n\n",
+        b'event:error\ndata: {"message":"engine died","code":500}\n\n',
+        b'event: error\ndata: {"detail":"engine died"}\n\n',
+    ],
+)
+@both_lanes
+def test_an_error_of_another_shape_in_the_stream_is_one_too(is_spliced: bool, block: bytes) -> None:
+    streamed = stream_through(sse(ROLE, content_chunk("x"), done=False) + block + sse(), target(), is_spliced=is_spliced)
+    assert [(error.kind, "engine died" in error.message) for error in streamed.errors] == [("error", True)]
+
+
+@pytest.mark.parametrize("code", ["9" * 5000, 10**400, "５００", -500, 500.5, [500], None])
+def test_no_code_of_an_error_can_make_it_fail(code: object) -> None:
+    streamed = stream_through(sse(ROLE, {"error": {"message": "odd", "code": code}}), target())
+    assert [error.kind for error in streamed.errors] == ["error"]
+
+
+@both_lanes
+def test_an_empty_finish_reason_ends_nothing(is_spliced: bool) -> None:
+    parts = [content_chunk(text, finish_reason="") for text in "abc"]
+    assert [error.kind for error in stream_through(sse(*parts, done=False), target(), is_spliced=is_spliced).errors] == ["cut"]
+    whole = stream_through(sse(*parts, STOP), target(), is_spliced=is_spliced)
+    assert fold(whole.chunks)[0]["content"] == "abc"
+    assert [chunk["choices"][0]["finish_reason"] for chunk in whole.chunks] == [None, None, None, "stop", None]
+
+
+@pytest.mark.parametrize("data", [b"data: %b\n\ndata: [DONE]\n\n", b"%b", b"\n\n%b\n"])
+@both_lanes
+def test_a_whole_reply_where_a_stream_was_due_is_streamed(is_spliced: bool, data: bytes) -> None:
+    reply = {**STOP, "object": "chat.completion", "choices": [{"index": 0, "message": {"role": "assistant", "content": "all"}, "finish_reason": "stop"}]}
+    streamed = stream_through(data % json.dumps({**reply, "usage": USAGE}).encode(), target(), is_spliced=is_spliced)
+    assert fold(streamed.chunks)[0]["content"] == "all" and streamed.usage == Usage(7, 3) and streamed.is_done and not streamed.errors
+
+
+@both_lanes
+def test_usage_and_end_count_in_a_chunk_that_only_lenient_readers_read(is_spliced: bool) -> None:
+    last = json.dumps({**STOP, "usage": USAGE, "logprob": float("-inf")}).encode()
+    streamed = stream_through(b"data: " + sse(content_chunk("a"), done=False)[6:] + b"data: " + last + b"\n\n", target(), is_spliced=is_spliced)
+    assert streamed.usage == Usage(7, 3) and streamed.is_done and not streamed.errors
+
+
 def test_usage_beside_an_error_is_kept() -> None:
     streamed = through(ROLE, content_chunk("", error={"code": 502, "message": "gone"}, usage=USAGE))
     assert streamed.usage == Usage(7, 3)

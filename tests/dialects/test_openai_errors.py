@@ -132,7 +132,8 @@ def test_an_error_inside_a_stream_counts_by_the_status_it_names() -> None:
     assert read_error_object({"message": "x", "status_code": 400}).status == 400
     assert read_error_object({"message": "x", "code": "429"}).kind == "rate_limited"
     assert read_error_object({"message": "x", "code": "tool_use_failed"}).status == 502
-    assert read_error_object("broken").message.endswith("broken")
+    assert read_error_object("broken").message == "the provider answered with an error: broken"
+    assert read_error_object({"message": "x", "status_code": 400}).message == "the provider answered 400: x"
 
 
 def test_the_envelope_tells_who_failed_and_whether_to_retry() -> None:

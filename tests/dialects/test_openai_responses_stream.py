@@ -204,3 +204,10 @@ def test_text_that_was_generated_is_kept_for_counting() -> None:
         reader.feed(sse(*deltas[: number + 1])[len(sse(*deltas[:number])) :])
         assert delta
     assert reader.text_so_far() == ('one two th"ree', 0)
+
+
+def test_an_error_instead_of_a_stream_is_the_providers_own() -> None:
+    reader = RESPONSES.stream_reader(target(), True)
+    assert reader.feed(b'{"error": {"message": "no such model",\n "type": "invalid_request_error", "code": "model_not_found"}}') == []
+    (event,) = reader.close()
+    assert event.error is not None and "no such model" in event.error.message

@@ -14,12 +14,13 @@ from aigate.core.target import Quirks
 from aigate.core.usage import Usage
 from aigate.dialects.dialect import Settlement
 from aigate.dialects.openai_usage import open_pairs, read_usage_object, write_usage, write_usage_object
+from aigate.errors import ProviderError
 from tests.dialects.recorded import needs_recordings, plain_replies, recorded_target, target
 
 OUTSIDE, HIDDEN = Quirks(reasoning_tokens="outside"), Quirks(reasoning_tokens="hidden")
 
 
-def counts(prompt: int, completion: int, total: int | None = None, **more: object) -> dict[str, Any]:
+def counts(prompt: Any, completion: Any, total: Any = None, **more: object) -> dict[str, Any]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion if total is None else total, **more}
 
 
@@ -48,7 +49,17 @@ def counts(prompt: int, completion: int, total: int | None = None, **more: objec
         ({"prompt_tokens": 8, "total_tokens": 8}, Quirks(), Usage(8, 0)),
         ({"input_tokens": 3, "output_tokens": 2}, Quirks(), Usage(3, 2)),
         ({"prompt_tokens": 0, "completion_tokens": 0}, Quirks(), Usage()),
-        ({"prompt_tokens": None, "completion_tokens": "5", "total_tokens": 7.5}, Quirks(), Usage()),
+        (counts(10.0, "5", 15.0, prompt_tokens_details={"cached_tokens": 4.0}), Quirks(), Usage(10, 5, 4)),
+        ({"prompt_tokens": 10, "total_tokens": 15}, Quirks(), Usage(10, 5)),
+        ({"completion_tokens": 5, "total_tokens": 15}, Quirks(), Usage(10, 5)),
+        (counts(-3, 5, 15), Quirks(), Usage(10, 5)),
+        # What cannot be told is not taken as 0, which would give it away.
+        ({"prompt_tokens": None, "completion_tokens": "5", "total_tokens": 7.5}, Quirks(), None),
+        ({"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}, Quirks(), None),
+        (counts("many", "few", "lots"), Quirks(), None),
+        ({"prompt_tokens": 10}, Quirks(), None),
+        ({"total_tokens": 15}, Quirks(), None),
+        (counts(10, 1 << 50), Quirks(), None),
         ({}, Quirks(), None),
         ({"queue_time": 0.1}, Quirks(), None),
     ],
@@ -98,6 +109,36 @@ def test_the_providers_own_numbers_are_kept_and_its_cost_is_not() -> None:
     raw = json.dumps(counts(10, 5, cost=9.9, queue_time=0.25, cached_tokens=4)).encode()
     written = write_usage_object(Settlement(Usage(10, 5, 4), 123, raw))
     assert written == counts(10, 5, cost=1.23e-07, queue_time=0.25, cached_tokens=4, prompt_tokens_details={"cached_tokens": 4})
+
+
+def test_a_client_is_told_counts_as_numbers_however_they_were_spelt() -> None:
+    for raw in (counts("10", 5.0, "15"), counts(None, -1, {}), {"prompt_tokens": 10}):
+        assert write_usage_object(Settlement(Usage(10, 5), 0, json.dumps(raw).encode())) == counts(10, 5, cost=0.0)
+
+
+def test_a_reply_behind_a_byte_order_mark_is_a_reply() -> None:
+    opened = open_pairs(b'\xef\xbb\xbf{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}', target(), "choices")
+    assert opened is not None and opened.usage == Usage(3, 2) and opened.body.startswith(b"{")
+
+
+def test_an_endpoint_that_makes_no_tokens_may_tell_the_total_alone() -> None:
+    for usage in ({"total_tokens": 8}, {"prompt_tokens": 8}, {"prompt_tokens": 8, "total_tokens": 8}):
+        opened = open_pairs(json.dumps({"data": [], "usage": usage}).encode(), target(), "data", makes_tokens=False)
+        assert opened is not None and opened.usage == Usage(8, 0)
+
+
+@pytest.mark.parametrize("message", ['"plain"', '"half \\ud800"', "NaN", "[" * 2000 + "]" * 2000])
+def test_an_error_under_200_is_one_whatever_is_in_it(message: str) -> None:
+    body = b'{"error": {"message": %b}}' % message.encode()
+    try:
+        assert open_pairs(body, target(), "choices") is None
+    except ProviderError as error:
+        assert error.status == 502
+
+
+def test_an_object_that_is_an_error_by_itself_is_one() -> None:
+    with pytest.raises(ProviderError, match="engine died"):
+        open_pairs(b'{"object":"error","message":"engine died","code":500}', target(), "choices")
 
 
 def test_reasoning_beside_completion_tokens_is_not_told_as_inside_them() -> None:

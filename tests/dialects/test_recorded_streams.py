@@ -12,13 +12,13 @@ import pytest
 
 from aigate.core.sse import read_block
 from tests.dialects.recorded import needs_recordings, recorded_target, streams
-from tests.dialects.streaming import ASKED, fold, stream_through
+from tests.dialects.streaming import ASKED, cuts, fold, stream_through
 
 pytestmark = needs_recordings
 
 RECORDS = streams()
 each_stream = pytest.mark.parametrize("record", RECORDS, ids=[record["id"] for record in RECORDS])
-SLICES = [(1 << 30,), (1,), (7, 300), (1700,), (64, 1, 4096)]
+SLICES = ((1 << 30,), (7, 300), (1700,), (64, 1, 4096))
 
 
 def events_of(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def test_both_lanes_and_every_slicing_send_the_same(record: dict[str, Any]) -> N
     target, data = recorded_target(record), record["response"].encode()
     plain = stream_through(data, target)
     for is_spliced in (True, False):
-        for sizes in SLICES:
+        for sizes in cuts(data, *SLICES):
             other = stream_through(data, target, is_spliced=is_spliced, sizes=sizes)
             assert other.chunks == plain.chunks
             assert (other.usage, other.text) == (plain.usage, plain.text)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import http.client
 import json
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.conftest import Gateway, start_gateway
+from tests.http_host import Handler, serving
 
 
 class Reply(NamedTuple):
@@ -58,35 +57,19 @@ def _pieces(body: bytes, size: int = 1021) -> Iterator[bytes]:
 
 @contextmanager
 def serve_replay() -> Iterator[Replay]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
+    class Provider(Handler):
         def do_POST(self) -> None:
-            request = self.rfile.read(int(self.headers["content-length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            self.wfile.write(replay.take(self.path, headers, request))
+            self.wfile.write(replay.take(self.path, self.lower_headers(), self.body()))
 
-        def log_message(self, *_: object) -> None:
-            pass  # the tests say what went wrong
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    replay = Replay(server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serving(Provider) as port:
+        replay = Replay(port)
         yield replay
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
-def replay_config(replay: Replay, providers: Iterable[str]) -> str:
+def replay_config(providers: Iterable[str]) -> str:
     """Every provider at the replay server, with the quirks of its own row where there is one."""
     rows = [
-        f'[providers.{name}]\ndialect = "openai-chat"\nbase_url = "{replay.base_url}"\napi_key = "sk-of-the-provider"\n'
+        f'[providers.{name}]\ndialect = "openai-chat"\nbase_url = "{{url}}"\napi_key = "sk-of-the-provider"\n'
         'unpriced = "allow"\nembeddings = true\n'
         for name in sorted(set(providers))
     ]
@@ -121,9 +104,10 @@ class Bench:
 
 
 @contextmanager
-def bench(folder: Path, providers: Iterable[str], env: Mapping[str, str] | None = None) -> Iterator[Bench]:
+def bench(folder: Path, settings: str, env: Mapping[str, str] | None = None) -> Iterator[Bench]:
+    """`settings`: {url} in them is the replay server's."""
     with serve_replay() as replay:
-        running = Bench(start_gateway(folder, replay_config(replay, providers), env), replay)
+        running = Bench(start_gateway(folder, settings.format(url=replay.base_url), env), replay)
         try:
             yield running
         finally:

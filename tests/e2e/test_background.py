@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from openai import OpenAI
 
 from tests.conftest import Gateway, start_gateway, wait_until
 from tests.e2e.test_kept_responses import children
+from tests.http_host import Handler, serving
 
 SETTINGS = """
 [routing]
@@ -84,55 +84,40 @@ def event(fields: dict[str, Any]) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def serving() -> Iterator[tuple[int, list[Provider]]]:
+def hosted() -> Iterator[tuple[int, list[Provider]]]:
     now = [Provider()]
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
+    class Streams(Handler):
         def do_POST(self) -> None:
             provider = now[0]
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = json.loads(self.body())
             with provider.lock:
                 provider.requests.append(body)
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.send_header("transfer-encoding", "chunked")
-            self.end_headers()
+            self.begin_chunked("text/event-stream")
             try:
                 for piece in provider.pieces(self.path):
-                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    self.write_chunk(piece)
                 if provider.ending != "cut":
-                    self.wfile.write(b"0\r\n\r\n")
+                    self.write_chunk(b"")
             except OSError:
                 pass  # whoever asked has gone
             self.close_connection = provider.ending == "cut"
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield server.server_address[1], now
-    now[0].go.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Streams) as port:
+        yield port, now
+        now[0].go.set()
 
 
 @pytest.fixture
-def provider(serving: tuple[int, list[Provider]]) -> Iterator[Provider]:
-    serving[1][0] = made = Provider()
+def provider(hosted: tuple[int, list[Provider]]) -> Iterator[Provider]:
+    hosted[1][0] = made = Provider()
     yield made
     made.go.set()
 
 
 @pytest.fixture(scope="module")
-def served(serving: tuple[int, list[Provider]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    running = start_gateway(tmp_path_factory.mktemp("background"), SETTINGS.format(port=serving[0]))
+def served(hosted: tuple[int, list[Provider]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    running = start_gateway(tmp_path_factory.mktemp("background"), SETTINGS.format(port=hosted[0]))
     yield running
     running.kill()
 
@@ -258,8 +243,8 @@ def test_nobody_else_sees_or_cancels_it(served: Gateway, client: OpenAI, provide
     wait_for(client, begun.id, "completed")
 
 
-def test_a_worker_that_dies_leaves_failed_ones_and_a_keeper_that_dies_none(serving: Any, provider: Provider, tmp_path: Path) -> None:
-    gateway = start_gateway(tmp_path, SETTINGS.format(port=serving[0]))
+def test_a_worker_that_dies_leaves_failed_ones_and_a_keeper_that_dies_none(hosted: Any, provider: Provider, tmp_path: Path) -> None:
+    gateway = start_gateway(tmp_path, SETTINGS.format(port=hosted[0]))
     try:
         with client_of(gateway) as client:
             first = client.responses.create(model="chat/gpt", input="think", background=True)
@@ -282,8 +267,8 @@ def test_a_worker_that_dies_leaves_failed_ones_and_a_keeper_that_dies_none(servi
         gateway.kill()
 
 
-def test_a_gateway_that_stops_lets_it_end_first(serving: Any, provider: Provider, tmp_path: Path) -> None:
-    gateway = start_gateway(tmp_path, SETTINGS.format(port=serving[0]))
+def test_a_gateway_that_stops_lets_it_end_first(hosted: Any, provider: Provider, tmp_path: Path) -> None:
+    gateway = start_gateway(tmp_path, SETTINGS.format(port=hosted[0]))
     with client_of(gateway) as client:
         begun = client.responses.create(model="chat/gpt", input="think", background=True)
     gateway.process.send_signal(signal.SIGTERM)
@@ -291,7 +276,7 @@ def test_a_gateway_that_stops_lets_it_end_first(serving: Any, provider: Provider
     assert gateway.process.poll() is None
     provider.go.set()
     assert gateway.process.wait(30) == 0
-    again = start_gateway(tmp_path, SETTINGS.format(port=serving[0]))
+    again = start_gateway(tmp_path, SETTINGS.format(port=hosted[0]))
     try:
         with client_of(again) as client:
             assert client.responses.retrieve(begun.id).output_text == "so far whole"

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.four_formats import PROVIDERS, Served, serve_four_formats
 
+HUGE = "1e999"  # in a body: the number, which JSON allows and no double holds
 HI: Any = [{"role": "user", "content": "hi"}]
 ASKED: Any = [{"parts": [{"text": "hi"}]}]
 # surface, fields of the body, the path of the wrong one. Each crosses into another format.
@@ -34,6 +35,16 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+# (surface, field of the body, param) of what bounds the money that is held: no number in it may be the gateway's problem
+ENDLESS = [
+    ("openai-chat", {"messages": HI, "max_tokens": 10**17}, "max_tokens"),
+    ("openai-chat", {"messages": HI, "max_completion_tokens": 10**30}, "max_completion_tokens"),
+    ("openai-responses", {"input": "hi", "max_output_tokens": 10**17}, "max_output_tokens"),
+    ("anthropic-messages", {"messages": HI, "max_tokens": 10**17}, "max_tokens"),
+    ("gemini", {"contents": ASKED, "generationConfig": {"maxOutputTokens": 10**17}}, "maxOutputTokens"),
+]
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serve_four_formats(tmp_path_factory.mktemp("bad")) as running:
@@ -47,7 +58,7 @@ def post(served: Served, surface: str, model: str, body: dict[str, Any], *, is_s
     fields = body if surface == "gemini" else {"model": model, "stream": is_stream, **({"max_tokens": 64} if "anthropic" in surface else {}), **body}
     headers = {"authorization": f"Bearer {served.gateway.key}", "content-type": "application/json"}
     connection = http.client.HTTPConnection(served.gateway.url.removeprefix("http://"), timeout=30)
-    connection.request("POST", paths.get(surface, f"/v1beta/models/{model}:{action}"), json.dumps(fields), headers)
+    connection.request("POST", paths.get(surface, f"/v1beta/models/{model}:{action}"), json.dumps(fields).replace(json.dumps(HUGE), HUGE), headers)
     reply = connection.getresponse()
     text = reply.read().decode()
     connection.close()
@@ -69,9 +80,34 @@ def test_a_wrong_field_is_named_before_a_provider_is_called(served: Served, surf
         assert ("request_id" in json.loads(text)) == (surface == "anthropic-messages")
 
 
+@pytest.mark.parametrize(
+    ("surface", "body"),
+    [
+        ("openai-chat", {"messages": HI, "tools": HUGE}),
+        ("openai-chat", {"messages": HI, "response_format": HUGE}),
+        ("openai-responses", {"input": "hi", "text": HUGE}),
+        ("anthropic-messages", {"messages": HI, "tools": [HUGE]}),
+        ("gemini", {"contents": ASKED, "generationConfig": {"responseSchema": HUGE}}),
+    ],
+)
+def test_a_number_that_no_double_holds_is_the_callers_mistake(served: Served, surface: str, body: dict[str, Any]) -> None:
+    before = served.provider_saw()
+    status, text, _ = post(served, surface, "anthropic/echo" if surface.startswith("openai") else "openai/echo", body)
+    assert (status, served.provider_saw()) == (400, before), text
+
+
 ASKS: dict[str, dict[str, Any]] = {
     "openai-chat": {"messages": HI}, "openai-responses": {"input": "hi"}, "anthropic-messages": {"messages": HI}, "gemini": {"contents": ASKED},
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("surface", "body", "param"), ENDLESS, ids=[f"{surface}-{param}" for surface, _, param in ENDLESS])
+def test_a_number_of_tokens_that_no_model_makes_is_a_400(served: Served, surface: str, body: dict[str, Any], param: str) -> None:
+    status, text, _ = post(served, surface, "sim/echo", body)
+    assert status == 400 and param in text and "a whole number from" in text
+    body = json.loads(json.dumps(body).replace(str(10**30), str(2**31 - 1)).replace(str(10**17), str(2**31 - 1)))
+    status, text, _ = post(served, surface, "sim/echo", body)
+    assert status == 200, text
 
 
 @pytest.mark.parametrize("form", PROVIDERS)

@@ -8,7 +8,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import openai
@@ -19,6 +18,7 @@ from openai import OpenAI
 
 from tests.conftest import Gateway, start_gateway, wait_until
 from tests.e2e.test_choices import HELLO
+from tests.http_host import Handler, serving
 
 SETTINGS = """
 [routing]
@@ -87,28 +87,18 @@ def text_of(number: int) -> str:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, list[Provider]]]:
     now = [Provider()]
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
+    class Streams(Handler):
         def do_POST(self) -> None:
             provider = now[0]
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = json.loads(self.body())
             with provider.lock:
                 provider.bodies.append(body)
                 number = len(provider.bodies)
             if number in provider.failing:
                 answer = b'{"type":"error","error":{"type":"overloaded_error","message":"busy"}}'
-                self.send_response(529)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
+                self.answer(529, "application/json", answer)
                 return
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.send_header("transfer-encoding", "chunked")
-            self.end_headers()
+            self.begin_chunked("text/event-stream")
             try:
                 for place, piece in enumerate(provider.pieces(self.path, number)):
                     if provider.in_step is not None:
@@ -118,28 +108,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, 
                     if number in provider.breaks and place == 6:
                         self.close_connection = True
                         return
-                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                self.wfile.write(b"0\r\n\r\n")
+                    self.write_chunk(piece)
+                self.write_chunk(b"")
             except OSError:
                 with provider.lock:
                     provider.left += 1
                 self.close_connection = True
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    running = start_gateway(tmp_path_factory.mktemp("choices"), SETTINGS.format(port=server.server_address[1]))
-    try:
+    with serving(Streams) as port:
+        running = start_gateway(tmp_path_factory.mktemp("choices"), SETTINGS.format(port=port))
         yield running, now
-    finally:
         running.kill()
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from tests.conftest import Gateway, start_gateway, wait_until
+from tests.http_host import Handler, serving
 
 SETTINGS = """
 [routing]
@@ -57,33 +57,15 @@ def provider() -> Provider:
 
 @pytest.fixture
 def gateway(provider: Provider, tmp_path) -> Iterator[Gateway]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Claude(Handler):
         def do_POST(self) -> None:
-            status, answer = provider.take(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            status, answer = provider.take(json.loads(self.body()))
+            self.answer(status, "application/json", json.dumps(answer).encode())
 
-        def log_message(self, *_: object) -> None:
-            pass  # the tests say what went wrong
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    running = start_gateway(tmp_path, SETTINGS.format(port=server.server_address[1]))
-    try:
+    with serving(Claude) as port:
+        running = start_gateway(tmp_path, SETTINGS.format(port=port))
         yield running
-    finally:
         running.kill()
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def ask(gateway: Gateway, **more: Any) -> tuple[int, dict[str, str], Any]:

@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from aigate.api.boundary import MODEL_CALLS
 from tests.e2e.wire import answered, chat, connect, error_of, events_of, get, is_usable, post, request_id, rows, run, said_in, shipped
 
 ALIVE = chat("sim/echo", "still there")
@@ -79,6 +80,7 @@ BAD_BODIES = {
     "line break in a name": (with_fields(model="sim/echo\r\nx: y"), 404, "model", "not a model name"),
     "long name": (with_fields(model="sim/" + "x" * 100_000), 404, "model", "not a model name"),
     "a provider that is not live": (with_fields(model="openai/gpt-5.4"), 404, "model", "OPENAI_API_KEY"),
+    "a fallback unknown": (with_fields(fallbacks=["nobody/x"]), 404, "fallbacks", "nobody"),
     "one of several unknown": (with_fields(model=["sim/echo", "nobody/x"]), 404, "model", "nobody"),
 }
 
@@ -127,6 +129,9 @@ def test_bad_embeddings_requests_are_explained(gateway, body, due, param):
     [
         ("x-aig-tag: " + "t" * 65, 400, "x-aig-tag"),
         ("x-aig-tag: \xff\xfe", 400, "x-aig-tag"),
+        ("x-aig-tag: a\tb", 400, "x-aig-tag"),
+        ("x-aig-strict: maybe", 400, "x-aig-strict"),
+        ("x-aig-archive: false", 400, "x-aig-archive"),
         ("content-encoding: gzip", 415, None),
         ("expect: the-unexpected", 417, None),
     ],
@@ -196,6 +201,9 @@ BAD_MESSAGES = {
     "CONNECT": (b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n", 501),
     "an invented method": (head_of(line="BREW /coffee HTTP/1.1"), 501),
     "bytes over 127 in the target": (head_of(line="GET /v1/mod\xe9ls HTTP/1.1"), 400),
+    "a websocket where there is none": (
+        head_of("connection: upgrade", "upgrade: websocket", line="GET /v1/chat/completions HTTP/1.1"), 405
+    ),
     "a wrong method": (head_of(line="GET /v1/chat/completions HTTP/1.1"), 405),
 }
 
@@ -211,6 +219,30 @@ def test_a_message_that_breaks_http_is_refused_and_its_connection_closed(gateway
         check_error(status, head, body, due=due)
         assert b"\r\nconnection: close" in head
         assert await client.rest() == b""
+
+    run(exchange)
+
+
+@pytest.mark.parametrize("path", MODEL_CALLS)
+def test_a_wrong_method_reads_the_same_wherever_it_is_refused(gateway, path):
+    async def exchange():
+        for asked in (path, "/v1/usage/recent"):
+            client = await connect(gateway)
+            status, head, body = await client.ask(get(gateway, asked).replace(b"GET", b"DELETE"))
+            check_error(status, head, body, due=405, word=f"DELETE is not possible on {asked}; use ")
+            assert error_of(body)["code"] == "method_not_allowed" and b"\r\nallow: " in head
+
+    run(exchange)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", "/v1/models/sim/echo"])
+def test_a_head_is_that_of_the_get_and_the_connection_goes_on(gateway, path):
+    async def exchange():
+        client = await connect(gateway)
+        await client.send(get(gateway, path).replace(b"GET", b"HEAD"))
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.1 200 ") and b"\r\ncontent-length: " in head
+        assert await is_usable(gateway, client)
 
     run(exchange)
 
@@ -397,6 +429,19 @@ def test_no_caller_ever_gets_anothers_bytes(gateway):
         await asyncio.gather(*[caller(number) for number in range(callers)])
 
     run(everyone)
+
+
+def test_a_websocket_to_nowhere_is_a_404_and_no_line_in_the_log(gateway):
+    async def exchange():
+        client = await connect(gateway)
+        before = gateway.errors.read_text()
+        upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        status, head, body = await client.ask(get(gateway, "/v1/nowhere").replace(b"authorization", upgrade + b"authorization"))
+        check_error(status, head, body, due=404)
+        assert await is_usable(gateway, client)
+        assert gateway.errors.read_text() == before
+
+    run(exchange)
 
 
 def test_nothing_of_all_this_was_a_500(gateway):

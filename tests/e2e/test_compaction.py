@@ -10,8 +10,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.conftest import start_gateway
-from tests.e2e.replay import Bench, serve_replay
+from tests.e2e.replay import Bench, bench
 
 # The SDK documents that user messages come back, and has no type for them among its output items.
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
@@ -57,12 +56,8 @@ MESSAGE = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with serve_replay() as replay:
-        running = Bench(start_gateway(tmp_path_factory.mktemp("compaction"), SETTINGS.format(url=replay.base_url)), replay)
-        try:
-            yield running
-        finally:
-            running.close()
+    with bench(tmp_path_factory.mktemp("compaction"), SETTINGS) as running:
+        yield running
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.conftest import start_gateway
-from tests.e2e.replay import Bench, serve_replay
+from tests.e2e.replay import Bench, bench
 
 SETTINGS = "[routing]\nmax_attempts = 1\n" + "".join(
     f'[providers.{name}]\ndialect = "{dialect}"\nbase_url = "{{url}}"\napi_key = "sk-of-the-provider"\nunpriced = "allow"\n'
@@ -30,12 +29,8 @@ MESSAGE = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with serve_replay() as replay:
-        running = Bench(start_gateway(tmp_path_factory.mktemp("completions"), SETTINGS.format(url=replay.base_url)), replay)
-        try:
-            yield running
-        finally:
-            running.close()
+    with bench(tmp_path_factory.mktemp("completions"), SETTINGS) as running:
+        yield running
 
 
 @pytest.fixture

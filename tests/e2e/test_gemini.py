@@ -14,10 +14,9 @@ from google import genai
 from google.genai import errors, types
 from openai import OpenAI
 
-from tests.conftest import start_gateway
 from tests.dialects.gemini_traffic import plain_replies, streams
 from tests.dialects.recorded import needs_recordings
-from tests.e2e.replay import Bench, serve_replay
+from tests.e2e.replay import Bench, bench
 
 HELLO: Any = [{"role": "user", "content": "hello there"}]
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -36,16 +35,12 @@ SIGNED: Any = {
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A gateway whose provider `gem` replays what it is told to, in Gemini's format."""
-    with serve_replay() as replay:
-        config = (
-            f'[providers.gem]\ndialect = "gemini"\nbase_url = "{replay.base_url}"\napi_key = "sk-of-the-provider"\n'
-            'unpriced = "allow"\n[routing]\nmax_attempts = 1\n'
-        )
-        running = Bench(start_gateway(tmp_path_factory.mktemp("gemini"), config), replay)
-        try:
-            yield running
-        finally:
-            running.close()
+    config = (
+        '[providers.gem]\ndialect = "gemini"\nbase_url = "{url}"\napi_key = "sk-of-the-provider"\n'
+        'unpriced = "allow"\n[routing]\nmax_attempts = 1\n'
+    )
+    with bench(tmp_path_factory.mktemp("gemini"), config) as running:
+        yield running
 
 
 @pytest.fixture

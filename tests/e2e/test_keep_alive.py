@@ -1,6 +1,7 @@
 """Streams whose provider is silent are kept open by comments, from before its head on, and end as they should all the same."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -14,7 +15,17 @@ REFUSAL = b'HTTP/1.1 400 Bad Request\r\ncontent-length: 29\r\n\r\n{"error":{"mes
 COMMENT = b": keep-alive\n\n"
 
 
-async def stream(tmp_path, first: bytes, rest: bytes) -> bytes:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A gateway, and the listening socket of its provider."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = "[server]\nsse_keep_alive_s = 0.1\n" + provider_config("raw", f"http://127.0.0.1:{listening.getsockname()[1]}/v1", ("m",))
+        gateway = start_gateway(tmp_path_factory.mktemp("silent"), config)
+        yield gateway, listening
+        gateway.kill()
+
+
+async def stream(served, first: bytes, rest: bytes) -> bytes:
     """The body that a client gets whose provider sends `first` at once, and `rest` when the client has two comments."""
     has_comments = asyncio.Event()
 
@@ -25,10 +36,8 @@ async def stream(tmp_path, first: bytes, rest: bytes) -> bytes:
         writer.write(rest)
         writer.close()
 
-    server = await asyncio.start_server(provide, "127.0.0.1", 0)
-    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    config = "[server]\nsse_keep_alive_s = 0.1\n" + provider_config("raw", address, ("m",))
-    gateway = await asyncio.to_thread(start_gateway, tmp_path, config)
+    gateway, listening = served
+    server = await asyncio.start_server(provide, sock=listening.dup())
     try:
         client = await connect(gateway)
         await client.send(post(gateway, chat("raw/m", stream=True)))
@@ -41,18 +50,17 @@ async def stream(tmp_path, first: bytes, rest: bytes) -> bytes:
             body += piece
         return body
     finally:
-        gateway.kill()
         server.close()
 
 
 @pytest.mark.parametrize("first", [b"", HEAD, HEAD + CHUNK], ids=["no head", "no chunk", "in between"])
-def test_comments_come_as_long_as_the_provider_is_silent(tmp_path, first):
-    body = run(lambda: stream(tmp_path, first, (HEAD + CHUNK + LAST)[len(first) :]))
+def test_comments_come_as_long_as_the_provider_is_silent(served, first):
+    body = run(lambda: stream(served, first, (HEAD + CHUNK + LAST)[len(first) :]))
     *chunks, last, done = events_of(body)
     assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == "soso"
     assert last["usage"] and done == "[DONE]"
 
 
-def test_an_error_after_comments_comes_in_band(tmp_path):
-    error, done = events_of(run(lambda: stream(tmp_path, b"", REFUSAL)))
+def test_an_error_after_comments_comes_in_band(served):
+    error, done = events_of(run(lambda: stream(served, b"", REFUSAL)))
     assert "never" in error["error"]["message"] and error["error"]["status"] == 400 and done == "[DONE]"

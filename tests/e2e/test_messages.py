@@ -13,10 +13,9 @@ import pytest
 from anthropic import Anthropic
 from openai import OpenAI
 
-from tests.conftest import start_gateway
 from tests.dialects.anthropic_recorded import message_streams, plain_messages
 from tests.dialects.recorded import needs_recordings
-from tests.e2e.replay import Bench, serve_replay
+from tests.e2e.replay import Bench, bench
 
 HELLO: Any = [{"role": "user", "content": "hello there"}]
 WEATHER: Any = {"name": "weather", "description": "", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
@@ -25,16 +24,12 @@ WEATHER: Any = {"name": "weather", "description": "", "input_schema": {"type": "
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A gateway whose provider `claude` replays what it is told to, in Anthropic's format."""
-    with serve_replay() as replay:
-        config = (
-            f'[providers.claude]\ndialect = "anthropic-messages"\nbase_url = "{replay.base_url}"\napi_key = "sk-of-the-provider"\n'
-            'unpriced = "allow"\n[routing]\nmax_attempts = 1\n'
-        )
-        running = Bench(start_gateway(tmp_path_factory.mktemp("messages"), config), replay)
-        try:
-            yield running
-        finally:
-            running.close()
+    config = (
+        '[providers.claude]\ndialect = "anthropic-messages"\nbase_url = "{url}"\napi_key = "sk-of-the-provider"\n'
+        'unpriced = "allow"\n[routing]\nmax_attempts = 1\n'
+    )
+    with bench(tmp_path_factory.mktemp("messages"), config) as running:
+        yield running
 
 
 @pytest.fixture

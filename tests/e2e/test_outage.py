@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
+import signal
 import sqlite3
 import subprocess
 from collections import Counter, defaultdict
@@ -17,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Gateway, start_gateway
+from tests.conftest import Gateway, start_gateway, wait_until
 from tests.e2e.test_budgets import billed, check_sound, gateway_beside_sim, new_customer
-from tests.e2e.test_kills import BROKEN
+from tests.e2e.test_kills import BROKEN, victims_of
 from tests.e2e.wire import chat, connect, error_of, post, read_bill, request_id, rows, run, running_sim
 
 OUTAGE_S = float(os.environ.get("AIGATE_OUTAGE_S", "12"))
@@ -167,3 +169,36 @@ def test_on_a_full_disk_nothing_is_served_without_a_row_and_with_room_all_goes_o
         finally:
             if gateway.process.poll() is None:
                 gateway.kill()
+
+
+def test_a_journal_that_takes_no_more_refuses_calls_before_they_are_sent(tmp_path):
+    with gateway_beside_sim(tmp_path, workers=1) as (start, bill):
+        gateway = start()
+        capped, free = new_customer(gateway, 1_000), gateway.key
+        callers = Callers(gateway)
+
+        async def scenario() -> None:
+            tasks = [asyncio.create_task(callers.call(key)) for key in (capped, free) for _ in range(12)]
+            await callers.until(capped, OK, 30)
+            (worker,) = victims_of(gateway, "worker")
+            resource.prlimit(worker, resource.RLIMIT_FSIZE, (1, 1))  # every write fails, also those with many calls' records
+            await asyncio.gather(callers.until(capped, LEDGER, 50), callers.until(free, LEDGER, 50))
+            _, _, unready = await asyncio.to_thread(wait_until, lambda: (said := gateway.request("GET", "/readyz"))[0] == 503 and said)
+            assert unready["checks"]["journals"] == "1 cannot be written"
+            os.kill(worker, signal.SIGKILL)
+            await asyncio.gather(callers.until(capped, OK, 30), callers.until(free, OK, 30))
+            callers.is_over = True
+            await asyncio.gather(*tasks)
+
+        run(scenario)
+        assert gateway.stop() == 0
+        seen, _ = read_bill(bill)
+        attempts = {row["attempt_id"]: row for row in rows(gateway.data_dir, "attempts")}
+        assert set(seen) <= set(attempts)
+        # What was running when the disk failed could not be settled any more: it is open, and what it may cost is kept.
+        not_settled = [row for row in attempts.values() if row["end"] == "unsettled"]
+        assert len(not_settled) <= 24 and all(row["reserved_nanousd"] for row in not_settled)
+        spent = sum(row["cost_nanousd"] for row in attempts.values())
+        assert spent <= billed(bill) <= spent + sum(row["reserved_nanousd"] for row in not_settled)
+        assert len(attempts) == len(seen)  # nothing that was refused has a row, and nothing that was sent has none
+        check_sound(gateway.data_dir)

@@ -3,68 +3,67 @@
 from __future__ import annotations
 
 import json
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import start_gateway
+from tests.conftest import Gateway, start_gateway
 from tests.e2e.wire import chat, rows, shipped
+from tests.http_host import Handler, serving
 
 OWN, OTHERS = "own-key-of-anna-0001", "operators-credential-0001"
 USAGE = {"prompt_tokens": 1_000, "completion_tokens": 500, "total_tokens": 1_500}
 
 
-class Provider(BaseHTTPRequestHandler):
+class Provider(Handler):
     """Answers any call, and a 401 that repeats the key to a model named `refused`; notes whose key came."""
 
-    protocol_version = "HTTP/1.1"
     keys: list[str] = []
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        asked = json.loads(self.body())
         assert "provider_key_id" not in asked
         self.keys.append(self.headers["authorization"])
         if asked["model"] == "refused":
-            return self.answer(401, {"error": {"message": f"bad key {self.headers['authorization']}"}})
+            return self.say(401, {"error": {"message": f"bad key {self.headers['authorization']}"}})
         message = {"role": "assistant", "content": "Hello"}
-        self.answer(200, {"id": "c1", "object": "chat.completion", "created": 1, "model": asked["model"], "usage": USAGE,
-                          "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})  # fmt: skip
+        self.say(200, {"id": "c1", "object": "chat.completion", "created": 1, "model": asked["model"], "usage": USAGE,
+                       "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})  # fmt: skip
 
-    def answer(self, status: int, body: object) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
+    def say(self, status: int, body: object) -> None:
+        self.answer(status, "application/json", json.dumps(body).encode())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
+    with serving(Provider) as port:
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+@pytest.fixture(autouse=True)
+def no_keys_yet() -> None:
     Provider.keys = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
 
 
-@pytest.fixture
-def gateway(tmp_path, provider, request):
-    settings = f'[ledger]\nown_key_usd_per_mtok = {getattr(request, "param", 0.0)}\n'
+@contextmanager
+def gateway_with(folder: Path, provider: str, fee: float = 0.0) -> Iterator[Gateway]:
+    settings = f'[ledger]\nown_key_usd_per_mtok = {fee}\n'
     for name in ("mine", "other"):
         settings += f'[providers.{name}]\ndialect = "openai-chat"\nbase_url = "{provider}"\napi_key = "{OTHERS}"\nmodels = ["*"]\n'
         settings += "".join(f'[models."{name}/{model}"]\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 2\n' for model in ("m", "refused"))
-    running = start_gateway(tmp_path, settings)
+    running = start_gateway(folder, settings)
     yield running
     running.kill()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory, provider):
+    with gateway_with(tmp_path_factory.mktemp("own"), provider) as running:
+        yield running
 
 
 def call(gateway, body, *, key=None, **headers):
@@ -93,12 +92,12 @@ def test_a_key_in_a_header_serves_its_own_provider_and_costs_the_caller_s_budget
     assert (attempt["input_tokens"], attempt["output_tokens"], attempt["cost_nanousd"], attempt["hold_nanousd"]) == (1_000, 500, 0, 0)
 
 
-@pytest.mark.parametrize("gateway", [0.2], indirect=True)
-def test_a_fee_is_by_the_token_and_counts(gateway):
-    _, headers, reply = call(gateway, chat("mine/m"), x_byok_mine=OWN)
-    assert (reply["usage"]["cost"], headers["x-cost-cents"]) == (0.0003, "0.03")
-    gateway.stop()
-    assert [row["cost_nanousd"] for row in rows(gateway.data_dir, "attempts")] == [300_000]
+def test_a_fee_is_by_the_token_and_counts(tmp_path, provider):
+    with gateway_with(tmp_path, provider, fee=0.2) as gateway:
+        _, headers, reply = call(gateway, chat("mine/m"), x_byok_mine=OWN)
+        assert (reply["usage"]["cost"], headers["x-cost-cents"]) == (0.0003, "0.03")
+        gateway.stop()
+        assert [row["cost_nanousd"] for row in rows(gateway.data_dir, "attempts")] == [300_000]
 
 
 def test_a_stored_key_is_named_in_the_body_and_belongs_to_its_owner(gateway):
@@ -126,12 +125,13 @@ def test_a_stored_key_that_was_deleted_is_used_by_nobody_once_the_answer_is_ther
         assert call(gateway, chat("mine/m", provider_key_id=stored["id"]))[0] == 404
 
 
-def test_a_key_never_shows_not_even_where_the_provider_repeats_it(gateway):
-    status, _, reply = call(gateway, chat("mine/refused", fallbacks=False), x_byok_mine=OWN)
-    assert status == 502 and reply["error"]["origin"] == "provider"
-    for bad in ("", "two words"):
-        assert call(gateway, chat("mine/m"), x_byok_mine=bad)[0] == 400
-    gateway.stop()
+def test_a_key_never_shows_not_even_where_the_provider_repeats_it(tmp_path, provider):
+    with gateway_with(tmp_path, provider) as gateway:
+        status, _, reply = call(gateway, chat("mine/refused", fallbacks=False), x_byok_mine=OWN)
+        assert status == 502 and reply["error"]["origin"] == "provider"
+        for bad in ("", "two words"):
+            assert call(gateway, chat("mine/m"), x_byok_mine=bad)[0] == 400
+        gateway.stop()
     places = [json.dumps(reply), gateway.errors.read_text(), *map(str, rows(gateway.data_dir, "attempts")), *map(str, rows(gateway.data_dir, "calls"))]
     assert OWN not in "".join(places)
     kept = [path for path in gateway.data_dir.rglob("*") if path.is_file()]

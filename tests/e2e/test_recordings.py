@@ -21,7 +21,7 @@ from aigate.core.price import format_cents
 from tests.dialects.recorded import needs_recordings
 from tests.e2e.meaning import client_reply, client_usage, fold, ledger_tokens, stream_usage, with_minted_ids
 from tests.e2e.recorded import Record, Spelling, as_it_is, escaped, records, respell, shuffled
-from tests.e2e.replay import Bench, Reply, bench
+from tests.e2e.replay import Bench, Reply, bench, replay_config
 
 pytestmark = needs_recordings
 
@@ -63,7 +63,7 @@ def bench_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BenchOf]:
     """lane → a gateway that works so, started when first asked for."""
     providers = {record.provider for record in records()}
     with ExitStack() as stack:
-        yield cache(lambda lane: stack.enter_context(bench(tmp_path_factory.mktemp(lane), providers, LANES[lane])))
+        yield cache(lambda lane: stack.enter_context(bench(tmp_path_factory.mktemp(lane), replay_config(providers), LANES[lane])))
 
 
 @pytest.fixture(scope="module")

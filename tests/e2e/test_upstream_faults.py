@@ -30,6 +30,7 @@ REPLY = json.dumps(
 CHUNK = (
     b'{"id": "raw-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [{"index": 0, "delta": {"content": "piece"}}]}'
 )
+ROLE = CHUNK.replace(b'"content": "piece"', b'"role": "assistant", "content": ""')
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 STREAM_HEAD = SSE + b"transfer-encoding: chunked\r\n\r\n"
 
@@ -44,6 +45,11 @@ def events(*data: bytes) -> bytes:
 
 def chunked(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def with_usage(prompt: int, completion: int) -> bytes:
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return json.dumps({**json.loads(ROLE), "usage": usage}).encode()
 
 
 # name → bytes, then what becomes of the connection: keep | close | reset
@@ -73,12 +79,16 @@ RAW = {
     "not-utf8": (reply(REPLY.replace(b"whole", b"\xff\xfe")), "keep"),
     "usage-text": (reply(REPLY.replace(b'"prompt_tokens": 3', b'"prompt_tokens": "three"')), "keep"),
     "usage-negative": (reply(REPLY.replace(b'"prompt_tokens": 3', b'"prompt_tokens": -3')), "keep"),
+    "usage-floats": (reply(REPLY.replace(b": 3,", b": 3.0,").replace(b": 2,", b': "2",')), "keep"),
+    "usage-null": (reply(REPLY.replace(b": 3,", b": null,").replace(b": 2,", b": null,").replace(b": 5}", b": null}")), "keep"),
+    "usage-zeros": (reply(REPLY.replace(b": 3,", b": 0,").replace(b": 2,", b": 0,").replace(b": 5}", b": 0}")), "keep"),
     "usage-huge": (reply(REPLY.replace(b'"prompt_tokens": 3', b'"prompt_tokens": 1e300')), "keep"),
     "usage-beyond-64-bit": (reply(REPLY.replace(b'"prompt_tokens": 3', b'"prompt_tokens": ' + b"9" * 30)), "keep"),
     "gzip-bomb": (reply(gzip.compress(b" " * (80 << 20)), b"content-encoding: gzip"), "keep"),
     "gzip-cut": (reply(gzip.compress(REPLY)[:-12], b"content-encoding: gzip"), "keep"),
     "brotli": (reply(REPLY, b"content-encoding: br"), "keep"),
-    "secret": (reply(b'{"error": {"message": "bad key rawsecretkey12345 given"}}', status=b"401 Unauthorized"), "keep"),
+    "secret": (reply(b'{"error": {"message": "bad key rawsecretkey12345 given", "code": "rawsecretkey12345"}}', status=b"401 Unauthorized"), "keep"),
+    "secret-param": (reply(b'{"error": {"message": "no such field", "param": "rawsecretkey12345"}}', status=b"400 Bad Request"), "keep"),
     "crlf-message": (reply(b'{"error": {"message": "a\\r\\nset-cookie: x=1"}}', b"retry-after: 0", status=b"429 Slow"), "keep"),
     "huge-error": (reply(b"<html>" + b"x" * (3 << 20), kind=b"text/html", status=b"500 Oops"), "keep"),
     "error-body-stalls": (b"HTTP/1.1 500 Oops\r\ncontent-length: 10\r\n\r\n", "keep"),
@@ -98,6 +108,19 @@ RAW = {
     "stream-until-close-cut": (SSE + b"\r\n" + events(CHUNK), "close"),
     "stream-error": (STREAM_HEAD + chunked(events(CHUNK, b'{"error": {"message": "overloaded", "code": 503}}')) + b"0\r\n\r\n", "keep"),
     "stream-error-first": (STREAM_HEAD + chunked(events(b'{"error": {"message": "overloaded", "code": 503}}')) + b"0\r\n\r\n", "keep"),
+    "stream-role-then-error": (
+        STREAM_HEAD + chunked(events(ROLE, b'{"error": {"message": "overloaded", "code": 503}}')) + b"0\r\n\r\n", "keep",
+    ),
+    "stream-role-then-cut": (STREAM_HEAD + chunked(events(ROLE)), "close"),
+    "stream-prompt-only-cut": (STREAM_HEAD + chunked(events(with_usage(30, 0), CHUNK)), "close"),
+    "stream-usage-zeros": (STREAM_HEAD + chunked(events(CHUNK, with_usage(0, 0), b"[DONE]")) + b"0\r\n\r\n", "keep"),
+    "stream-called-json": (STREAM_HEAD.replace(b"text/event-stream", b"application/json") + chunked(events(CHUNK, b"[DONE]")) + b"0\r\n\r\n", "keep"),
+    "stream-called-html": (STREAM_HEAD.replace(b"text/event-stream", b"text/html") + chunked(b": hi\n\n" + events(CHUNK, b"[DONE]")) + b"0\r\n\r\n", "keep"),
+    "stream-error-itself": (
+        STREAM_HEAD + chunked(events(CHUNK, b'{"object": "error", "message": "engine died", "code": 500}', b"[DONE]")) + b"0\r\n\r\n", "keep",
+    ),
+    "stream-error-named": (STREAM_HEAD + chunked(events(CHUNK) + b"event: error\ndata: engine died\n\n" + events(b"[DONE]")) + b"0\r\n\r\n", "keep"),
+    "stream-empty-finish-cut": (STREAM_HEAD + chunked(events(CHUNK.replace(b'"piece"}}', b'"piece"}, "finish_reason": ""}'))), "close"),
     "stream-bad-chunks": (STREAM_HEAD + chunked(events(CHUNK)) + b"zz\r\n", "keep"),
     "stream-endless-line": (STREAM_HEAD + chunked(b"data: " + b"x" * (6 << 20)), "keep"),
 }
@@ -197,6 +220,7 @@ REFUSED = {
     "raw/gzip-bomb": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/gzip-cut": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/brotli": (502, "provider_unavailable", "bad_reply", ONCE),
+    "raw/secret-param": (400, "invalid_request", "rejected", ONCE),
     "raw/secret": (502, "provider_unavailable", "auth", ONCE),
     "raw/error-in-200": (503, "capacity_exceeded", "overloaded", THRICE),
     "raw/crlf-message": (429, "rate_limited", "rate_limited", THRICE),
@@ -211,8 +235,9 @@ REFUSED_PLAIN = {
 }
 REFUSED_STREAMED = {
     "simx/gzip": (502, "provider_unavailable", "bad_reply", ONCE),
-    "raw/ok": (502, "provider_unavailable", "bad_reply", ONCE),
     "raw/stream-empty": (502, "provider_unavailable", "cut", THRICE),
+    "raw/stream-role-then-error": (503, "capacity_exceeded", "overloaded", THRICE),
+    "raw/stream-role-then-cut": (502, "provider_unavailable", "cut", THRICE),
     "raw/stream-error-first": (503, "capacity_exceeded", "overloaded", THRICE),
     "raw/stream-endless-line": (504, "provider_timeout", "timeout", ONCE),
 }
@@ -223,11 +248,15 @@ BROKEN = {
     "simx/stall-3": ("provider_timeout", "timeout"),
     "simx/error-midstream-3": ("provider_unavailable", "error"),
     "simx/big-100MB": ("provider_unavailable", "bad_reply"),
+    "raw/stream-prompt-only-cut": ("provider_unavailable", "cut"),
     "raw/stream-cut": ("provider_unavailable", "cut"),
     "raw/stream-reset": ("provider_unavailable", "cut"),
     "raw/stream-no-done": ("provider_unavailable", "cut"),
     "raw/stream-until-close-cut": ("provider_unavailable", "cut"),
     "raw/stream-error": ("capacity_exceeded", "overloaded"),
+    "raw/stream-error-itself": ("provider_unavailable", "error"),
+    "raw/stream-error-named": ("provider_unavailable", "error"),
+    "raw/stream-empty-finish-cut": ("provider_unavailable", "cut"),
     "raw/stream-bad-chunks": ("provider_unavailable", "bad_reply"),
 }
 # What is odd and yet an answer.
@@ -236,12 +265,14 @@ WHOLE = (
     "simx/429-then-ok-2+retry-after-0", "simx/500-then-ok-1",
 )  # fmt: skip
 WHOLE_PLAIN = (
-    "simx/gzip", "raw/ok", "raw/many-103", "raw/trailers", "raw/second-reply", "raw/not-utf8", "raw/usage-text", "raw/usage-negative",
+    "simx/gzip", "raw/ok", "raw/many-103", "raw/trailers", "raw/second-reply", "raw/not-utf8", "raw/usage-text", "raw/usage-negative", "raw/usage-floats", "raw/usage-null", "raw/usage-zeros",
     "raw/usage-huge", "raw/usage-beyond-64-bit",
 )  # fmt: skip
 WHOLE_STREAMED = (
-    "simx/no-done", "raw/stream-only-done", "raw/stream-after-done", "raw/stream-done-then-open", "raw/stream-until-close",
+    "simx/no-done", "raw/ok", "raw/stream-only-done", "raw/stream-after-done", "raw/stream-done-then-open", "raw/stream-until-close",
+    "raw/stream-usage-zeros", "raw/stream-called-json", "raw/stream-called-html",
 )  # fmt: skip
+UNTOLD = ("raw/usage-null", "raw/usage-zeros")  # of their usage nobody can tell what was used
 FORWARDED_AS_IT_CAME = ("simx/garbage", "raw/stream-null", "raw/stream-garbage", "raw/stream-not-utf8")
 
 _ALL = (*REFUSED, *REFUSED_PLAIN, *REFUSED_STREAMED, *BROKEN, *WHOLE, *WHOLE_PLAIN, *WHOLE_STREAMED, *FORWARDED_AS_IT_CAME, "simx/echo")
@@ -334,8 +365,10 @@ def check_whole(gateway: Gateway, model: str, stream: bool) -> bytes:
     assert (call["status"], call["error_code"], attempts[-1]["end"]) == (200, "", "complete")
     assert all(row["end"] == "failed" and not row["cost_nanousd"] for row in attempts[:-1])
     assert attempts[-1]["cost_nanousd"] == call["cost_nanousd"] > 0
-    assert attempts[-1]["usage_source"] == ("estimated" if "no-usage" in model or model[:10] == "raw/stream" else "reported")
+    assert attempts[-1]["usage_source"] == ("estimated" if "no-usage" in model or model in UNTOLD or model[:10] == "raw/stream" else "reported")
     assert b"STRAY" not in body
+    if model[:9] == "raw/usage" and model not in UNTOLD:
+        assert (attempts[-1]["input_tokens"], attempts[-1]["output_tokens"], call["cost_nanousd"]) == (3, 2, 1650)
     return body
 
 

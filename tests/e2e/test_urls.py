@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import start_gateway
-from tests.e2e.replay import Bench, serve_replay
+from tests.e2e.replay import Bench, bench
 
 SETTINGS = '[providers.chat]\ndialect = "openai-chat"\nbase_url = "{url}"\napi_key = "sk-of-the-provider"\nunpriced = "allow"\n'
 INSIDE = "http://169.254.169.254/latest/meta-data"
@@ -16,12 +15,8 @@ INSIDE = "http://169.254.169.254/latest/meta-data"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with serve_replay() as replay:
-        running = Bench(start_gateway(tmp_path_factory.mktemp("urls"), SETTINGS.format(url=replay.base_url)), replay)
-        try:
-            yield running
-        finally:
-            running.close()
+    with bench(tmp_path_factory.mktemp("urls"), SETTINGS) as running:
+        yield running
 
 
 def messages(url: str) -> dict[str, Any]:

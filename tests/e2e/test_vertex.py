@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -21,6 +20,7 @@ from google import genai
 from openai import OpenAI
 
 from tests.conftest import Gateway, start_gateway, wait_until
+from tests.http_host import Handler, serving
 
 KEY = rsa.generate_private_key(65537, 2048)
 PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -106,45 +106,23 @@ def claude_stream() -> bytes:
 def google() -> Iterator[Google]:
     state = Google()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
+    class Endpoints(Handler):
         def do_GET(self) -> None:
             assert self.headers["metadata-flavor"] == "Google" and self.path.endswith("/default/token")
             self.answer(200, "application/json", json.dumps({"access_token": state.give_token(), "expires_in": 3600}).encode())
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            body = self.body()
             if self.path == "/token":
                 status, answer = state.exchange(parse_qs(body.decode()))
                 kind, sent = "application/json", json.dumps(answer).encode()
             else:
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                status, kind, sent = state.generate(self.path, headers, json.loads(body))
+                status, kind, sent = state.generate(self.path, self.lower_headers(), json.loads(body))
             self.answer(status, kind, sent)
 
-        def answer(self, status: int, kind: str, sent: bytes) -> None:
-            self.send_response(status)
-            self.send_header("content-type", kind)
-            self.send_header("content-length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serving(Endpoints) as port:
+        state.url = f"http://127.0.0.1:{port}"  # type: ignore[attr-defined]
         yield state
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def start_at(google: Google, folder: Path) -> Gateway:

@@ -1,6 +1,6 @@
 """Webhooks of a real gateway to a receiver in a process of its own, checked with the official SDK; and under SIGKILL of the keeper.
 
-AIGATE_KILLS sets how many kills (default 4 here), AIGATE_SEED the seed.
+AIGATE_KILLS sets how many kills (default 3 here), AIGATE_SEED the seed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.e2e.receiver import Receiver, receiver
 from tests.e2e.wire import rows
 from tests.test_serve import children
 
-KILLS = int(os.environ.get("AIGATE_KILLS", "4"))
+KILLS = int(os.environ.get("AIGATE_KILLS", "3"))
 SEED = int(os.environ.get("AIGATE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 DELIVERIES, SUBJECTS = 100, 10
 CONFIG = "[webhooks]\nallow_loopback = true\nretry_delays_s = [{delays}]\n"

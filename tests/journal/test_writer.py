@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from aigate.errors import GatewayError
 from aigate.journal.reader import JournalReader
-from aigate.journal.records import CALL_END, INTENT, SETTLED, decode_settled
-from aigate.journal.segment import MAX_SETTLED_BODY_BYTES, SEGMENT_HEADER_BYTES, SLOT_BYTES
+from aigate.journal.records import CALL_END, INTENT, RETURNED, SETTLED, decode_settled
+from aigate.journal.segment import FRAME_HEAD_BYTES, MAX_SETTLED_BODY_BYTES, SEGMENT_HEADER_BYTES, SLOT_BYTES
 from aigate.journal.writer import MIN_SEGMENT_BYTES, JournalWriter
 
 Bodies = Callable[..., tuple[bytes, bytes]]
@@ -149,6 +149,102 @@ def test_an_intent_larger_than_a_record_may_be_is_refused(writer: JournalWriter)
     with pytest.raises(GatewayError, match="Nothing was sent"):
         writer.intent(bytes(70_000))
     assert read_all(writer.folder) == []
+
+
+# --- records of one turn ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("iscrf"), st.integers(0, 30_000)), max_size=120))
+def test_held_records_stand_in_their_order_once_flushed(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    """Some are held, some not; now and then leases move, which waits for nothing."""
+    writer = JournalWriter(tmp_path_factory.mktemp("held"), "jrn_a", segment_bytes=MIN_SEGMENT_BYTES)
+    written: list[tuple[int, int]] = []
+
+    def write(step: str, size: int) -> bool:
+        lost = writer.lost_records
+        if step == "i":
+            writer.intent(bytes(size))
+        elif step == "s":
+            writer.settled(bytes(size))
+        elif step == "c":
+            writer.call_end(bytes(size))
+        else:
+            return writer.move_leases(RETURNED, [(1, "2026-11", size)])
+        return writer.lost_records == lost
+
+    for step, size in steps:
+        writer.holds = lambda size=size: size % 3 > 0
+        kind = {"i": INTENT, "s": SETTLED, "c": CALL_END, "r": RETURNED}.get(step)
+        if kind is None:
+            writer.flush()
+            assert len(read_all(writer.folder)) == len(written)
+        elif kind != SETTLED or writer.open_intents:
+            size %= MAX_SETTLED_BODY_BYTES
+            with suppress(GatewayError):
+                if write(step, size):
+                    written.append((kind, size))
+            if written and written[-1][0] == RETURNED:
+                assert len(read_all(writer.folder)) == len(written)
+    writer.close()
+    assert writer.trouble == "closed"
+    records = [(kind, len(body)) for kind, body in read_all(writer.folder)]
+    assert [(kind, size) if kind != RETURNED else kind for kind, size in records] == [
+        (kind, size) if kind != RETURNED else kind for kind, size in written
+    ]
+
+
+def test_a_held_record_is_not_in_the_file_before_the_flush(writer: JournalWriter) -> None:
+    writer.holds = lambda: True
+    writer.intent(b"one")
+    writer.settled(b"two")
+    assert read_all(writer.folder) == []
+    writer.flush()
+    assert read_all(writer.folder) == [(INTENT, b"one"), (SETTLED, b"two")]
+
+
+@pytest.mark.parametrize("room", range(0, 141, 5))
+def test_of_a_flush_cut_anywhere_whole_records_stand_and_only_the_other_intents_are_refused(tmp_path: Path, room: int) -> None:
+    writer = JournalWriter(tmp_path, "jrn_a", segment_bytes=MIN_SEGMENT_BYTES)
+    for _ in range(2):
+        writer.intent(b"running")
+    begin = SEGMENT_HEADER_BYTES + 2 * (FRAME_HEAD_BYTES + 7)
+    writer.holds = lambda: True
+    refused: list[tuple[int, GatewayError]] = []
+    for number in range(2):
+        writer.settled(b"the end %d" % number)
+        writer.intent(b"intent %d" % number + b"." * 20, lambda error, number=number: refused.append((number, error)))
+    writer.call_end(b"no money")
+    with files_at_most(begin + room):
+        writer.flush()
+    assert writer.trouble and not writer.healthy
+    with pytest.raises(GatewayError, match="Nothing was sent"):
+        writer.intent(b"later")
+    records = read_all(writer.folder)[2:]
+    intents = [body for kind, body in records if kind == INTENT]
+    assert len(intents) + len(refused) == 2 and len(intents) == writer.open_intents
+    assert [number for number, _ in refused] == list(range(len(intents), 2))
+    assert all((error.status, error.code) == (503, "ledger_unavailable") for _, error in refused)
+    ends = [body for kind, body in records if kind == SETTLED]
+    assert len(ends) + writer.lost_records == 3  # the call's end gives way, the attempts' ends were written again where there was room
+    assert ends == [b"the end 0", b"the end 1"][: len(ends)]
+    writer.close()
+
+
+def test_ends_of_attempts_in_a_flush_that_failed_are_written_into_their_room(writer: JournalWriter) -> None:
+    for _ in range(2):
+        writer.intent(b"running")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer.holds = lambda: True
+    writer.intent(b"the disk has room again when this is refused", lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+    for number in range(2):
+        writer.settled(b"the end %d" % number)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SEGMENT_HEADER_BYTES + 100, limits[1]))
+    writer.flush()
+    assert (writer.lost_records, writer.open_intents) == (0, 0)
+    assert read_all(writer.folder)[2:] == [(SETTLED, b"the end 0"), (SETTLED, b"the end 1")]
 
 
 # --- failing disks ------------------------------------------------------------------------------------------------------

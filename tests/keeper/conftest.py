@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection
 
 from aigate.core.price import price_usage, with_id
 from aigate.core.target import Price
@@ -17,33 +17,40 @@ from aigate.core.usage import Usage
 from aigate.journal.records import CallEnd, Intent, Settled, encode_record
 from aigate.journal.writer import MIN_SEGMENT_BYTES, JournalWriter
 from aigate.keeper.db.balances import Balances
-from aigate.keeper.db.engine import Database, database_url, open_database
+from aigate.keeper.db.engine import Database, open_database
 from aigate.keeper.db.ledger_rows import Batch, write_batch
+from tests.databases import PostgresServer, put_sqlite
 from tests.keeper.money_world import Run, World
 
+DATABASES = ("sqlite", "postgresql")
 PRICE = with_id(Price(rates={"input": (150_000, 1), "output": (600_000, 1)}))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Of an empty database."""
-    if request.param == "sqlite":
-        yield database_url(tmp_path)
-        return
-    server = os.environ.get("AIGATE_TEST_POSTGRES", "")
-    if not server:
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer | None]:
+    url = os.environ.get("AIGATE_TEST_POSTGRES", "")
+    server = PostgresServer(url) if url else None
+    yield server
+    if server is not None:
+        server.close()
+
+
+@contextmanager
+def new_url(kind: str, folder: Path, postgres_server: PostgresServer | None, *, is_own: bool = True) -> Iterator[str]:
+    """Of a database as the migrations leave it. `is_own`: its schema may be changed."""
+    if kind == "sqlite":
+        yield put_sqlite(folder)
+    elif postgres_server is None:
         pytest.skip("AIGATE_TEST_POSTGRES is not set")
-    name = f"aigate_test_{secrets.token_hex(6)}"
-    admin = create_engine(server.replace("postgresql://", "postgresql+psycopg://", 1), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    try:
-        base, mark, options = server.partition("?")
-        yield base.rpartition("/")[0] + f"/{name}" + mark + options
-    finally:
-        with admin.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        admin.dispose()
+    else:
+        with postgres_server.new() if is_own else postgres_server.lend() as url:
+            yield url
+
+
+@pytest.fixture(params=DATABASES)
+def url(request: pytest.FixtureRequest, tmp_path: Path, postgres_server: PostgresServer | None) -> Iterator[str]:
+    with new_url(request.param, tmp_path, postgres_server, is_own=False) as url:
+        yield url
 
 
 @pytest.fixture

@@ -21,8 +21,9 @@ SECRET = b"s" * 32
 
 
 class KeeperProcess:
-    def __init__(self, data_dir, *, workers=0):
+    def __init__(self, data_dir, *, workers=0, program=("-m", "aigate.keeper")):
         self.data_dir = data_dir
+        self._program = program
         for name in ("journals", "run"):
             (data_dir / name).mkdir(exist_ok=True)
         server = Server(data_dir=str(data_dir), workers=max(workers, 1))
@@ -32,7 +33,7 @@ class KeeperProcess:
     def start(self):
         ready, ready_child = os.pipe()
         life_child, self.life_fd = os.pipe()
-        command = [sys.executable, "-m", "aigate.keeper", "--name", "keeper-1", "--life-fd", str(life_child), "--ready-fd", str(ready_child)]
+        command = [sys.executable, *self._program, "--name", "keeper-1", "--life-fd", str(life_child), "--ready-fd", str(ready_child)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(life_child, ready_child))
         self.process.stdin.write(self._config)
         self.process.stdin.close()
@@ -63,8 +64,8 @@ class KeeperProcess:
 
 
 @contextlib.contextmanager
-def keeper(data_dir, *, workers=0):
-    process = KeeperProcess(data_dir, workers=workers)
+def keeper(data_dir, **options):
+    process = KeeperProcess(data_dir, **options)
     try:
         yield process
     finally:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+
+from sqlalchemy import Connection
 
 from aigate.core.budget import Owner
 from aigate.core.wallet import Ask, Hold, Shortage, Wallet
@@ -22,14 +25,16 @@ SENT_MS = 1_700_000_000_000  # 2023-11
 
 
 class Desk:
-    """A keeper without its control plane. `month` is the database's clock."""
+    """A keeper without its control plane. `month` is the database's clock; the desk's own look at it waits for `may_look`."""
 
     def __init__(self, database: Database, folder: Path, socket: Path):
         self.month = "2023-11"
+        self.may_look = threading.Event()
+        self.may_look.set()
         self.rounds = 0
         self.database = database
         self.shipper = Shipper(database, folder)
-        self.leases = LeaseDesk(database, self.shipper, find_month=self._find_month)
+        self.leases = LeaseDesk(database, self.shipper, find_month=self._find_month, look_s=0.05)
         self._server = MessageServer(_nobody, expected_workers=0, leases=self.leases)
         self._socket = socket
 
@@ -52,7 +57,9 @@ class Desk:
         self.shipper._next_look = 0.0  # do not wait a second for the next look at the folder
         await self.shipper.catch_up()
 
-    def _find_month(self, connection: object) -> str:
+    def _find_month(self, connection: Connection) -> str:
+        if not connection.get_execution_options().get("is_write"):
+            self.may_look.wait(10)
         self.rounds += 1
         return self.month
 

@@ -219,3 +219,25 @@ def test_a_keeper_that_is_stopped_before_it_serves_ends_well(tmp_path):
         wait_until(lambda: int(status.read_text().split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
         process.terminate()  # it waits for its configuration
         assert process.wait(10) == 0
+
+
+WATCHED = """
+import gc, sys
+from pathlib import Path
+from aigate.keeper.__main__ import main
+looks = []
+gc.callbacks.append(lambda phase, _: phase == "start" and looks.append(gc.get_freeze_count()))
+code = main()
+Path({told!r}).write_text(f"{{gc.get_freeze_count()}} {{sum(map(bool, looks))}} {{looks.count(0)}}")
+sys.exit(code)
+"""
+
+
+def test_garbage_collections_are_few_and_none_looks_at_what_the_keeper_is_made_of(tmp_path):
+    told = tmp_path / "told"
+    with keeper(tmp_path, program=("-c", WATCHED.format(told=str(told)))) as gate:
+        for _ in range(40):
+            assert gate.request("GET", "/v1/keys").status_code == 200
+        assert gate.stop() == 0
+    frozen, looks_after, looks_before = map(int, told.read_text().split())
+    assert frozen > 50_000 and looks_after < 10 < looks_before

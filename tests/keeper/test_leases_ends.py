@@ -11,7 +11,7 @@ from sqlalchemy import text
 from aigate.core.wallet import Hold
 from aigate.keeper.db.engine import Database
 from aigate.messages import Recall, Refused, Welcome
-from tests.keeper.money_worker import ACCOUNT, Desk
+from tests.keeper.money_worker import ACCOUNT, Desk, MoneyWorker
 from tests.keeper.money_world import KEY, TAG, Run, World, until
 
 
@@ -22,7 +22,7 @@ def test_leases_of_a_month_that_has_ended_go_back(run: Run) -> None:
         hold = await worker.hold((budget,), 100)
         assert isinstance(hold, Hold) and hold.window == "2023-11"
         world.desk.month = "2023-12"
-        await until(lambda: any(isinstance(m, Recall) and m.before == "2023-12" for m in worker.heard))
+        await until(lambda: _has_heard_december(worker))
         later = await worker.hold((budget,), 100)
         assert isinstance(later, Hold) and later.window == "2023-12"
         worker.settle(hold, 60)
@@ -30,6 +30,48 @@ def test_leases_of_a_month_that_has_ended_go_back(run: Run) -> None:
         assert (world.standing(KEY).spent, world.standing(KEY).leased) == (60, 0)
 
     run(test)
+
+
+def _has_heard_december(worker: MoneyWorker) -> bool:
+    return any(isinstance(m, Recall) and m.before == "2023-12" for m in worker.heard)
+
+
+def test_nothing_is_granted_before_it_is_known_which_month_is_to_end(database: Database, tmp_path: Path) -> None:
+    async def test() -> None:
+        world = World(database, tmp_path)
+        budget = world.limit(KEY, 1000)
+        world.desk.may_look.clear()
+        async with world.desk.serving():
+            worker = await world.worker()
+            waiting = asyncio.create_task(worker.hold((budget,), 100))
+            done, _ = await asyncio.wait((waiting,), timeout=0.2)
+            world.desk.may_look.set()
+            assert not done and isinstance(await waiting, Hold)
+            world.desk.month = "2023-12"
+            await until(lambda: _has_heard_december(worker))
+            await world.rest()
+
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_leases_of_a_month_that_ended_while_no_keeper_ran_go_back(database: Database, tmp_path: Path) -> None:
+    async def test() -> None:
+        world = World(database, tmp_path)
+        budget = world.limit(KEY, 1000)
+        async with world.desk.serving():
+            worker = await world.worker()
+            worker.settle(await worker.hold((budget,), 100), 60)
+        await worker.disconnect()
+        desk = world.desk = Desk(database, world.folder, world.socket)
+        desk.month = "2023-12"
+        async with desk.serving():
+            await worker.connect(world.socket)
+            await until(lambda: _has_heard_december(worker))
+            await desk.look_and_ship()
+            assert (world.standing(KEY).spent, world.standing(KEY).leased) == (60, 0)
+            await world.rest()
+
+    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def test_what_a_killed_worker_had_sent_is_reserved_and_the_rest_comes_back(run: Run) -> None:

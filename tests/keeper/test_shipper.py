@@ -220,6 +220,29 @@ def test_a_running_shipper_waits_for_a_database_that_is_away(
     assert [len(table) for table in ledger(database)] == [1, 1, 1]
 
 
+def test_batches_are_short_while_grants_are_asked_for(
+    database: Database, journals_folder: Path, new_journal: NewJournal, traffic: Traffic
+) -> None:
+    """A grant waits for the writing thread, so no batch may keep it for long."""
+    sizes: list[int] = []
+    shipper = Shipper(database, journals_folder, hook=lambda _, __, batch, ___: sizes.append(len(batch.attempts)))
+    writer = new_journal()
+
+    def ship(calls: range) -> list[int]:
+        sizes.clear()
+        for number in calls:
+            traffic.write_call(writer, number)
+            if number % 50 == 0:
+                asyncio.run(writer.keep_up())
+        catch_up(shipper)
+        assert sum(sizes) == len(calls)
+        return list(sizes)
+
+    assert len(ship(range(1200))) == 1
+    shipper.note_grant()
+    assert len(ship(range(2000, 3200))) > 1
+
+
 def test_two_keepers_do_not_ship_the_same_journal_twice(
     database: Database, journals_folder: Path, new_journal: NewJournal, traffic: Traffic
 ) -> None:

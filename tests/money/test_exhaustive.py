@@ -146,8 +146,9 @@ def explore(plan: Plan) -> tuple[int, int]:
         for frozen in frontier:
             state = pickle.loads(frozen)
             steps = list(state.steps(plan))
-            for step in steps:
-                state = pickle.loads(frozen)
+            for place, step in enumerate(steps):
+                if place:
+                    state = pickle.loads(frozen)
                 state.take(step, plan)
                 reached = pickle.dumps(state)
                 if hash(reached) not in seen:

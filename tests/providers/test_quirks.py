@@ -162,7 +162,7 @@ def test_sampling_goes_while_an_openai_model_reasons_and_stays_while_it_does_not
     [
         ("groq/openai/gpt-oss-120b", ["logit_bias", "logprobs", "top_logprobs"]),
         ("cerebras/gpt-oss-120b", ["frequency_penalty", "logit_bias", "parallel_tool_calls", "presence_penalty", "service_tier"]),
-        ("moonshot/kimi-k3", ["frequency_penalty", "n", "presence_penalty", "temperature", "top_p"]),
+        ("moonshot/kimi-k3", ["frequency_penalty", "presence_penalty", "temperature", "top_p"]),
         ("mistral/mistral-large-latest", ["logit_bias", "logprobs", "store", "user"]),
         ("openai/o4-mini", ["stop"]),
         ("xai/grok-4.5", ["frequency_penalty", "presence_penalty", "stop"]),

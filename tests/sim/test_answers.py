@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aigate.core.words import count_prompt_words, count_words
+from aigate.core.words import MESSAGE_OVERHEAD, count_words
 from aigate.sim.answers import INTRODUCTION, ChatRequest, answer, embed
 from aigate.sim.behaviours import Behaviour
 
@@ -49,7 +49,7 @@ def test_tokens_are_the_words_of_what_is_said(text, behaviour):
     answers = ask(text, behaviour)
     said = "".join(answers.choices[0].reasoning + answers.choices[0].content)
     assert answers.completion_tokens == count_words(said)
-    assert answers.prompt_tokens == count_prompt_words([{"role": "user", "content": text}])
+    assert answers.prompt_tokens == MESSAGE_OVERHEAD + count_words(text)
 
 
 @pytest.mark.parametrize("length", [1, 5, 1000])

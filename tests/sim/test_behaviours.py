@@ -44,7 +44,7 @@ def test_a_mistyped_part_of_several_is_refused_by_name(model):
 
 def test_every_part_has_a_working_example_that_is_a_valid_model_name():
     for part in PARTS:
-        assert part.pattern.fullmatch(part.example)
+        assert re.fullmatch(part.pattern, part.example)
         assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}", part.example)
         read_behaviour(part.example + "+echo")
 

@@ -92,3 +92,10 @@ def test_a_unix_socket_of_its_own(tmp_path):
     assert second.returncode == 1 and "another process listens" in second.stderr
     process.terminate()
     assert process.wait(timeout=10) == 0 and not path.exists()
+
+
+def test_a_start_that_cannot_be_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for options in (["--port", str(taken.getsockname()[1])], ["--bill", str(tmp_path / "none" / "bill")], ["--jobs", str(tmp_path / "none" / "jobs")]):
+            ended = subprocess.run([sys.executable, "-m", "aigate.sim", "--port", "0", *options], capture_output=True, text=True, timeout=20)
+            assert (ended.returncode, ended.stderr.count("\n")) == (1, 1) and ended.stderr.startswith("aigate sim cannot start: ")

@@ -1,11 +1,9 @@
 """The simulated media service over real connections, by way of the real job dialects: orders, behaviours, files, webhooks, its own bill."""
 
-import http.server
 import io
 import json
 import signal
 import struct
-import threading
 import wave
 from urllib.parse import urlsplit
 
@@ -18,6 +16,7 @@ from aigate.errors import ProviderError
 from aigate.jobdialects import JOB_DIALECTS
 from aigate.jobdialects.dialect import HttpReply, HttpRequest
 from aigate.sim.rates import MEDIA_NANOUSD
+from tests.http_host import Handler, serving
 from tests.sim.test_app import wait_until
 
 PREFIX = {"fal": "/fal", "openai-videos": "/v1"}
@@ -301,23 +300,15 @@ def hook():
     """(url, bodies that came); the first call is answered 500."""
     bodies, answers = [], [500]
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Hook(Handler):
         def do_POST(self):
-            body = self.rfile.read(int(self.headers["content-length"]))
-            status = answers.pop() if answers else 200
+            body, status = self.body(), answers.pop() if answers else 200
             if status == 200:
                 bodies.append((self.path, json.loads(body)))
-            self.send_response(status)
-            self.end_headers()
+            self.answer(status, "text/plain", b"")
 
-        def log_message(self, *args):
-            """Quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/hooks/e?job=1", bodies
-    server.shutdown()
-    server.server_close()
+    with serving(Hook) as port:
+        yield f"http://127.0.0.1:{port}/hooks/e?job=1", bodies
 
 
 @pytest.mark.parametrize("behaviour,status", [("", "OK"), ("+fails", "ERROR")])

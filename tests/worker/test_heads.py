@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aigate.errors import GatewayError
-from aigate.worker.heads import error_fields, field_block, reply_head, request_head, sf_string
+from aigate.worker.heads import error_fields, field_block, reply_head, request_head
 
 
 def test_reply_heads_are_exact():
@@ -70,21 +70,6 @@ def test_a_head_has_exactly_the_lines_it_was_given_or_is_refused(fields):
         return
     lines = head.split(b"\r\n")
     assert lines[1:-2] == [name + b": " + value for name, value in fields] and lines[-2:] == [b"", b""]
-
-
-def test_sf_strings_escape_quotes_and_encode_the_rest():
-    assert sf_string('say "hi" \\ there') == b'"say \\"hi\\" \\\\ there"'
-    assert sf_string("é\n\x7f") == b'"%C3%A9%0A%7F"'
-    assert sf_string("\ud800") == b'"?"'
-
-
-@given(st.text(max_size=40), st.integers(min_value=2, max_value=60))
-def test_sf_strings_are_valid_and_capped_for_any_text(text, limit):
-    written = sf_string(text, limit)
-    assert len(written) <= limit and written[:1] == written[-1:] == b'"'
-    inner = written[1:-1].replace(b"\\\\", b"").replace(b'\\"', b"")
-    assert b'"' not in inner and b"\\" not in inner and all(0x20 <= byte < 0x7F for byte in inner)
-    assert reply_head(200, [(b"x-echo", written)])
 
 
 def test_error_fields_tell_whether_and_when_to_retry():

@@ -117,7 +117,7 @@ def test_a_keeper_that_does_not_answer_is_a_503(tmp_path):
         await keeper.connections.get()
         with pytest.raises(GatewayError) as caught:
             await kept.enter(new_run(previous_response="resp_1"))
-        assert caught.value.status == 503 and not kept._asked
+        assert caught.value.status == 503 and not kept._questions._open
 
     with_keeper(tmp_path / "k", test)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -232,6 +235,37 @@ def test_an_early_reply_ends_an_upload():
         assert (status, body) == (401, b"no") and b"connection: close" in head
 
     piped(keeper, scenario)
+
+
+HASTY = """
+import socket, sys
+listening = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    connection, _ = listening.accept()
+    connection.recv(4096)
+    connection.sendall(b"HTTP/1.1 404 Not Found\\r\\nContent-Length: 2\\r\\n\\r\\nno")
+    connection.close()
+"""
+
+
+def test_an_answer_that_is_quicker_than_the_body_is_not_lost_to_the_broken_upload():
+    """A server of its own process that answers from the head alone, and closes, is often done between our two writes."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{folder}/control.sock")
+        listening.listen()
+        hasty = subprocess.Popen([sys.executable, "-c", HASTY, str(listening.fileno())], pass_fds=[listening.fileno()])
+
+        async def scenario(server: Server) -> None:
+            client = await server.client()
+            for _ in range(500):
+                status, _, body = await client.ask(b"POST /nothing HTTP/1.1\r\nHost: gate\r\nContent-Length: 2\r\n\r\n{}")
+                assert (status, body) == (404, b"no")
+
+        try:
+            assert serve(scenario, fallback=Pipe(f"{folder}/control.sock")).problems == []
+        finally:
+            hasty.kill()
+            hasty.wait()
 
 
 # --- failures ---

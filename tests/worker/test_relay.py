@@ -1,10 +1,13 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from aigate.core.events import Event
+from aigate.core.neutral import Chunk, Delta
 from aigate.core.usage import Usage
 from aigate.errors import ProviderError
-from aigate.worker.relay import Relay
+from aigate.worker.relay import MAX_HELD_EVENTS, Relay
 
 USAGE = Usage(3, 2)
 
@@ -20,6 +23,8 @@ class Script:
             b"error": [Event(error=ProviderError("broke", kind="error"))],
             b"text+error": [Event(raw=b"text", count=1), Event(error=ProviderError("broke", kind="error"))],
             b"comment": [],
+            b"role": [Event(count=1, chunk=Chunk(deltas=[Delta(0, role="assistant", text="")]))],
+            b"word": [Event(count=1, chunk=Chunk(deltas=[Delta(0, text="word")]))],
         }
         return words[data]
 
@@ -35,7 +40,7 @@ class Script:
 
 class Writer:
     def write(self, events: Sequence[Event]) -> bytes:
-        return b"".join(event.raw for event in events)
+        return b"".join(event.raw or (event.chunk.deltas[0].text or "role").encode() if event.chunk or event.raw else b"" for event in events)
 
     def keep_alive(self) -> bytes:
         return b":\n\n"
@@ -47,8 +52,9 @@ class Sink:
         self.is_gone = self.is_started = self.is_full = False
         self.on_gone = self.on_drain = None
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
         self.sent.append(data)
+        return self.is_full
 
     def abort(self) -> None:
         self.is_gone = True
@@ -184,3 +190,53 @@ def test_a_comment_after_silence_and_only_then():
     assert made.sink.sent == []
     made.keep_alive(made.last_write + 15, 15)
     assert made.sink.sent == [b":\n\n"]
+
+
+class Stumbling(Script):
+    """Fails on what it did not expect."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        if data == b"odd":
+            raise ValueError("unforeseen")
+        return super().feed(data)
+
+    def close(self) -> list[Event]:
+        raise ValueError("unforeseen")
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_a_reader_that_fails_ends_its_stream_as_one_that_cannot_be_read(at_end, caplog):
+    stream = relay()
+    stream.reader = Stumbling()
+    stream.on_data(b"text")
+    if at_end:
+        stream.on_end(None)
+    else:
+        stream.on_data(b"odd")
+    assert stream.ended.done() and stream.opened.result()
+    assert stream.error is not None and stream.error.kind == "bad_reply"
+    assert "unforeseen" in caplog.text
+
+
+def test_a_role_alone_leaves_room_for_a_fallback():
+    made = relay()
+    made.on_data(b"role")
+    assert not made.opened.done() and made.first_byte_at < 0
+    made.on_data(b"error")
+    assert made.opened.result() is False and made.error.kind == "error"
+
+
+@pytest.mark.parametrize("then", [b"word", b"text", b"done"])
+def test_what_was_held_back_comes_before_what_says_something(then):
+    made = relay()
+    made.on_data(b"role")
+    made.on_data(then)
+    assert made.opened.result() is True
+    assert made.forward() == b"role" + (b"" if then == b"done" else then)
+
+
+def test_a_stream_that_says_nothing_for_long_begins_all_the_same():
+    made = relay()
+    for _ in range(MAX_HELD_EVENTS):
+        made.on_data(b"role")
+    assert made.opened.result() is True and made.forward() == b"role" * MAX_HELD_EVENTS

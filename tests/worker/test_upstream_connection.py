@@ -417,6 +417,7 @@ def test_a_reply_means_the_same_however_it_is_sliced(reply: tuple[bytes, int, by
     async def main() -> None:
         async with provider(answers()) as origin, pool() as outbound:
             connection = await ask(outbound, origin)
+            outbound.turn.flush()
             for piece in slices:
                 connection.data_received(piece)
             assert (await connection.head(5)).status == status

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import Connection
 
+from aigate.core.account import Tenant
 from aigate.core.batch import (
     CANCELLED,
     FINALIZING,
@@ -44,7 +45,6 @@ ENGINE_PAUSE_S = 30.0
 FINISH = "batch.finish.1"
 
 CheckUrl = Callable[[str, str], Awaitable[None]]  # URL, field
-Owner = tuple[str, str]  # account, owner: core/account.py keeper_of
 
 
 class BatchDesk:
@@ -68,9 +68,9 @@ class BatchDesk:
 
     # --- for callers ---
 
-    async def add(self, owner: Owner, key_id: str, asked: NewBatch) -> Batch | None:
+    async def add(self, tenant: Tenant, key_id: str, asked: NewBatch) -> Batch | None:
         """None: there is no such file. ClientError for one that no batch can be made of: then there is no batch."""
-        file = await self._files.get(owner, asked.input_file_id)
+        file = await self._files.get(tenant, asked.input_file_id)
         if file is None:
             return None
         if file.purpose != BATCH:
@@ -81,8 +81,8 @@ class BatchDesk:
         now_ms = int(time.time() * 1000)
         batch = Batch(
             id=f"batch_{now_ms:011x}{secrets.token_hex(6)}",  # rises with time
-            account_id=owner[0],
-            owner_id=owner[1],
+            account_id=tenant[0],
+            owner_id=tenant[1],
             key_id=key_id,
             total=await self._count_lines(file.id),
             created_ms=now_ms,
@@ -93,16 +93,16 @@ class BatchDesk:
         self._start(batch.id, batch.owner_id, batch.status)
         return batch
 
-    async def get(self, owner: Owner, batch_id: str) -> Batch | None:
+    async def get(self, tenant: Tenant, batch_id: str) -> Batch | None:
         found = await self._database.read(get_batch, batch_id)
-        return found if found is not None and (found.account_id, found.owner_id) == owner else None
+        return found if found is not None and (found.account_id, found.owner_id) == tenant else None
 
-    async def list(self, owner: Owner, page: Listing) -> list[Batch]:
-        return await self._database.read(list_batches, owner, page)
+    async def list(self, tenant: Tenant, page: Listing) -> list[Batch]:
+        return await self._database.read(list_batches, tenant, page)
 
-    async def cancel(self, owner: Owner, batch_id: str) -> Batch | None:
+    async def cancel(self, tenant: Tenant, batch_id: str) -> Batch | None:
         """What runs comes to its end, and what is done is kept. One that has ended stays as it is."""
-        found = await self.get(owner, batch_id)
+        found = await self.get(tenant, batch_id)
         if found is None or not await self._database.write(cancel_batch, batch_id, int(time.time() * 1000)):
             return found
         run = self._runs.get(batch_id)
@@ -110,8 +110,8 @@ class BatchDesk:
             run.stop(CANCELLED)
         else:  # it waits for its turn, and need not any more
             self._tasks[batch_id].cancel()
-            self._start(batch_id, owner[1], "")
-        return await self.get(owner, batch_id)
+            self._start(batch_id, tenant[1], "")
+        return await self.get(tenant, batch_id)
 
     async def _count_lines(self, file_id: str) -> int:
         """Reads the whole input, in a thread. Raises ClientError for what no batch can be made of."""

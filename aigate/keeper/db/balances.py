@@ -1,4 +1,4 @@
-"""What shipped records do to the budgets: spent, reserved and leased of every owner, and the journal's leases (design M8, M9).
+"""What shipped records do to the budgets: spent, reserved and leased of every owner, and the journal's leases.
 
 Runs inside the shipper's transaction, on its thread. The arithmetic is core/budget.py's; here are the rows. Every owner of an attempt
 has its row, limited or not, so that sums by key, tag and sub-account need no other table and a first limit starts from the truth.

@@ -1,4 +1,4 @@
-"""Grants: lease of budgets given to journals (design M1–M3, M11, M13). The arithmetic is core/budget.py's; here are the rows.
+"""Grants: lease of budgets given to journals. The arithmetic is core/budget.py's; here are the rows.
 
 Rows of `windows` are locked in the order of their ids, so that two keepers on one database agree who comes first.
 """

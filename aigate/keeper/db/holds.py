@@ -1,5 +1,5 @@
 """Money of work that the keeper itself sends out (jobs, whole runs): a hold goes straight into `reserved`, with its attempt as an `unsettled`
-row, in the transaction of its cause; the end turns it into what was spent, once (design M1, M10).
+row, in the transaction of its cause; the end turns it into what was spent, once.
 
 The arithmetic is core/budget.py's. Rows are touched in the order the shipper touches them (usage, then windows by id), so that two keepers
 on one database never wait for each other in a ring; a refusal is an exception, which undoes the transaction.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Table, Text, text
 
+from aigate.keeper.db.columns import integer_column, text_column
+
 SCHEMA_REVISION = "0008"  # newest file in migrations/versions
 
 metadata = MetaData()
@@ -16,14 +18,6 @@ _LIVING = text("deleted_ms IS NULL")
 _CHANGED = text("version > 0")
 _RESERVED = text("reserved_nanousd > 0")
 _WAITING = text("delivered_ms IS NULL")
-
-
-def _text(name: str, **options: object) -> Column:
-    return Column(name, Text, nullable=False, **options)
-
-
-def _integer(name: str, **options: object) -> Column:
-    return Column(name, BigInteger, nullable=False, **options)
 
 
 def _rate_limits() -> list[Column]:
@@ -38,15 +32,15 @@ def _archive_days() -> Column:
 
 def _usage_sums() -> list[Column]:
     """`requests` counts calls; the others are over attempts."""
-    return [_integer(name) for name in ("requests", "attempts", "cost_nanousd", "input_tokens", "output_tokens")]
+    return [integer_column(name) for name in ("requests", "attempts", "cost_nanousd", "input_tokens", "output_tokens")]
 
 
 accounts = Table(
     "accounts",
     metadata,
-    _text("id", primary_key=True),  # acc_…
-    _text("name"),
-    _integer("created_ms"),
+    text_column("id", primary_key=True),  # acc_…
+    text_column("name"),
+    integer_column("created_ms"),
     *_rate_limits(),
     _archive_days(),
 )
@@ -54,16 +48,16 @@ accounts = Table(
 keys = Table(
     "keys",
     metadata,
-    _text("id", primary_key=True),  # key_…
-    _text("account_id", index=True),
+    text_column("id", primary_key=True),  # key_…
+    text_column("account_id", index=True),
     Column("sub_account_id", Text),
-    _text("name"),
+    text_column("name"),
     Column("digest", LargeBinary, nullable=False, unique=True),  # HMAC-SHA-256 of the key, never the key
-    _text("hint"),  # its last 4 characters
-    _integer("created_ms"),
+    text_column("hint"),  # its last 4 characters
+    integer_column("created_ms"),
     Column("expires_ms", BigInteger),
     Column("revoked_ms", BigInteger),
-    _text("allowed_models", server_default="[]"),  # JSON list of globs; [] = all
+    text_column("allowed_models", server_default="[]"),  # JSON list of globs; [] = all
     Column("default_tag", Text),
     Column("is_admin", Boolean, nullable=False),
     *_rate_limits(),
@@ -76,14 +70,14 @@ keys = Table(
 sub_accounts = Table(
     "sub_accounts",
     metadata,
-    _text("id", primary_key=True),  # sa_…
-    _text("account_id"),
-    _text("name"),
+    text_column("id", primary_key=True),  # sa_…
+    text_column("account_id"),
+    text_column("name"),
     Column("external_ref", Text),
     Column("default_tag", Text),
-    _text("allowed_models"),  # JSON list of globs; [] = all
+    text_column("allowed_models"),  # JSON list of globs; [] = all
     *_rate_limits(),
-    _integer("created_ms"),
+    integer_column("created_ms"),
     Column("deleted_ms", BigInteger),
     _archive_days(),
     Index("sub_accounts_by_name", "account_id", "name", unique=True, sqlite_where=_LIVING, postgresql_where=_LIVING),
@@ -94,15 +88,15 @@ sub_accounts = Table(
 provider_keys = Table(
     "provider_keys",
     metadata,
-    _text("id", primary_key=True),  # pk_…
-    _text("account_id", index=True),
+    text_column("id", primary_key=True),  # pk_…
+    text_column("account_id", index=True),
     Column("sub_account_id", Text),
-    _text("provider"),
-    _text("origin"),  # the only origin it is ever sent to; part of what is sealed
-    _text("name"),
-    _text("hint"),
+    text_column("provider"),
+    text_column("origin"),  # the only origin it is ever sent to; part of what is sealed
+    text_column("name"),
+    text_column("hint"),
     Column("sealed", LargeBinary, nullable=False),
-    _integer("created_ms"),
+    integer_column("created_ms"),
     Column("revoked_ms", BigInteger),
 )
 
@@ -112,14 +106,14 @@ budgets = Table(
     "budgets",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    _text("scope"),  # account | sub_account | key | tag
-    _text("account_id"),
-    _text("owner_id"),  # of a tag: its text
+    text_column("scope"),  # account | sub_account | key | tag
+    text_column("account_id"),
+    text_column("owner_id"),  # of a tag: its text
     Column("limit_nanousd", BigInteger),
-    _text("window_kind"),  # month | all
-    _text("mode"),  # clamp | hard
-    _integer("version"),  # of its last change that workers must hear of, counted over all budgets (meta.limits_version); 0 = none
-    _integer("created_ms"),
+    text_column("window_kind"),  # month | all
+    text_column("mode"),  # clamp | hard
+    integer_column("version"),  # of its last change that workers must hear of, counted over all budgets (meta.limits_version); 0 = none
+    integer_column("created_ms"),
     Column("deleted_ms", BigInteger),
     Index("budgets_by_owner", "scope", "account_id", "owner_id", unique=True),
     Index("budgets_changed", "version", sqlite_where=_CHANGED, postgresql_where=_CHANGED),
@@ -129,15 +123,15 @@ budgets = Table(
 windows = Table(
     "windows",
     metadata,
-    _integer("budget_id"),
-    _text("window"),  # YYYY-MM | all
-    _integer("spent_nanousd"),
-    _integer("reserved_nanousd"),
-    _integer("leased_nanousd"),
-    _integer("requests"),
-    _integer("attempts"),
-    _integer("input_tokens"),
-    _integer("output_tokens"),
+    integer_column("budget_id"),
+    text_column("window"),  # YYYY-MM | all
+    integer_column("spent_nanousd"),
+    integer_column("reserved_nanousd"),
+    integer_column("leased_nanousd"),
+    integer_column("requests"),
+    integer_column("attempts"),
+    integer_column("input_tokens"),
+    integer_column("output_tokens"),
     PrimaryKeyConstraint("budget_id", "window"),
     sqlite_with_rowid=False,
 )
@@ -146,10 +140,10 @@ windows = Table(
 leases = Table(
     "leases",
     metadata,
-    _text("journal_id"),
-    _integer("budget_id"),
-    _text("window"),
-    _integer("amount_nanousd"),
+    text_column("journal_id"),
+    integer_column("budget_id"),
+    text_column("window"),
+    integer_column("amount_nanousd"),
     PrimaryKeyConstraint("journal_id", "budget_id", "window"),
     sqlite_with_rowid=False,
 )
@@ -158,8 +152,8 @@ leases = Table(
 grants = Table(
     "grants",
     metadata,
-    _text("journal_id"),
-    _integer("number"),
+    text_column("journal_id"),
+    integer_column("number"),
     Column("answer", LargeBinary, nullable=False),
     PrimaryKeyConstraint("journal_id", "number"),
     sqlite_with_rowid=False,
@@ -169,17 +163,17 @@ grants = Table(
 outbox = Table(
     "outbox",
     metadata,
-    _text("id", primary_key=True),  # evt_…
-    _text("type"),
-    _text("account_id"),
-    _text("payload"),  # JSON
-    _text("cause", unique=True),  # the same cause makes one event
-    _integer("created_ms"),
+    text_column("id", primary_key=True),  # evt_…
+    text_column("type"),
+    text_column("account_id"),
+    text_column("payload"),  # JSON
+    text_column("cause", unique=True),  # the same cause makes one event
+    integer_column("created_ms"),
     Column("delivered_ms", BigInteger),  # handed over to its receivers, if it has any (webhook_deliveries)
     Column("sub_account_id", Text),
     Column("key_id", Text),
     Column("url", Text),  # of the request that it tells of: gets the payload itself
-    _text("subject", server_default=""),  # events of one subject are delivered in their order; "" = none
+    text_column("subject", server_default=""),  # events of one subject are delivered in their order; "" = none
     Index("outbox_waiting", "created_ms", sqlite_where=_WAITING, postgresql_where=_WAITING),
 )
 
@@ -187,11 +181,11 @@ outbox = Table(
 responses = Table(
     "responses",
     metadata,
-    _text("account_id"),
-    _text("owner_id"),  # core/account.py keeper_of
-    _text("id"),  # resp_…
+    text_column("account_id"),
+    text_column("owner_id"),  # core/account.py tenant_of
+    text_column("id"),  # resp_…
     Column("previous_id", Text),
-    _integer("created_ms"),
+    integer_column("created_ms"),
     Column("input", LargeBinary, nullable=False),  # JSON: what the caller sent under that key
     Column("body", LargeBinary, nullable=False),  # JSON: the response as the caller got it
     PrimaryKeyConstraint("account_id", "owner_id", "id"),
@@ -202,38 +196,38 @@ responses = Table(
 attempts = Table(
     "attempts",
     metadata,
-    _text("attempt_id"),
-    _text("call_id"),
-    _integer("number"),
-    _integer("sent_ms"),
-    _text("provider"),
-    _text("model"),
-    _integer("hold_nanousd"),
-    _text("hold_price_id"),
-    _text("account_id"),
-    _text("key_id"),
+    text_column("attempt_id"),
+    text_column("call_id"),
+    integer_column("number"),
+    integer_column("sent_ms"),
+    text_column("provider"),
+    text_column("model"),
+    integer_column("hold_nanousd"),
+    text_column("hold_price_id"),
+    text_column("account_id"),
+    text_column("key_id"),
     Column("sub_account_id", Text),
     Column("tag", Text),
-    _text("window"),
-    _text("leases"),  # JSON [[budget id, lease number], …]; "" = none
+    text_column("window"),
+    text_column("leases"),  # JSON [[budget id, lease number], …]; "" = none
     Column("is_stream", Boolean, nullable=False),
-    _text("end"),  # complete | aborted | failed | unsettled
-    _text("usage_source"),  # reported | counted | estimated | none; "" = unsettled
-    _integer("input_tokens"),
-    _integer("output_tokens"),
-    _integer("cached_tokens"),
-    _integer("cache_write_tokens"),
-    _integer("reasoning_tokens"),
-    _integer("audio_input_tokens"),
-    _integer("audio_output_tokens"),
-    _integer("cost_nanousd"),
-    _text("price_id"),
-    _integer("provider_status"),
-    _text("error_kind"),
-    _integer("latency_ms"),
-    _integer("ttft_ms"),
+    text_column("end"),  # complete | aborted | failed | unsettled
+    text_column("usage_source"),  # reported | counted | estimated | none; "" = unsettled
+    integer_column("input_tokens"),
+    integer_column("output_tokens"),
+    integer_column("cached_tokens"),
+    integer_column("cache_write_tokens"),
+    integer_column("reasoning_tokens"),
+    integer_column("audio_input_tokens"),
+    integer_column("audio_output_tokens"),
+    integer_column("cost_nanousd"),
+    text_column("price_id"),
+    integer_column("provider_status"),
+    text_column("error_kind"),
+    integer_column("latency_ms"),
+    integer_column("ttft_ms"),
     Column("raw_usage", LargeBinary, nullable=False),
-    _integer("reserved_nanousd"),  # the hold of an unsettled attempt: counts against limits, is never billed
+    integer_column("reserved_nanousd"),  # the hold of an unsettled attempt: counts against limits, is never billed
     PrimaryKeyConstraint("call_id", "attempt_id"),
     Index("attempts_reserved", "attempt_id", sqlite_where=_RESERVED, postgresql_where=_RESERVED),
     sqlite_with_rowid=False,
@@ -243,25 +237,25 @@ attempts = Table(
 calls = Table(
     "calls",
     metadata,
-    _text("call_id", primary_key=True),
-    _text("surface"),
-    _text("endpoint"),
-    _text("asked_model"),
-    _text("served_by"),
-    _integer("status"),
-    _integer("started_ms"),
-    _integer("latency_ms"),
-    _integer("ttft_ms"),
+    text_column("call_id", primary_key=True),
+    text_column("surface"),
+    text_column("endpoint"),
+    text_column("asked_model"),
+    text_column("served_by"),
+    integer_column("status"),
+    integer_column("started_ms"),
+    integer_column("latency_ms"),
+    integer_column("ttft_ms"),
     Column("is_stream", Boolean, nullable=False),
-    _integer("attempts"),
-    _integer("cost_nanousd"),
-    _text("account_id"),
-    _text("key_id"),
+    integer_column("attempts"),
+    integer_column("cost_nanousd"),
+    text_column("account_id"),
+    text_column("key_id"),
     Column("sub_account_id", Text),
     Column("tag", Text),
     Column("client_request_id", Text),
-    _text("error_code"),
-    _text("warnings"),
+    text_column("error_code"),
+    text_column("warnings"),
     Index("calls_by_start", "started_ms", "call_id"),
     sqlite_with_rowid=False,
 )
@@ -270,11 +264,11 @@ calls = Table(
 usage_totals = Table(
     "usage_totals",
     metadata,
-    _text("month"),
-    _text("account_id"),
-    _text("key_id"),
-    _text("sub_account_id"),  # "" = none
-    _text("tag"),  # "" = untagged
+    text_column("month"),
+    text_column("account_id"),
+    text_column("key_id"),
+    text_column("sub_account_id"),  # "" = none
+    text_column("tag"),  # "" = untagged
     *_usage_sums(),
     PrimaryKeyConstraint("month", "account_id", "key_id", "sub_account_id", "tag"),
     Index("usage_totals_by_sub_account", "month", "account_id", "sub_account_id"),
@@ -285,11 +279,11 @@ usage_totals = Table(
 usage_days = Table(
     "usage_days",
     metadata,
-    _text("account_id"),
-    _text("owner_id"),  # key or sub-account; "" = the whole account
-    _text("month"),
-    _text("day"),  # YYYY-MM-DD
-    _text("model"),  # slug; "" = calls that nothing served
+    text_column("account_id"),
+    text_column("owner_id"),  # key or sub-account; "" = the whole account
+    text_column("month"),
+    text_column("day"),  # YYYY-MM-DD
+    text_column("model"),  # slug; "" = calls that nothing served
     *_usage_sums(),
     PrimaryKeyConstraint("account_id", "owner_id", "month", "day", "model"),
     sqlite_with_rowid=False,
@@ -298,26 +292,26 @@ usage_days = Table(
 prices = Table(
     "prices",
     metadata,
-    _text("id", primary_key=True),  # prc_ + hash of the content
-    _text("content"),  # JSON of core/target.py Price
-    _integer("created_ms"),
+    text_column("id", primary_key=True),  # prc_ + hash of the content
+    text_column("content"),  # JSON of core/target.py Price
+    integer_column("created_ms"),
 )
 
 # `shipped_*`: everything before is in the tables. `replay_*`: the oldest intent still open there; a restarted keeper reads on from it.
 journals = Table(
     "journals",
     metadata,
-    _text("id", primary_key=True),  # jrn_…
-    _text("node"),
-    _integer("created_ms"),
-    _integer("shipped_segment"),
-    _integer("shipped_offset"),
-    _integer("replay_segment"),
-    _integer("replay_offset"),
+    text_column("id", primary_key=True),  # jrn_…
+    text_column("node"),
+    integer_column("created_ms"),
+    integer_column("shipped_segment"),
+    integer_column("shipped_offset"),
+    integer_column("replay_segment"),
+    integer_column("replay_offset"),
     Column("sealed_ms", BigInteger),
-    _text("damage"),  # what of it could not be read; "" = nothing
+    text_column("damage"),  # what of it could not be read; "" = nothing
 )
 
-# grant_seq: rises with every grant (M15). limits_version: rises with every change of a limit that workers must hear of. kept_month: `attempts` and
+# grant_seq: rises with every grant. limits_version: rises with every change of a limit that workers must hear of. kept_month: `attempts` and
 # `calls` of months before it were removed (retention); "" = none.
-meta = Table("meta", metadata, _text("name", primary_key=True), _text("value"))
+meta = Table("meta", metadata, text_column("name", primary_key=True), text_column("value"))

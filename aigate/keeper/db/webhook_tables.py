@@ -7,31 +7,24 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Table, Text, text
 
+from aigate.keeper.db.columns import integer_column, text_column
 from aigate.keeper.db.tables import metadata
 
 _PENDING = text("status = 'pending'")
 
 
-def _text(name: str, **options: object) -> Column:
-    return Column(name, Text, nullable=False, **options)
-
-
-def _integer(name: str, **options: object) -> Column:
-    return Column(name, BigInteger, nullable=False, **options)
-
-
 def _owner() -> list[Column]:
-    return [_text("account_id"), Column("sub_account_id", Text), Column("key_id", Text)]
+    return [text_column("account_id"), Column("sub_account_id", Text), Column("key_id", Text)]
 
 
 # Sealed by the vault. `previous`: signs too, until its time, after a rotation that let the two overlap.
 webhook_secrets = Table(
     "webhook_secrets",
     metadata,
-    _text("owner_id", primary_key=True),  # a key's id (for URLs given with a request), or an endpoint's
-    _text("account_id"),
+    text_column("owner_id", primary_key=True),  # a key's id (for URLs given with a request), or an endpoint's
+    text_column("account_id"),
     Column("sealed", LargeBinary, nullable=False),
-    _integer("created_ms"),
+    integer_column("created_ms"),
     Column("previous", LargeBinary),
     Column("previous_until_ms", BigInteger),
 )
@@ -39,12 +32,12 @@ webhook_secrets = Table(
 webhook_endpoints = Table(
     "webhook_endpoints",
     metadata,
-    _text("id", primary_key=True),  # we_…
+    text_column("id", primary_key=True),  # we_…
     *_owner(),
-    _text("url"),
-    _text("events"),  # JSON list of types and patterns (core/webhook.py); [] = all
-    _text("description"),
-    _integer("created_ms"),
+    text_column("url"),
+    text_column("events"),  # JSON list of types and patterns (core/webhook.py); [] = all
+    text_column("description"),
+    integer_column("created_ms"),
     Column("disabled_ms", BigInteger),
     Index("webhook_endpoints_by_account", "account_id", "id"),
 )
@@ -54,22 +47,22 @@ webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    _text("id", unique=True),  # dlv_…: the same at every try, and when it is sent again
-    _text("event_id"),
-    _text("event_type"),
+    text_column("id", unique=True),  # dlv_…: the same at every try, and when it is sent again
+    text_column("event_id"),
+    text_column("event_type"),
     *_owner(),
     Column("endpoint_id", Text),  # NULL: to the URL of one request
-    _text("url"),
-    _text("host"),  # what is bounded together: a dead one holds up no other
-    _text("lane"),
-    _text("subject"),
-    _text("body"),  # the exact bytes that are signed and sent
-    _text("status"),  # pending | delivered | failed
-    _integer("attempts"),  # all there were
-    _integer("round"),  # attempts since it was made or sent again: where it stands in the schedule
-    _text("tries"),  # JSON of the last ones (core/webhook.py Try)
+    text_column("url"),
+    text_column("host"),  # what is bounded together: a dead one holds up no other
+    text_column("lane"),
+    text_column("subject"),
+    text_column("body"),  # the exact bytes that are signed and sent
+    text_column("status"),  # pending | delivered | failed
+    integer_column("attempts"),  # all there were
+    integer_column("round"),  # attempts since it was made or sent again: where it stands in the schedule
+    text_column("tries"),  # JSON of the last ones (core/webhook.py Try)
     Column("due_ms", BigInteger),
-    _integer("created_ms"),
+    integer_column("created_ms"),
     Column("ended_ms", BigInteger),
     Index("webhook_deliveries_due", "due_ms", sqlite_where=_PENDING, postgresql_where=_PENDING),
     Index("webhook_deliveries_lanes", "lane", "number", sqlite_where=_PENDING, postgresql_where=_PENDING),

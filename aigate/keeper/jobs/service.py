@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from aigate.config import Jobs
-from aigate.core.account import Whose, keeper_of
+from aigate.core.account import Whose, tenant_of
 from aigate.core.allow import check_allowed
 from aigate.core.call import Principal
 from aigate.core.job import JobRequest, Planned, plan_job
@@ -103,7 +103,7 @@ class JobService:
             intent=intent,
             owners=owners_of(principal, new.tag),
             price=price,
-            owner_id=keeper_of(principal)[1],
+            owner_id=tenant_of(principal)[1],
             idempotency_key=new.idempotency_key,
             digest=new.digest,
             max_active=self._settings.max_active,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -133,9 +134,10 @@ def _inner(batch_id: str, number: int, tries: int) -> dict:
 def test_lines_whose_window_has_ended_say_so(database: Database, tmp_path: Path) -> None:
     async def test(world: BatchWorld) -> None:
         world.plane.gate.clear()
-        batch_id = await world.batch(*[line(str(n)) for n in range(9)], b"no json", life_ms=150)
+        batch_id = await world.batch(*[line(str(n)) for n in range(9)], b"no json", life_ms=1000)
         running = asyncio.create_task((await world.run_of(batch_id)).run())
-        await asyncio.sleep(0.2)
+        await until(lambda: len(world.plane.seen) == 4)
+        await asyncio.sleep((await world.row(batch_id)).expires_ms / 1000 - time.time() + 0.05)
         world.plane.gate.set()
         await running
         output, errors = world.results(batch_id)

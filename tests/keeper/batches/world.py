@@ -187,6 +187,8 @@ class BatchWorld:
         return found
 
     async def run_of(self, batch_id: str) -> BatchRun:
+        """What the one before was writing when it was cancelled is written before: a crash leaves it whole or not at all, never to come."""
+        await self.database.write(lambda connection: None)
         return BatchRun(await self.row(batch_id), self.means, self.spool(batch_id))
 
     def spool(self, batch_id: str) -> Spool:

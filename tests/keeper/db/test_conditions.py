@@ -84,7 +84,7 @@ def test_a_key_is_looked_up_by_index(database: Database) -> None:
 
 def test_a_grant_finds_its_rows_by_index(database: Database) -> None:
     database.write_now(set_limit, KEY, Cap(100), 1, is_new_owner=True)
-    database.write_now(_register, "jrn_a", "")
+    database.write_now(_register, "jrn_a")
     wants = (Want(database.read_now(find_standings, [KEY])[KEY].budget_id, 5, 50),)
     with without_scans(database) as statements:
         for need in (1, 1, 2):  # given, repeated, given

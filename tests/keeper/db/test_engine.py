@@ -5,6 +5,7 @@ import importlib
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,18 @@ from sqlalchemy import Connection, Engine, inspect, select, text
 from aigate.keeper.db.engine import Database, NewerSchema, database_url, open_database, schema_revision
 from aigate.keeper.db.migrations.run import upgrade
 from aigate.keeper.db.tables import SCHEMA_REVISION, meta
+from tests.databases import PostgresServer
+from tests.keeper.conftest import DATABASES, new_url
 
 FOLDER = Path(sys.modules["aigate.keeper.db"].__file__ or "").parent
 METADATA = {importlib.import_module(f"aigate.keeper.db.{path.stem}").metadata for path in FOLDER.glob("*tables.py")}
+
+
+@pytest.fixture(params=DATABASES)
+def url(request: pytest.FixtureRequest, tmp_path: Path, postgres_server: PostgresServer | None) -> Iterator[str]:
+    """These tests change its schema."""
+    with new_url(request.param, tmp_path, postgres_server) as url:
+        yield url
 
 
 def shape(engine: Engine) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, MetaData, insert, select
 
 from aigate.keeper.db.engine import Database, _create_engine, open_database
@@ -10,9 +13,17 @@ from aigate.keeper.db.migrations.run import upgrade
 from aigate.keeper.db.prices import save_prices
 from aigate.keeper.db.tables import attempts, budgets, calls, journals, prices, usage_days, usage_totals, windows
 from aigate.keeper.ledger import verify
-from tests.keeper.conftest import write_whole
+from tests.databases import PostgresServer
+from tests.keeper.conftest import DATABASES, new_url, write_whole
 
 KEPT = (attempts, calls, usage_totals, prices, journals)
+
+
+@pytest.fixture(params=DATABASES)
+def url(request: pytest.FixtureRequest, tmp_path: Path, postgres_server: PostgresServer | None) -> Iterator[str]:
+    """These tests change its schema."""
+    with new_url(request.param, tmp_path, postgres_server) as url:
+        yield url
 
 
 def rows(database: Database, table: Any) -> list[tuple[Any, ...]]:

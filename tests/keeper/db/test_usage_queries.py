@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -8,25 +9,34 @@ import pytest
 
 from aigate.core.account import Page, Whose
 from aigate.errors import ClientError
-from aigate.keeper.db.engine import Database
+from aigate.keeper.db.engine import Database, open_database
 from aigate.keeper.db.ledger_rows import Batch, write_batch
 from aigate.keeper.db.usage import LabelTotals, Totals, recent_calls, usage_by, usage_in_days
-from tests.keeper.conftest import write_whole
+from tests.databases import PostgresServer
+from tests.keeper.conftest import DATABASES, Traffic, new_url, write_whole
 
 ALL, SUB, KEY = Whose("acc_default"), Whose("acc_default", sub_account_id="sa_1"), Whose("acc_default", key_id="key_2")
 
 
-@pytest.fixture
-def filled(database: Database, traffic: Any) -> Database:
+@pytest.fixture(scope="module", params=DATABASES)
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer | None) -> Iterator[Database]:
+    """Read by many tests, written by none."""
+    with new_url(request.param, tmp_path_factory.mktemp("filled"), postgres_server) as url:
+        database = open_database(url)
+        fill(database)
+        yield database
+        database.close()
+
+
+def fill(database: Database) -> None:
     """30 calls: three tags (one of them none, all of a sub-account), two keys in turn; call 1 had no attempt."""
-    batch = Batch()
+    batch, traffic = Batch(), Traffic()
     for n in range(30):
         fields = {"tag": (None, "a", "b")[n % 3], "key_id": ("key_1", "key_2")[n % 2]}
         if n != 1:
             batch.add_attempt(_owned(traffic.intent(n, **fields), n), traffic.settled(n))
         batch.add_call(_owned(traffic.call_end(n, attempts=int(n != 1), **fields), n))
     database.write_now(write_whole, batch)
-    return database
 
 
 def _owned(record: Any, n: int) -> Any:
@@ -66,12 +76,13 @@ def test_calls_of_the_same_millisecond_are_not_lost_between_pages(database: Data
     assert walk(database, limit=3) == list(reversed(range(10)))
 
 
-def test_calls_that_come_in_meanwhile_do_not_disturb_the_pages(filled: Database, traffic: Any) -> None:
-    first, cursor = filled.read_now(recent_calls, limit=10)
+def test_calls_that_come_in_meanwhile_do_not_disturb_the_pages(database: Database, traffic: Any) -> None:
+    fill(database)
+    first, cursor = database.read_now(recent_calls, limit=10)
     batch = Batch()
     batch.add_call(traffic.call_end(500))
-    filled.write_now(write_batch, batch)
-    second, _ = filled.read_now(recent_calls, limit=10, cursor=cursor)
+    database.write_now(write_batch, batch)
+    second, _ = database.read_now(recent_calls, limit=10, cursor=cursor)
     assert numbers(first + second) == list(reversed(range(10, 30)))
 
 

@@ -32,7 +32,7 @@ def run(folder: Path, test: Callable[[Engine], Awaitable[None]], **workflows: Ca
     """One life of an engine. The workflows get it as their first argument."""
 
     async def serve() -> None:
-        engine = Engine(folder)
+        engine = Engine(folder, hurry=10)
         for name, workflow in workflows.items():
             engine.register(name, lambda *args, workflow=workflow: workflow(engine, *args))
         running = asyncio.create_task(engine.run())
@@ -61,7 +61,7 @@ class Release:
             from pathlib import Path
             from aigate.keeper.durable.engine import Engine, Limits
             folder = Path(sys.argv[1])
-            engine = Engine(folder)
+            engine = Engine(folder, hurry=10)
             def note(line):
                 with (folder / "notes").open("a") as file:
                     file.write(line + "\\n")

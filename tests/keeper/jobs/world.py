@@ -93,7 +93,7 @@ class World:
         self.database = database
         self.folder = folder
         self.provider = provider
-        self.settings = Jobs(**{"poll_max_s": 1.0, **jobs})
+        self.settings = Jobs(**{"poll_max_s": 0.1, **jobs})
         self.dialects: Mapping[str, JobDialect] = JOB_DIALECTS
         self.blobs = LocalBlobs(folder / "files")
         self._running: list[asyncio.Task[Any]] = []
@@ -119,7 +119,7 @@ class World:
             await self.stop()
 
     def start(self) -> None:
-        self.engine = Engine(self.folder)
+        self.engine = Engine(self.folder, hurry=10)
         catalog: Catalog = load_catalog(self.config, sim_base_url=self._sim_base_url)
         self.desk = JobDesk(
             self.config, self.database, catalog, Parts(Leases(), self.engine, self.blobs, GuardedClient(allow_loopback=True)),
@@ -138,6 +138,7 @@ class World:
 
     async def restart(self) -> None:
         await self.stop(0.0)
+        await self.database.write(lambda connection: None)  # what was being written is written: a crash leaves it whole or not at all
         self.start()
 
     # --- what tests say and ask ---

@@ -1,4 +1,4 @@
-"""The fast lane for streams of OpenAI chat: a template learnt from one chunk recognises its likes without decoding them.
+"""The fast lane for streams: a template learnt from one chunk recognises its likes without decoding them.
 
 A chunk that differs from the learnt one only inside one JSON string is `head + text + tail`, byte for byte. Learning proves the place:
 the string is replaced by HOLE and the result is decoded again. Matching proves the rest: a text without a raw quote, a line end or a
@@ -44,6 +44,11 @@ class Template:
         head, tail, joint = self.head, self.tail, self._joint
         if not run.startswith(head, at):
             return None
+        stop = len(run) - len(tail)
+        if not at and stop >= len(head) and run.endswith(tail):
+            text = run[len(head) : stop]
+            if b'"' not in text and b"\n" not in text and _are_insides(text):  # one event and no more, as paced streams come
+                return [text], text, len(run)
         texts: list[bytes] = []
         start = quote = at + len(head)
         # From quote to quote, as tail and joint begin with one: CPython looks for one byte many times as fast as for a long text.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aigate.core.events import HOLE
 from aigate.core.neutral import Chunk, Delta
 from aigate.core.target import Quirks
-from aigate.dialects.openai_chat_splice import Template, learn, padding
+from aigate.dialects.template import Template, learn, padding
 from tests.dialects.recorded import target
 from tests.dialects.streaming import chunk_of, content_chunk, sse, stream_through
 
@@ -40,6 +40,13 @@ def test_a_run_that_matches_holds_nothing_but_its_texts(texts: list[bytes], rest
         assert joined == b"\n".join(found)
         assert b"".join(HEAD + text + TAIL for text in found) == run[:end]
         assert all(INSIDE.fullmatch(text) for text in found)
+
+
+@given(st.integers(1, len(HEAD + TAIL)))
+def test_a_run_in_which_head_and_tail_share_bytes_is_none_of_the_template(size: int) -> None:
+    """`"` ends the head and begins the tail."""
+    assert Template(b'{"c":"', b'"}\n\n', Chunk()).match_run(b'{"c":"}\n\n', 0) is None
+    assert TEMPLATE.match_run((HEAD + TAIL)[:size], 0) is None or size == len(HEAD + TAIL)
 
 
 @settings(max_examples=500)
