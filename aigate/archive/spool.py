@@ -23,9 +23,8 @@ SUFFIX = ".spool"
 class Spool:
     """`name`: of the writer, unlike any other's in the folder. `lost`: calls that should have been kept and are not."""
 
-    def __init__(self, folder: Path, name: str, *, max_body_bytes: int, roll_bytes: int = ROLL_BYTES, roll_s: float = ROLL_S):
+    def __init__(self, folder: Path, name: str, *, roll_bytes: int = ROLL_BYTES, roll_s: float = ROLL_S):
         self.lost = 0
-        self.max_body_bytes = max_body_bytes
         self._folder = folder
         self._name = name
         self._roll_bytes = roll_bytes

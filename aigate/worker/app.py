@@ -50,6 +50,7 @@ from aigate.worker.pipe import Pipe
 from aigate.worker.plan import Policy
 from aigate.worker.rates import RateGate
 from aigate.worker.spine import Enter, Spine
+from aigate.worker.tape import Shelf
 from aigate.worker.tokens import Tokens
 from aigate.worker.turn import Turn
 
@@ -78,9 +79,9 @@ class Worker:
             segment_bytes=config.ledger.segment_bytes,
         )
         self.inner = InnerLane(inner_secret(config.key_secret), self.journal.journal_id)
-        self.spool = Spool(
-            Path(config.server.data_dir) / "archive" / "spool", self.journal.journal_id, max_body_bytes=config.archive.max_body_bytes
-        )
+        spools = Path(config.server.data_dir) / "archive" / "spool"
+        self.spool = Spool(spools, self.journal.journal_id)
+        self.shelf = Shelf(spools, max_body_bytes=config.archive.max_body_bytes)
         self.breakers = Breakers(failures=config.routing.breaker_failures, open_s=config.routing.breaker_open_s)
         self.link = KeeperLink(
             os.path.join(self.run_dir, "keeper.sock"),
@@ -102,7 +103,7 @@ class Worker:
             link=self.link, journal=self.journal, default_max_output_tokens=self.config.ledger.default_max_output_tokens, loop=loop
         )
         spine = self._spine(loop, admission)
-        spine.keeping = Keeping(self.spool, days=self.config.archive.retention_days if self.config.archive.bodies == "on" else 0)
+        spine.keeping = Keeping(self.spool, self.shelf, days=self.config.archive.retention_days if self.config.archive.bodies == "on" else 0)
         self.background = Background(spine, self.kept, self.link, DIALECTS["openai-responses"], self.journal.journal_id)
         listener, inner = self._listeners(spine)
         inner_path = socket_path(self.run_dir, slot_of_worker(self.options.name))
@@ -258,7 +259,7 @@ class Worker:
             "lost_records": float(self.journal.lost_records),
             "journal_healthy": float(self.journal.healthy),
             "responses_not_kept_total": float(self.kept.lost),
-            "bodies_not_archived_total": float(self.spool.lost),
+            "bodies_not_archived_total": float(self.spool.lost + self.shelf.lost),
         }
         return Health(self.options.name, counters, self.breakers.states(now))
 

@@ -20,13 +20,13 @@ from aigate.dialects.dialect import Dialect
 from aigate.dialects.openai_responses_background import begun, ended, read_problem, shown, stopped
 from aigate.errors import GatewayError
 from aigate.messages import CancelResponse
-from aigate.worker.exchange import Tape
 from aigate.worker.heads import FieldBlock, Fields
 from aigate.worker.kept import KeptResponses
 from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange
 from aigate.worker.run import Run
 from aigate.worker.spine import Spine
+from aigate.worker.tape import Tape
 
 Answer = tuple[int, Fields | FieldBlock, bytes]
 

@@ -18,6 +18,7 @@ from aigate.worker.heads import FieldBlock, Fields, reply_head
 if TYPE_CHECKING:
     from aigate.worker.connection import Connection
     from aigate.worker.listener import Listener
+    from aigate.worker.tape import Tape
 
 MAX_HELD_BYTES = 256 << 10  # of a piped body: more pauses the client
 _BODILESS = frozenset({*range(100, 200), 204, 304})
@@ -150,25 +151,6 @@ class Exchange:
             self.is_gone = True
             if self.on_gone is not None:
                 self.on_gone()
-
-
-class Tape:
-    """What was sent of a reply, as long as it is not more than `max_bytes`: then nothing of it. `days`: how long it is kept, 0 = for us alone."""
-
-    __slots__ = ("max_bytes", "days", "pieces", "size")
-
-    def __init__(self, max_bytes: int, days: int):
-        self.max_bytes = max_bytes
-        self.days = days
-        self.pieces: list[bytes] = []
-        self.size = 0
-
-    def add(self, data: bytes) -> None:
-        self.size += len(data)
-        if self.size <= self.max_bytes:
-            self.pieces.append(data)
-        else:
-            self.pieces.clear()
 
 
 class _Nobody:

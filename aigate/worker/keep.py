@@ -9,8 +9,8 @@ from __future__ import annotations
 from aigate.archive.records import ArchivedCall
 from aigate.archive.spool import Spool
 from aigate.core.switch import read_switch
-from aigate.worker.exchange import Tape
 from aigate.worker.run import Run
+from aigate.worker.tape import Shelf, Tape
 
 OWN_DAYS = 1
 
@@ -18,8 +18,9 @@ OWN_DAYS = 1
 class Keeping:
     """`days`: how long bodies are kept of whom nothing else is said; 0 = not at all."""
 
-    def __init__(self, spool: Spool, *, days: int):
+    def __init__(self, spool: Spool, shelf: Shelf, *, days: int):
         self.spool = spool
+        self.shelf = shelf
         self._days = days
 
     def begin(self, run: Run) -> None:
@@ -32,7 +33,7 @@ class Keeping:
         if asked is not None and not read_switch("x-aig-archive", asked.decode("latin-1") or "on", "on", "off"):
             days = 0
         if days or (exchange.inner is not None and exchange.inner.must_archive):
-            exchange.tape = Tape(self.spool.max_body_bytes, days)
+            exchange.tape = Tape(self.shelf, days)
 
     def end(self, run: Run, unix_offset_s: float) -> None:
         """Once the reply was sent, of a call that `begin` found is to be kept."""
@@ -40,8 +41,10 @@ class Keeping:
         tape = exchange.tape
         assert tape is not None
         exchange.tape = None
-        request, reply, days = exchange.body, b"".join(tape.pieces), tape.days
-        is_cut = tape.size > tape.max_bytes or len(request) > tape.max_bytes
+        request, reply, days = exchange.body, tape.take(), tape.days
+        if tape.is_lost:
+            return
+        is_cut = reply is None or len(request) > self.shelf.max_body_bytes
         if is_cut:
             request = reply = b""
         is_inner = exchange.inner is not None
@@ -61,7 +64,7 @@ class Keeping:
                 exchange.status,
                 call is not None and call.is_stream,
                 request,
-                reply,
+                reply or b"",
                 is_cut,
                 is_inner,
                 not days,

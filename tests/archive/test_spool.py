@@ -15,7 +15,7 @@ DAY_MS = 86_400_000
 
 
 def new_spool(folder, name="jrn_a", **options):
-    return Spool(folder / "spool", name, max_body_bytes=1_000_000, **options)
+    return Spool(folder / "spool", name, **options)
 
 
 def test_calls_wait_for_each_other_a_second_unless_they_must_be_there_at_once(tmp_path):
