@@ -10,11 +10,12 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class BlockSplitter:
-    """LF, CRLF and CR line ends, cut anywhere."""
+    """LF, CRLF and CR line ends, cut anywhere. `is_between`: what is fed next begins a block, whatever it is."""
 
-    __slots__ = ("_rest", "_ends_in_cr")
+    __slots__ = ("is_between", "_rest", "_ends_in_cr")
 
     def __init__(self) -> None:
+        self.is_between = True
         self._rest: bytes | bytearray = b""
         self._ends_in_cr = False
 
@@ -24,6 +25,11 @@ class BlockSplitter:
             return data  # as most providers send: whole events, LF alone
         if self._ends_in_cr or b"\r" in data:
             data = self._to_lf(data)
+        blocks = self._take(data)
+        self.is_between = not self._rest and not self._ends_in_cr
+        return blocks
+
+    def _take(self, data: bytes) -> bytes:
         rest = self._rest
         if rest:
             if b"\n\n" not in rest[-1:] + data:  # one long event in many reads: each byte is looked at once and copied seldom

@@ -38,10 +38,7 @@ class AnthropicStreamReader(BlockReader):
         self._calls = -1  # index of the last tool call
         self._has_arguments = False
 
-    def feed(self, data: bytes) -> list[Event]:
-        run = self._blocks.feed(data)
-        if not run:
-            return self._check_size()
+    def _read_run(self, run: bytes) -> list[Event]:
         if b" }\n\n" in run:
             run = _PADDING.sub(b"}\n\n", run)
         return self._read_blocks(run)

@@ -40,7 +40,22 @@ class BlockReader:
         """Whether an event of what was left without its end is one: half an event says nothing."""
         return True
 
+    def _read_run(self, run: bytes) -> list[Event]:
+        """The events of whole blocks."""
+        return self._read_blocks(run)
+
     # --- for the relay ------------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> list[Event]:
+        template = self._template
+        if template is not None and self._blocks.is_between:
+            text = template.match_one(data)
+            if text is not None:
+                self._lessons = 0
+                self._kept.add(text, len(text))
+                return [Event(b"", 1, template.chunk, [text])]
+        run = self._blocks.feed(data)
+        return self._read_run(run) if run else self._check_size()
 
     def close(self) -> list[Event]:
         rest = self._blocks.close()

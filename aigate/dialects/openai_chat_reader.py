@@ -47,10 +47,7 @@ class ChatStreamReader(BlockReader):
         self._call_counts: dict[int, int] = {}
         self._thinking: dict[int, ThinkSplitter] = {}
 
-    def feed(self, data: bytes) -> list[Event]:
-        run = self._blocks.feed(data)
-        if not run:
-            return self._check_size()
+    def _read_run(self, run: bytes) -> list[Event]:
         if self._padding is not None:
             run = self._padding.sub(b"}\n\n", run)
         template = self._template

@@ -43,10 +43,7 @@ class ResponsesStreamReader(BlockReader):
         self._called: set[int] = set()  # output_index of calls of which an argument came
         self._thought: set[int] = set()  # output_index of reasoning items of which a text came
 
-    def feed(self, data: bytes) -> list[Event]:
-        run = self._blocks.feed(data)
-        if not run:
-            return self._check_size()
+    def _read_run(self, run: bytes) -> list[Event]:
         if b'"obfuscation"' in run:
             run = _PADDING.sub(b"", run)
         if self._is_spliced:

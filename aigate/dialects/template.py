@@ -28,7 +28,8 @@ def padding(keys: frozenset[str]) -> re.Pattern[bytes]:
 
 
 class Template:
-    """`match_run` takes all events up to the first other one at once; `match_first` takes one, where a run holds what it refuses."""
+    """`match_run` takes all events up to the first other one at once; `match_first` takes one, where a run holds what it refuses;
+    `match_one` is the quick way where a read is one event, as with paced streams."""
 
     __slots__ = ("chunk", "head", "tail", "_joint")
 
@@ -38,17 +39,21 @@ class Template:
         self.tail = tail
         self._joint = tail + head
 
+    def match_one(self, data: bytes) -> bytes | None:
+        """The text, where `data` as it came is one event of this template and nothing else. May refuse one that is."""
+        head, tail = self.head, self.tail
+        stop = len(data) - len(tail)
+        if stop < len(head) or not data.startswith(head) or not data.endswith(tail):
+            return None
+        text = data[len(head) : stop]
+        return None if b'"' in text or b"\n" in text or b"\r" in text or text.endswith(b"\\") else text
+
     def match_run(self, run: bytes, at: int) -> tuple[list[bytes], bytes, int] | None:
         """The texts of the events of this template that follow one another from `at` on, the same joined by LF, and where these
         events end. None where the first is another, or where their texts must be looked at one by one."""
         head, tail, joint = self.head, self.tail, self._joint
         if not run.startswith(head, at):
             return None
-        stop = len(run) - len(tail)
-        if not at and stop >= len(head) and run.endswith(tail):
-            text = run[len(head) : stop]
-            if b'"' not in text and b"\n" not in text and _are_insides(text):  # one event and no more, as paced streams come
-                return [text], text, len(run)
         texts: list[bytes] = []
         start = quote = at + len(head)
         # From quote to quote, as tail and joint begin with one: CPython looks for one byte many times as fast as for a long text.

@@ -42,11 +42,23 @@ def test_a_run_that_matches_holds_nothing_but_its_texts(texts: list[bytes], rest
         assert all(INSIDE.fullmatch(text) for text in found)
 
 
-@given(st.integers(1, len(HEAD + TAIL)))
-def test_a_run_in_which_head_and_tail_share_bytes_is_none_of_the_template(size: int) -> None:
-    """`"` ends the head and begins the tail."""
-    assert Template(b'{"c":"', b'"}\n\n', Chunk()).match_run(b'{"c":"}\n\n', 0) is None
-    assert TEMPLATE.match_run((HEAD + TAIL)[:size], 0) is None or size == len(HEAD + TAIL)
+@settings(max_examples=500)
+@given(NASTY, st.sampled_from([b"", b"\r", b"data: [DONE]\n\n", HEAD + TAIL]))
+def test_one_event_that_matches_is_all_there_is(text: bytes, rest: bytes) -> None:
+    data = HEAD + text + rest + TAIL
+    found = TEMPLATE.match_one(data)
+    if found is not None:
+        assert HEAD + found + TAIL == data
+        assert INSIDE.fullmatch(found) and b"\r" not in found
+
+
+def test_one_plain_event_does_match() -> None:
+    assert TEMPLATE.match_one(HEAD + b"Hello" + TAIL) == b"Hello"
+
+
+def test_what_is_too_short_for_head_and_tail_is_no_event() -> None:
+    """`"` ends the head and begins the tail: they must not share it."""
+    assert Template(b'{"c":"', b'"}\n\n', Chunk()).match_one(b'{"c":"}\n\n') is None
 
 
 @settings(max_examples=500)
