@@ -26,7 +26,7 @@ from aigate.worker.link import KeeperLink
 from aigate.worker.listener import Exchange
 from aigate.worker.run import Run
 from aigate.worker.spine import Spine
-from aigate.worker.tape import Tape
+from aigate.worker.tape import Shelf, Tape
 
 Answer = tuple[int, Fields | FieldBlock, bytes]
 
@@ -50,7 +50,9 @@ class Detached:
         self.head, self.request_id = exchange.head, exchange.request_id
         self.inner = None  # what the gateway asks for itself is waited for
         self.status = 0
+        self.shelf: Shelf | None = None
         self.tape: Tape | None = None
+        self.whole = b""
         self.method, self.path, self.query = exchange.method, exchange.path, exchange.query
         self.headers, self.body, self.started_at = exchange.headers, exchange.body, exchange.started_at
         self.is_gone = self.is_started = self.is_ended = False
@@ -65,8 +67,7 @@ class Detached:
     def reply(self, status: int, fields: Fields | FieldBlock, body: bytes) -> None:
         self.is_started = self.is_ended = True
         self.status = status
-        self._record(body)
-        self.last = body
+        self.whole = self.last = body
         self.tell((status, fields, body))
 
     def tell(self, answer: Answer) -> None:
@@ -76,6 +77,8 @@ class Detached:
     def start(self, status: int, fields: Fields | FieldBlock) -> None:
         self.is_started = True
         self.status = status
+        if self.shelf is not None:
+            self.tape = Tape(self.shelf)
 
     def send(self, data: bytes) -> None:
         """It is the end that is kept, and the end holds everything."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from aigate.inner import InnerCall
 from aigate.worker.framing import RequestHead
 from aigate.worker.heads import FieldBlock, Fields, reply_head
+from aigate.worker.tape import Shelf, Tape
 
 if TYPE_CHECKING:
     from aigate.worker.connection import Connection
     from aigate.worker.listener import Listener
-    from aigate.worker.tape import Tape
 
 MAX_HELD_BYTES = 256 << 10  # of a piped body: more pauses the client
 _BODILESS = frozenset({*range(100, 200), 204, 304})
@@ -31,7 +31,7 @@ class Exchange:
 
     __slots__ = (
         "head", "request_id", "path", "query", "headers", "body", "started_at",
-        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "inner", "status", "tape",
+        "is_gone", "is_started", "is_ended", "on_gone", "on_drain", "inner", "status", "shelf", "tape", "whole",
         "_connection", "_is_chunked", "_is_cut_by_close", "_is_bodiless",
     )  # fmt: skip
 
@@ -48,7 +48,9 @@ class Exchange:
         self.on_drain: Callable[[], None] | None = None
         self.inner: InnerCall | None = None
         self.status = 0  # of the reply; 0 = there is none yet
-        self.tape: Tape | None = None  # takes what is sent, where it is to be kept
+        self.shelf: Shelf | None = None  # set where the reply is to be kept: then it ends up in one of the next two
+        self.tape: Tape | None = None  # … if it is streamed
+        self.whole = b""
         self._connection = connection
 
     @property
@@ -65,8 +67,8 @@ class Exchange:
         if self.is_started:
             raise _second_reply()
         self.status = status
-        if self.tape is not None:
-            self.tape.add(body)
+        if self.shelf is not None:
+            self.whole = body
         if self.is_gone:
             return
         connection = self._connection
@@ -81,6 +83,8 @@ class Exchange:
         if self.is_started:
             raise _second_reply()
         self.status = status
+        if self.shelf is not None:
+            self.tape = Tape(self.shelf)
         if self.is_gone:
             return
         connection = self._connection

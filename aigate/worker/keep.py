@@ -10,7 +10,7 @@ from aigate.archive.records import ArchivedCall
 from aigate.archive.spool import Spool
 from aigate.core.switch import read_switch
 from aigate.worker.run import Run
-from aigate.worker.tape import Shelf, Tape
+from aigate.worker.tape import Shelf
 
 OWN_DAYS = 1
 
@@ -33,18 +33,20 @@ class Keeping:
         if asked is not None and not read_switch("x-aig-archive", asked.decode("latin-1") or "on", "on", "off"):
             days = 0
         if days or (exchange.inner is not None and exchange.inner.must_archive):
-            exchange.tape = Tape(self.shelf, days)
+            exchange.shelf = self.shelf
+            run.archive_days = days
 
     def end(self, run: Run, unix_offset_s: float) -> None:
         """Once the reply was sent, of a call that `begin` found is to be kept."""
         exchange, principal, target, call = run.exchange, run.principal, run.target, run.call
-        tape = exchange.tape
-        assert tape is not None
-        exchange.tape = None
-        request, reply, days = exchange.body, tape.take(), tape.days
-        if tape.is_lost:
-            return
-        is_cut = reply is None or len(request) > self.shelf.max_body_bytes
+        exchange.shelf = None
+        request, reply, tape, days = exchange.body, exchange.whole, exchange.tape, run.archive_days
+        if tape is not None:
+            reply, exchange.tape = tape.take(), None
+            if tape.is_lost:
+                return
+        most = self.shelf.max_body_bytes
+        is_cut = reply is None or len(reply) > most or len(request) > most
         if is_cut:
             request = reply = b""
         is_inner = exchange.inner is not None
@@ -64,7 +66,7 @@ class Keeping:
                 exchange.status,
                 call is not None and call.is_stream,
                 request,
-                reply or b"",
+                reply,
                 is_cut,
                 is_inner,
                 not days,

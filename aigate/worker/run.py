@@ -39,7 +39,7 @@ class Run:
     __slots__ = (
         "exchange", "surface", "endpoint", "principal", "call", "tag", "client_request_id", "is_strict", "attempts",
         "cost_nanousd", "warnings", "target", "asked", "first_byte_ms", "has_ended",
-        "permits", "tokens", "rate_fields", "on_sent", "keep", "fetched", "parent", "part", "writer",
+        "permits", "tokens", "rate_fields", "on_sent", "keep", "fetched", "parent", "part", "writer", "archive_days",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, surface: Dialect, endpoint: str):
@@ -64,6 +64,7 @@ class Run:
         self.fetched: Known | None = None  # media read from URLs, for all its attempts
         self.parent: Run | None = None  # the call's own, where this is one of several choices
         self.part: Part | None = None  # then its answer, instead of a reply to the client
+        self.archive_days = 0  # how long its bodies are kept, if they are; 0 = for us alone
         self.writer: StreamWriter | None = None  # … or what writes its part of the stream
         self.on_sent: Callable[[], None] | None = None  # called as an attempt goes out
         self.keep: Callable[[bytes], None] | None = None  # takes what is sent to the client, where it is to be kept

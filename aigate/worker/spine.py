@@ -106,7 +106,7 @@ class Spine:
                 self._waiting.pop(run, None)
             if run.permits:
                 self._gate.leave(run)
-            if exchange.tape is not None and self.keeping is not None:
+            if exchange.shelf is not None and self.keeping is not None:
                 self.keeping.end(run, self._attempts.unix_offset_s)
 
     async def _answer(self, run: Run, targets: list[Target]) -> None:

@@ -69,12 +69,11 @@ class Shelf:
 
 
 class Tape:
-    """One reply. `days`: how long it is to be kept, 0 = for us alone. It must come to `take`, which gives back what it holds."""
+    """One streamed reply. It must come to `take`, which gives back what it holds."""
 
-    __slots__ = ("days", "_shelf", "_size", "_look_at", "_pieces", "_held_bytes", "_blocks", "_is_too_long", "is_lost")
+    __slots__ = ("_shelf", "_size", "_look_at", "_pieces", "_held_bytes", "_blocks", "_is_too_long", "is_lost")
 
-    def __init__(self, shelf: Shelf, days: int):
-        self.days = days
+    def __init__(self, shelf: Shelf):
         self._shelf = shelf
         self._size = 0
         self._look_at = min(BLOCK_BYTES, shelf.max_body_bytes + 1)

@@ -20,7 +20,7 @@ def shelf(tmp_path: Path) -> Shelf:
 
 def test_many_long_replies_at_once_stay_within_the_room_and_come_back_whole(shelf: Shelf, tmp_path: Path):
     rng = random.Random(1)
-    tapes = [(Tape(shelf, 7), bytearray()) for _ in range(60)]
+    tapes = [(Tape(shelf), bytearray()) for _ in range(60)]
     most_bytes = all_bytes = 0
     for _ in range(4_000):
         place = rng.randrange(len(tapes))
@@ -31,7 +31,7 @@ def test_many_long_replies_at_once_stay_within_the_room_and_come_back_whole(shel
         all_bytes += len(piece)
         if len(sent) > 900_000:  # it ends, and another begins
             assert tape.take() == sent
-            tapes[place] = (Tape(shelf, 7), bytearray())
+            tapes[place] = (Tape(shelf), bytearray())
         most_bytes = max(most_bytes, shelf.held_bytes)
     assert ROOM_BYTES * 0.9 < most_bytes <= ROOM_BYTES + 70_000
     running_bytes = sum(len(sent) for _, sent in tapes)
@@ -44,7 +44,7 @@ def test_many_long_replies_at_once_stay_within_the_room_and_come_back_whole(shel
 
 def test_short_replies_and_few_long_ones_touch_no_file(shelf: Shelf, tmp_path: Path):
     for size in (0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, 900_000):
-        tape = Tape(shelf, 7)
+        tape = Tape(shelf)
         for _ in range(size):
             tape.add(b"x")
         assert tape.take() == b"x" * size
@@ -54,8 +54,8 @@ def test_short_replies_and_few_long_ones_touch_no_file(shelf: Shelf, tmp_path: P
 @pytest.mark.parametrize("room_bytes", [0, ROOM_BYTES])
 def test_of_a_reply_longer_than_is_kept_nothing_is_held(tmp_path: Path, room_bytes: int):
     shelf = Shelf(tmp_path, max_body_bytes=100_000, room_bytes=room_bytes)
-    just = Tape(shelf, 7)
-    long = Tape(shelf, 7)
+    just = Tape(shelf)
+    long = Tape(shelf)
     for _ in range(10):
         just.add(b"x" * 10_000)
         long.add(b"y" * 10_000)
@@ -71,7 +71,7 @@ def test_where_no_file_can_be_made_that_reply_is_lost_and_counted_and_the_rest_g
     folder = tmp_path / "spool"
     folder.write_bytes(b"a file is in the way")
     shelf = Shelf(folder, max_body_bytes=MAX_BODY_BYTES, room_bytes=ROOM_BYTES)
-    first, last = Tape(shelf, 7), Tape(shelf, 7)
+    first, last = Tape(shelf), Tape(shelf)
     first.add(b"a" * 700_000)
     last.add(b"b" * 700_000)
     for _ in range(3):
