@@ -49,8 +49,8 @@ def split_stream(run: Run) -> tuple[list[Run], Merge]:
 
     merge = Merge(run.exchange, run.surface.stream_writer(run.call, run.asked, run.exchange.request_id), start)
     for place, choice in enumerate(choices):
-        choice.exchange = Branch(merge, place)  # type: ignore[assignment]
-        choice.writer = BranchWriter(merge)
+        choice.writer = writer = BranchWriter(merge)
+        choice.exchange = Branch(merge, place, writer)  # type: ignore[assignment]
     return choices, merge
 
 

@@ -29,11 +29,29 @@ class Merge:
         self._id = ""
         self._created = 0
         self._count = 0  # choices that have begun
+        self._sent = 0  # … of which something was sent
+        self._early: dict[int, bytes] = {}  # what choices have to send whose predecessors have sent nothing yet
 
     def next_index(self) -> int:
         """Choices are numbered as they begin: a reader that folds them wants the first one first."""
         self._count += 1
         return self._count - 1
+
+    def send(self, index: int, data: bytes) -> None:
+        """In the order that choices begin in: the SDKs' helpers do not take the second one's first chunk before the first one's."""
+        if index > self._sent:
+            self._early[index] = self._early.get(index, b"") + data
+            return
+        self.exchange.send(data)
+        if index == self._sent:
+            self._sent += 1
+            while (early := self._early.pop(self._sent, None)) is not None:
+                self.exchange.send(early)
+                self._sent += 1
+
+    def rest(self) -> bytes:
+        """At the end: what waits still, as a choice before it was given up in between."""
+        return b"".join(self._early.pop(index) for index in sorted(self._early))
 
     def listen(self, branch: Branch, is_on: bool) -> None:
         if is_on and branch not in self._listening:
@@ -63,10 +81,11 @@ class Merge:
 class Branch:
     """What one choice sees of the exchange (worker/listener.Exchange)."""
 
-    __slots__ = ("place", "on_drain", "_merge", "_on_gone")
+    __slots__ = ("place", "on_drain", "_merge", "_writer", "_on_gone")
 
-    def __init__(self, merge: Merge, place: int):
+    def __init__(self, merge: Merge, place: int, writer: BranchWriter):
         self.place = place  # among the runs
+        self._writer = writer
         self.on_drain: Callable[[], None] | None = None
         self._merge = merge
         self._on_gone: Callable[[], None] | None = None
@@ -111,8 +130,13 @@ class Branch:
     def start(self, _status: int, _fields: FieldBlock) -> None:
         self._merge.start(self)
 
-    def send(self, data: bytes) -> None:
-        self._merge.exchange.send(data)
+    def send(self, data: bytes) -> bool:
+        index = self._writer.index
+        if index is None:
+            self._merge.exchange.send(data)  # nothing of a choice yet: it keeps the stream open
+        elif data:
+            self._merge.send(index, data)
+        return self.is_full
 
     end_with = send  # this choice has ended, not the stream
 

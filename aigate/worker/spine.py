@@ -160,9 +160,9 @@ class Spine:
         self._attempts.end_call(run, CLIENT_CLOSED if exchange.is_gone else 200, error.code if error else "")
         if error is not None:
             error.extra |= {"choice": choice.writer.index, "attempts": run.attempts}
-            exchange.end_with(merge.writer.fail(error, exchange.request_id))
+            exchange.end_with(merge.rest() + merge.writer.fail(error, exchange.request_id))
         else:
-            exchange.end_with(merge.writer.finish(settle_all([choice.part for choice in choices if choice.part is not None])))
+            exchange.end_with(merge.rest() + merge.writer.finish(settle_all([choice.part for choice in choices if choice.part is not None])))
 
     async def count_tokens(
         self, exchange: Exchange, surface: Dialect, write: Callable[[int], bytes], *, endpoint: str = "chat", enter: Enter | None = None

@@ -194,7 +194,7 @@ def test_all_choices_come_in_one_stream_each_whole_under_its_index(gateway: Gate
         assert call["cost_nanousd"] == 30 * 1000 + 6 * 2000 == round(usage.cost * 1e9)
         assert {row["hold_nanousd"] > 0 for row in attempts} == {True}
     order = [choice.index for chunk in chunks for choice in chunk.choices if choice.delta.content]
-    assert sum(a != b for a, b in zip(order, order[1:], strict=False)) > 3  # merged, not one after the other
+    assert sum(a != b for a, b in zip(order, order[1:], strict=False)) > 2  # one after the other would be 2
 
 
 def test_the_helper_of_the_sdk_folds_them(provider: Provider, client: OpenAI) -> None:

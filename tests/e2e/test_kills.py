@@ -10,6 +10,7 @@ import os
 import random
 import signal
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from aigate.cli.verify import report_lines, verify_data_dir
@@ -122,7 +123,8 @@ async def kill_again_and_again(load: Load, restart) -> Counter[str]:
             pids = [load.random.choice(pids)]
         everyone = victims_of(load.gateway, "all")
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the supervisor's death has ended it already
+                os.kill(pid, signal.SIGKILL)
         done[kind] += 1
         if load.gateway.process.pid in pids:
             load.gateway.process.wait(10)
