@@ -321,6 +321,7 @@ class Connection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         if self._exchange is None and not self._is_closing and self._head_buffer is None:
+            self._send_all()
             self._is_closing = True
             self._transport.close()
 

@@ -235,3 +235,22 @@ def test_draining_cuts_what_does_not_end_in_time():
         assert ended == ["told"] and await client.rest() == b""
 
     serve(scenario, {("POST", "/endless"): endless})
+
+
+def test_a_drain_that_begins_in_the_turn_of_a_reply_does_not_eat_it():
+    drains: list[asyncio.Future[None]] = []
+
+    async def reply_and_drain(exchange: Exchange) -> None:
+        exchange.reply(200, [(b"content-type", b"text/plain")], b"whole")
+        drains.append(asyncio.ensure_future(servers[0].listener.drain(5.0)))
+        for connection in list(servers[0].listener._connections):  # as the drain does first, before the turn's end
+            connection.close_if_idle()
+
+    async def scenario(server: Server) -> None:
+        servers.append(server)
+        status, _, body = await server.ask(b"POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        assert (status, body) == (200, b"whole")
+        await drains[0]
+
+    servers: list[Server] = []
+    assert serve(scenario, {("POST", "/s"): reply_and_drain}).problems == []
