@@ -24,8 +24,6 @@ IMAGE_TOKENS = 25_000
 # A document or a video is bounded by what the model can read at all; where that is unknown, by the widest window there is.
 WIDEST_WINDOW_TOKENS = 2_000_000
 
-MAX_OUTPUT_BOUND = 1 << 31  # tokens of one choice, however many are asked for: no model makes so many, and the hold stays inside 64 bits
-
 _PARTS = re.compile(rb'"(source|image_url|inline_?[dD]ata|input_audio|audio_url|video_url|file|file_url|file_?[dD]ata|file_id)"\s*:')
 _INLINE_IMAGE = re.compile(rb'"(?:image_)?url"\s*:\s*"data:image/[^"\\]{0,64};base64,')
 # Gemini's: the type stands before the data or right behind it.
@@ -93,7 +91,7 @@ def max_output_tokens(call: Call, target: Target, default_max_output_tokens: int
     quirks = target.quirks
     tokens = target.model.max_output_tokens or default_max_output_tokens
     if call.max_output_tokens is not None and MAX_OUTPUT_TOKENS not in quirks.unsupported:
-        tokens = min(call.max_output_tokens, MAX_OUTPUT_BOUND)
+        tokens = call.max_output_tokens
     if MAX_OUTPUT_TOKENS in quirks.clamps:
         low, high = quirks.clamps[MAX_OUTPUT_TOKENS]
         tokens = int(min(max(tokens, low), high))

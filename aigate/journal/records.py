@@ -16,8 +16,8 @@ from aigate.core.budget import Lease
 
 INTENT, SETTLED, CALL_END = 1, 2, 3
 RETURNED = 4  # unused lease goes back: each lease falls by its amount
-ADOPTED = 5  # a first limit (M12) turned open holds into lease: each lease rises by its amount
-RESTATED = 6  # after a restored database (M15): the journal's leases are exactly these, all others are void
+ADOPTED = 5  # a first limit turned open holds into lease: each lease rises by its amount
+RESTATED = 6  # after a restored database: the journal's leases are exactly these, all others are void
 
 
 class CallEnd(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -1,9 +1,9 @@
 """One turn of the event loop: what its callbacks write to the journal and to sockets goes out together at its end.
 
 Owns the order: the journal first, in one write, then the sockets. So nothing is sent whose intent is not written, and no reply leaves
-before its settled record (design §6, M5, M6). Sending in a row also costs less: a send from between two callbacks mostly wakes a peer
-that has just gone to sleep again (64 connections: 10 of 58 microseconds a call; one write for all records: 3 more). Where turns have but
-one thing to send, waiting for their end is pure cost (7 of 110), and is left out.
+before its settled record. Sending in a row also costs less: a send from between two callbacks mostly wakes a peer that has just gone to
+sleep again (64 connections: 10 of 58 microseconds a call; one write for all records: 3 more). Where turns have but one thing to send,
+waiting for their end is pure cost (7 of 110), and is left out.
 """
 
 from __future__ import annotations
