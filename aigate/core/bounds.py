@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from aigate.core.call import Call
-from aigate.core.params import MAX_OUTPUT_TOKENS
+from aigate.core.params import MAX_ASKED_TOKENS, MAX_OUTPUT_TOKENS
 from aigate.core.price import Rate
 from aigate.core.target import Price, Target
 
@@ -91,7 +91,7 @@ def max_output_tokens(call: Call, target: Target, default_max_output_tokens: int
     quirks = target.quirks
     tokens = target.model.max_output_tokens or default_max_output_tokens
     if call.max_output_tokens is not None and MAX_OUTPUT_TOKENS not in quirks.unsupported:
-        tokens = call.max_output_tokens
+        tokens = min(call.max_output_tokens, MAX_ASKED_TOKENS)  # whatever a surface lets through: the hold stays inside 64 bits
     if MAX_OUTPUT_TOKENS in quirks.clamps:
         low, high = quirks.clamps[MAX_OUTPUT_TOKENS]
         tokens = int(min(max(tokens, low), high))

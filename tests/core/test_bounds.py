@@ -16,6 +16,7 @@ from aigate.core.bounds import (
     output_bound,
 )
 from aigate.core.call import Call
+from aigate.core.params import MAX_ASKED_TOKENS
 from aigate.core.price import price_usage
 from aigate.core.target import Model, Price, Provider, Quirks, Target
 from aigate.core.usage import Usage
@@ -86,7 +87,7 @@ def test_inline_audio_is_bounded_by_its_bytes():
 
 @pytest.mark.parametrize(
     ("asked", "limit", "n", "bound"),
-    [(50, 0, 1, 50), (50, 20, 1, 50), (None, 20, 1, 20), (None, 0, 1, 777), (50, 0, 3, 150), (None, 20, 2, 40), (10**30, 0, 2, 1 << 32)],
+    [(50, 0, 1, 50), (50, 20, 1, 50), (None, 20, 1, 20), (None, 0, 1, 777), (50, 0, 3, 150), (None, 20, 2, 40), (10**30, 0, 2, 2 * MAX_ASKED_TOKENS)],
 )
 def test_output_is_bounded_by_what_was_asked_else_the_limit_else_the_default(asked, limit, n, bound):
     call = make_call("x", max_output_tokens=asked, n=n)
