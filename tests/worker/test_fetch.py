@@ -6,6 +6,7 @@ import asyncio
 import base64
 import ssl
 from collections.abc import Callable
+from errno import EADDRINUSE
 
 import pytest
 
@@ -45,10 +46,20 @@ class World:
     def fetch(self, *urls: str, kind: str = "image") -> list[Media]:
         return asyncio.run(self._fetch(urls, kind))
 
+    async def _servers(self) -> tuple[list[asyncio.Server], int]:
+        """At both addresses, at one port: another's test may have it at the second."""
+        while True:
+            public = await asyncio.start_server(self._serve, PUBLIC, 0, ssl=self.server_tls)
+            port = public.sockets[0].getsockname()[1]
+            try:
+                return [public, await asyncio.start_server(self._serve, PRIVATE, port, ssl=self.server_tls)], port
+            except OSError as error:
+                public.close()
+                if error.errno != EADDRINUSE:
+                    raise
+
     async def _fetch(self, urls: tuple[str, ...], kind: str) -> list[Media]:
-        servers = [await asyncio.start_server(self._serve, PUBLIC, 0, ssl=self.server_tls)]
-        port = servers[0].sockets[0].getsockname()[1]
-        servers.append(await asyncio.start_server(self._serve, PRIVATE, port, ssl=self.server_tls))
+        servers, port = await self._servers()
         media = [Media(kind, url=url.replace(":0", f":{port}")) for url in urls]
         self.port = port
 
